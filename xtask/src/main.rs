@@ -1,0 +1,2 @@
+//! Guards and long campaigns.
+fn main() {}
