@@ -1,5 +1,7 @@
 //! The installed Gateway's unit and kernel settings: what must not be lost when somebody edits them.
 
+#![allow(clippy::expect_used, reason = "helpers of tests stop at the first surprise")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
