@@ -196,7 +196,7 @@ fn compile_class(rules: &[Rule], matching: &[usize], family: Family) -> Class {
                 Service::Any => {
                     other.get_or_insert(decision);
                 }
-                Service::Protocol(number) if other.is_none() && !named.iter().any(|(known, _)| known == number) => {
+                Service::Protocol(number) if !named.iter().any(|(known, _)| known == number) => {
                     named.push((*number, decision));
                 }
                 _ => {}

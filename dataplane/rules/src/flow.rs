@@ -314,3 +314,31 @@ impl FlowTable {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ringfort_types::WorkerIndex;
+
+    use super::*;
+
+    #[test]
+    fn equal_hashes_do_not_make_a_flow_another_sessions() {
+        let [mine, other] = [1, 2].map(|count| SessionId::new(WorkerIndex(0), count));
+        let key = FlowKey::new([100, 64, 0, 2].into(), [10, 98, 0, 10].into(), 17, 4_000, 80).unwrap();
+        let transport = Transport::Udp { source_port: 4_000, destination_port: 80 };
+        let new = NewFlow {
+            session: mine,
+            epoch: RuleEpoch(1),
+            rule: RuleId(1),
+            key,
+            opener: Direction::ToSite,
+            transport: &transport,
+        };
+        let mut table = FlowTable::new(4, 0);
+        let hash = table.hash(mine, &key);
+        let position = table.insert(hash, &new, BootInstant::default()).unwrap();
+        assert_eq!(table.find(hash, mine, &key), Some(position));
+        assert_eq!(table.find(hash, other, &key), None);
+        assert_eq!(table.find(hash, mine, &key.reversed()), None);
+    }
+}

@@ -1,6 +1,8 @@
 //! The firewall with its flow cache gives the verdicts of one without: a reference that reads the rules at every
 //! packet and keeps the opened flows in a plain list, without epochs, hashes or sweeps.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,5 +1,7 @@
 //! The compiled rule set says of every packet what reading the rules one by one says.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,5 +1,7 @@
 //! The firewall's promises one by one: every reason to drop, the life of flows, the limits.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -534,10 +536,12 @@ fn a_sweep_visits_no_more_than_it_was_told() {
 fn idle_flows_end_after_the_time_of_their_state() {
     let tcp_up = |flags| (ToSite, tcp(4_000, 80, flags));
     let tcp_down = |flags| (ToClient, tcp(80, 4_000, flags));
-    let cases: [(FlowState, u8, &[(Direction, Transport)]); 9] = [
+    type Case<'a> = (FlowState, u8, &'a [(Direction, Transport)]);
+    let cases: [Case<'_>; 10] = [
         (FlowState::UdpOneWay, 17, &[(ToSite, udp(4_000, 80)), (ToSite, udp(4_000, 80))]),
         (FlowState::UdpTwoWay, 17, &[(ToSite, udp(4_000, 80)), (ToClient, udp(80, 4_000))]),
         (FlowState::TcpOpening, 6, &[tcp_up(SYN), tcp_down(SYN_ACK)]),
+        (FlowState::TcpOpening, 6, &[tcp_up(SYN), tcp_down(SYN_ACK), tcp_up(SYN)]),
         (FlowState::TcpEstablished, 6, &[tcp_up(SYN), tcp_down(SYN_ACK), tcp_up(ACK)]),
         (FlowState::TcpEstablished, 6, &[tcp_up(SYN), tcp_down(SYN_ACK), tcp_up(ACK), tcp_down(FIN_ACK)]),
         (FlowState::TcpClosing, 6, &[tcp_up(SYN), tcp_down(SYN_ACK), tcp_up(FIN_ACK), tcp_down(FIN_ACK), tcp_up(ACK)]),
