@@ -19,11 +19,11 @@ pub const RULES_MAX: usize = 4_096;
 pub const ADDRESS_RANGES_MAX: usize = 65_536;
 
 /// Rules that match, added up over all address intervals of one direction and family. Bounds the time of a
-/// compilation (about 50 ns each) where many rules overlap in many places.
+/// compilation (about 25 ns and 8 bytes each, in passing) where many rules overlap in many places.
 pub const MATCHES_MAX: usize = 4_194_304;
 
 /// Port ranges and protocol numbers, added up over all classes of one direction and family. Bounds what the
-/// classes occupy (about 40 bytes each).
+/// classes occupy (at most 20 bytes each) and the time to make them (0.3 µs each).
 pub const PORT_RANGES_MAX: usize = 1_048_576;
 
 /// Why a policy was not compiled. Nothing of it is in force then.

@@ -11,9 +11,9 @@ use crate::rule::Direction;
 use crate::table::{BoundedTable, Hashed, Position, Seed};
 use crate::tally::SessionTally;
 
-/// Flows of one worker, unless its maker says otherwise. A flow takes 128 bytes and two slots of 8 bytes, its
-/// session's count in the worst case (one flow per session) another 80: 9 MB when the table is full, of which
-/// only what is used is ever touched. At the limit a new flow is dropped and counted; open ones go on.
+/// Flows of one worker, unless its maker says otherwise. A flow takes 128 bytes and two slots of 8: 9.4 MB when the
+/// table is full. The count of each session's flows takes another 80 bytes per session that has any. Memory of
+/// entries that were never used is never touched. At the limit a new flow is dropped and counted; open ones go on.
 pub const FLOWS_MAX: usize = 65_536;
 
 /// Flows of one session, an eighth of the table: one client, however broken, leaves room for others. At the limit
@@ -320,6 +320,11 @@ mod tests {
     use ringfort_types::WorkerIndex;
 
     use super::*;
+
+    #[test]
+    fn a_flow_takes_two_cache_lines() {
+        assert_eq!(BoundedTable::<Flow>::ENTRY_BYTES, 128);
+    }
 
     #[test]
     fn equal_hashes_do_not_make_a_flow_another_sessions() {

@@ -185,3 +185,13 @@ impl FragmentedPacket {
         self.epoch == epoch && now < self.expires
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fragmented_packet_takes_three_cache_lines() {
+        assert_eq!(BoundedTable::<FragmentedPacket>::ENTRY_BYTES, 192);
+    }
+}

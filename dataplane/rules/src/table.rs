@@ -79,6 +79,10 @@ pub(crate) struct BoundedTable<T> {
 }
 
 impl<T> BoundedTable<T> {
+    /// What one entry takes, its slots aside.
+    #[cfg(test)]
+    pub(crate) const ENTRY_BYTES: usize = size_of::<Entry<T>>();
+
     /// A table of at most `entries_max` entries, 1 to 2³⁰ (values outside count as the nearest).
     pub(crate) fn new(entries_max: usize) -> Self {
         let entries_max = entries_max.clamp(1, 1 << 30);

@@ -72,8 +72,6 @@ impl Probe {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(RULE_SETS))]
 
-    // Covers: K3 allow
-    // Covers: K3 refuse
     #[test]
     fn compiled_equals_linear(
         rules in common::rules(12),
@@ -160,8 +158,6 @@ fn any_tcp_udp_and_echo_can_be_allowed_apart() {
     }
 }
 
-// Covers: C16 allow
-// Covers: C16 refuse
 #[test]
 fn guarded_networks_are_reached_only_by_host_rules() {
     let guarded = [net("127.0.0.0/8"), net("169.254.0.0/16"), net("10.98.0.1/32"), net("fe80::/10")];
