@@ -17,7 +17,7 @@
 //! services = ["tcp/3389"]
 //! ```
 //!
-//! The first rule that matches decides; if none does, the answer is [`DEFAULT_DENY`]. [`compile`] turns the list into
+//! The first rule that matches decides; if none does, the answer is [`DEFAULT_DENY`]. [`compile()`] turns the list into
 //! a rule set, and the [`Catalogue`] gives the name back for the rule that a verdict reports.
 //!
 //! What it deliberately does not do: it reads no files (it deserialises with serde from whatever the caller has, whose

@@ -165,10 +165,11 @@ impl Flow {
     }
 
     pub(crate) fn is_idle(&self, now: BootInstant) -> bool {
-        now.saturating_since(self.last_seen) >= self.state.idle_timeout()
+        now >= self.last_seen + self.state.idle_timeout()
     }
 
     /// Counts a packet of the flow and moves its state on. `transport` is `None` for later fragments.
+    #[inline]
     pub(crate) fn pass(&mut self, direction: Direction, transport: Option<&Transport>, bytes: u32, now: BootInstant) {
         let traffic = match direction {
             Direction::ToSite => &mut self.to_site,
