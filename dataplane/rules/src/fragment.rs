@@ -24,7 +24,7 @@ pub const FRAGMENTED_PACKETS_MAX: usize = 4_096;
 /// The same for one session, a sixteenth of the table. At the limit that session's new first fragment is dropped.
 pub const FRAGMENTED_PACKETS_PER_SESSION_MAX: u32 = 256;
 
-/// How long later fragments may follow the first: what Linux grants a reassembly (`ipfrag_time`), within the
+/// How long later fragments may follow the first: what Linux grants a reassembly (`ipfrag_time`), between the
 /// 15 s of RFC 791 and the 60 s of RFC 8200 §4.5.
 pub const FRAGMENT_LIFETIME: Duration = Duration::from_secs(30);
 
