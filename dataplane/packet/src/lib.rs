@@ -22,5 +22,6 @@ pub mod build;
 pub mod checksum;
 pub mod flow;
 pub mod parse;
+pub mod split;
 pub mod vnet;
 mod wire;

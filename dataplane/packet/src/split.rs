@@ -1,0 +1,491 @@
+//! TUN → tunnel: cuts the frames of a TUN queue into complete IP packets, in place.
+//!
+//! A super-frame is one header and a long payload. [`Splitter`] keeps a copy of the header and writes it, with the
+//! fields of the next segment, over the tail of the segment before, directly in front of that segment's payload:
+//!
+//! ```text
+//! frame    | vnet | headers | payload 1 | payload 2 | payload 3 |
+//! 1st      |      [ headers   payload 1 ]           |           |
+//! 2nd      |      |         |  [ headers  payload 2 ]           |
+//! 3rd      |      |         |           |  [ headers  payload 3 ]
+//! ```
+//!
+//! So each packet is contiguous, payload never moves, and a packet is gone when the next is asked for. Segments are
+//! those that the kernel's own segmentation makes: IPv4 identification and TCP sequence number count up, FIN and
+//! PSH are on the last segment only, CWR on the first only (RFC 3168 §6.1.2).
+//!
+//! A frame comes from the kernel, which answers for its payload: checksums are written, not verified. Lengths are
+//! not believed all the same. Packets are not parsed unless they must be cut; the caller parses what comes out.
+
+use std::num::NonZeroU16;
+
+use crate::checksum::Sum;
+use crate::flow::protocol;
+use crate::parse::{Malformed, Parsed, Transport, parse, tcp_flags};
+use crate::vnet::{self, BadVnetHeader, Checksum, Segmentation, SegmentationKind, VnetHeader};
+use crate::wire::{ipv4, ipv6, put_u16, put_u32, tcp, u16_at, u32_at, udp};
+
+/// Longest header of a super-frame: IPv4 and TCP need 120 bytes with all their options, IPv6 and TCP 100 and leave
+/// 60 for extension headers. A frame with more is [`BadFrame::HeaderTooLong`].
+pub const HEADERS_BYTES_MAX: usize = 160;
+
+/// Why a frame was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadFrame {
+    /// Shorter than the vnet header and one byte.
+    Truncated,
+    /// The vnet header says something that is not negotiated.
+    Vnet(BadVnetHeader),
+    /// The checksum to be finished lies outside the packet.
+    ChecksumRange,
+    /// A super-frame whose packet is malformed.
+    Packet(Malformed),
+    /// A super-frame whose packet is a fragment or not of the protocol that the vnet header names.
+    Protocol,
+    /// A super-frame with more than [`HEADERS_BYTES_MAX`] bytes of headers.
+    HeaderTooLong,
+}
+
+impl BadFrame {
+    /// The name under which the reason is counted. It stays the same from release to release.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Truncated => "frame_truncated",
+            Self::Vnet(reason) => reason.name(),
+            Self::ChecksumRange => "checksum_range",
+            Self::Packet(reason) => reason.name(),
+            Self::Protocol => "segmentation_protocol",
+            Self::HeaderTooLong => "header_too_long",
+        }
+    }
+}
+
+/// One frame, being cut.
+#[derive(Debug)]
+pub struct Splitter<'a> {
+    /// The packet of the frame, without the vnet header.
+    packet: &'a mut [u8],
+    rest: Rest,
+}
+
+impl<'a> Splitter<'a> {
+    /// Takes a frame as the kernel gave it: vnet header and packet.
+    ///
+    /// # Errors
+    /// The reason why the frame must be dropped.
+    #[inline]
+    pub fn new(frame: &'a mut [u8]) -> Result<Self, BadFrame> {
+        let (header, packet) = frame.split_first_chunk_mut::<{ vnet::HEADER_BYTES }>().ok_or(BadFrame::Truncated)?;
+        let header = VnetHeader::read(header).map_err(BadFrame::Vnet)?;
+        if packet.is_empty() {
+            return Err(BadFrame::Truncated);
+        }
+        let Some(segmentation) = header.segmentation else {
+            if let Checksum::Partial { start, offset } = header.checksum {
+                finish_checksum(packet, start, offset)?;
+            }
+            return Ok(Self { packet, rest: Rest::Whole });
+        };
+        let parsed = parse(packet).map_err(BadFrame::Packet)?;
+        let packet = packet.get_mut(..usize::from(parsed.total_bytes)).ok_or(BadFrame::Truncated)?;
+        let segments = Segments::new(packet, &parsed, segmentation)?;
+        Ok(Self { packet, rest: Rest::Segments(segments) })
+    }
+
+    /// The next packet, complete and with correct checksums, or `None` after the last. Its bytes are lent until the
+    /// next call and are the caller's to change.
+    #[inline]
+    pub fn next_packet(&mut self) -> Option<&mut [u8]> {
+        match &mut self.rest {
+            Rest::Nothing => None,
+            Rest::Whole => {
+                self.rest = Rest::Nothing;
+                Some(self.packet)
+            }
+            Rest::Segments(segments) => segments.next(self.packet),
+        }
+    }
+}
+
+/// What has not been lent yet.
+#[derive(Debug)]
+enum Rest {
+    Whole,
+    Segments(Segments),
+    Nothing,
+}
+
+/// Finishes a checksum whose field holds the sum over the pseudo-header. As the kernel does, 0 becomes 0xffff for
+/// every protocol: UDP demands it, and to the others both are zero.
+fn finish_checksum(packet: &mut [u8], start: u16, offset: u16) -> Result<(), BadFrame> {
+    let covered = packet.get_mut(usize::from(start)..).ok_or(BadFrame::ChecksumRange)?;
+    let checksum = Sum::of(covered).complement_udp();
+    let field = covered.get_mut(usize::from(offset)..).and_then(<[u8]>::first_chunk_mut);
+    *field.ok_or(BadFrame::ChecksumRange)? = checksum.to_be_bytes();
+    Ok(())
+}
+
+/// The segments of a super-frame that have not been lent yet.
+#[derive(Debug)]
+struct Segments {
+    /// The headers of the super-frame; only the first `headers_bytes` count.
+    headers: [u8; HEADERS_BYTES_MAX],
+    headers_bytes: usize,
+    network_bytes: usize,
+    segment_bytes: usize,
+    kind: SegmentationKind,
+    /// Sum over the addresses and the protocol, which every segment's pseudo-header shares.
+    pseudo_header: Sum,
+    /// Where the next payload begins in the packet.
+    payload_at: usize,
+    /// Segments lent.
+    count: u16,
+    done: bool,
+}
+
+impl Segments {
+    fn new(packet: &[u8], parsed: &Parsed, segmentation: Segmentation) -> Result<Self, BadFrame> {
+        let network_bytes = usize::from(parsed.network_header_bytes);
+        let ipv4 = parsed.source.is_ipv4();
+        let (transport_bytes, protocol) = match (segmentation.kind, parsed.transport) {
+            _ if parsed.fragment.is_some() => return Err(BadFrame::Protocol),
+            (SegmentationKind::TcpV4, Transport::Tcp { .. }) if ipv4 => {
+                (tcp_header_bytes(packet, network_bytes), protocol::TCP)
+            }
+            (SegmentationKind::TcpV6, Transport::Tcp { .. }) if !ipv4 => {
+                (tcp_header_bytes(packet, network_bytes), protocol::TCP)
+            }
+            (SegmentationKind::Udp, Transport::Udp { .. }) => (udp::HEADER_BYTES, protocol::UDP),
+            _ => return Err(BadFrame::Protocol),
+        };
+        // The kernel's own length of the headers is a hint that counts what it happens to hold in one piece.
+        let headers_bytes = network_bytes + transport_bytes;
+        let mut headers = [0; HEADERS_BYTES_MAX];
+        headers
+            .get_mut(..headers_bytes)
+            .zip(packet.get(..headers_bytes))
+            .map(|(to, from)| to.copy_from_slice(from))
+            .ok_or(BadFrame::HeaderTooLong)?;
+        let addresses =
+            if ipv4 { &headers[ipv4::SOURCE..ipv4::HEADER_BYTES] } else { &headers[ipv6::SOURCE..ipv6::HEADER_BYTES] };
+        let pseudo_header = Sum::pseudo_header(addresses, protocol, 0);
+        Ok(Self {
+            headers,
+            headers_bytes,
+            network_bytes,
+            segment_bytes: usize::from(NonZeroU16::get(segmentation.segment_bytes)),
+            kind: segmentation.kind,
+            pseudo_header,
+            payload_at: headers_bytes,
+            count: 0,
+            done: false,
+        })
+    }
+
+    /// Writes the next segment's headers in front of its payload.
+    #[inline]
+    fn next<'p>(&mut self, packet: &'p mut [u8]) -> Option<&'p mut [u8]> {
+        if self.done {
+            return None;
+        }
+        let payload_at = self.payload_at;
+        let payload_bytes = self.segment_bytes.min(packet.len().saturating_sub(payload_at));
+        self.payload_at = payload_at + payload_bytes;
+        self.done = self.payload_at >= packet.len();
+
+        let segment = packet.get_mut(payload_at.checked_sub(self.headers_bytes)?..self.payload_at)?;
+        segment.get_mut(..self.headers_bytes)?.copy_from_slice(self.headers.get(..self.headers_bytes)?);
+        // The whole frame's length fits 16 bits, so a segment's does.
+        let total_bytes = segment.len() as u16;
+        let (network, transport) = segment.split_at_mut_checked(self.network_bytes)?;
+        self.write_network(network, total_bytes);
+        let transport_bytes = total_bytes - self.network_bytes as u16;
+        let pseudo_header = self.pseudo_header.add(transport_bytes);
+        match self.kind {
+            SegmentationKind::TcpV4 | SegmentationKind::TcpV6 => {
+                self.write_tcp(transport, payload_bytes, pseudo_header)?;
+            }
+            SegmentationKind::Udp => {
+                put_u16(transport, udp::LENGTH, transport_bytes);
+                put_u16(transport, udp::CHECKSUM, 0);
+                let checksum = Sum::of(transport).combine(pseudo_header).complement_udp();
+                put_u16(transport, udp::CHECKSUM, checksum);
+            }
+        }
+        self.count = self.count.wrapping_add(1);
+        Some(segment)
+    }
+
+    fn write_network(&self, network: &mut [u8], total_bytes: u16) {
+        if let Some(header) = self.headers.first_chunk::<{ ipv4::HEADER_BYTES }>()
+            && header[0] >> 4 == 4
+        {
+            let identification = u16_at(header, ipv4::IDENTIFICATION).wrapping_add(self.count);
+            put_u16(network, ipv4::TOTAL_LENGTH, total_bytes);
+            put_u16(network, ipv4::IDENTIFICATION, identification);
+            put_u16(network, ipv4::CHECKSUM, 0);
+            let checksum = Sum::of(network).complement();
+            put_u16(network, ipv4::CHECKSUM, checksum);
+        } else {
+            put_u16(network, ipv6::PAYLOAD_LENGTH, total_bytes - ipv6::HEADER_BYTES as u16);
+        }
+    }
+
+    fn write_tcp(&mut self, transport: &mut [u8], payload_bytes: usize, pseudo_header: Sum) -> Option<()> {
+        let header = transport.first_chunk_mut::<{ tcp::HEADER_BYTES }>()?;
+        if !self.done {
+            header[tcp::FLAGS] &= !(tcp_flags::FIN | tcp_flags::PSH);
+        }
+        if self.count > 0 {
+            header[tcp::FLAGS] &= !tcp_flags::CWR;
+        }
+        put_u16(header, tcp::CHECKSUM, 0);
+        // The kept headers count on to the next segment.
+        let next_sequence = u32_at(header, tcp::SEQUENCE).wrapping_add(payload_bytes as u32);
+        put_u32(self.headers.get_mut(self.network_bytes..)?, tcp::SEQUENCE, next_sequence);
+        let checksum = Sum::of(transport).combine(pseudo_header).complement();
+        put_u16(transport, tcp::CHECKSUM, checksum);
+        Some(())
+    }
+}
+
+fn tcp_header_bytes(packet: &[u8], network_bytes: usize) -> usize {
+    packet.get(network_bytes + tcp::DATA_OFFSET).map_or(0, |byte| usize::from(byte >> 4) * 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::{self, Tcp};
+    use proptest::prelude::*;
+    use std::net::SocketAddr;
+
+    fn ends(v6: bool) -> (SocketAddr, SocketAddr) {
+        if v6 {
+            ("[fd00::1]:1000".parse().unwrap(), "[fd00::2]:80".parse().unwrap())
+        } else {
+            ("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:80".parse().unwrap())
+        }
+    }
+
+    fn segmentation(kind: SegmentationKind, segment_bytes: u16) -> VnetHeader {
+        let segment_bytes = NonZeroU16::new(segment_bytes).unwrap();
+        VnetHeader { segmentation: Some(Segmentation { kind, segment_bytes, ecn: false }), ..VnetHeader::PLAIN }
+    }
+
+    fn tcp_kind(v6: bool) -> SegmentationKind {
+        if v6 { SegmentationKind::TcpV6 } else { SegmentationKind::TcpV4 }
+    }
+
+    fn split(header: VnetHeader, packet: &[u8]) -> Result<Vec<Vec<u8>>, BadFrame> {
+        let mut frame = [&header.to_bytes()[..], packet].concat();
+        let mut splitter = Splitter::new(&mut frame)?;
+        let mut packets = Vec::new();
+        while let Some(packet) = splitter.next_packet() {
+            packets.push(packet.to_vec());
+        }
+        Ok(packets)
+    }
+
+    /// A payload in which no two bytes near each other are equal.
+    fn payload(bytes: usize) -> Vec<u8> {
+        (0..bytes).map(|index| (index * 7 + index / 251) as u8).collect()
+    }
+
+    #[test]
+    fn plain_frames_pass_unchanged() {
+        let (source, destination) = ends(false);
+        let packet = build::udp(source, destination, b"payload");
+        assert_eq!(split(VnetHeader::PLAIN, &packet), Ok(vec![packet.clone()]));
+        // Not looked into: what is no packet is for the parser to refuse.
+        assert_eq!(split(VnetHeader::PLAIN, b"x"), Ok(vec![b"x".to_vec()]));
+    }
+
+    #[test]
+    fn partial_checksums_are_finished() {
+        for v6 in [false, true] {
+            let (source, destination) = ends(v6);
+            let start = if v6 { 40 } else { 20 };
+            let addresses = if v6 { 8..40 } else { 12..20 };
+            for (complete, protocol, offset) in [
+                (build::udp(source, destination, b"abc"), protocol::UDP, 6),
+                (build::tcp(source, destination, &Tcp::default(), b"abc"), protocol::TCP, 16),
+            ] {
+                let transport_bytes = (complete.len() - start) as u16;
+                let sum = Sum::pseudo_header(&complete[addresses.clone()], protocol, transport_bytes);
+                let mut partial = complete.clone();
+                put_u16(&mut partial, start + offset, sum.partial());
+                let checksum = Checksum::Partial { start: start as u16, offset: offset as u16 };
+                let header = VnetHeader { checksum, ..VnetHeader::PLAIN };
+                assert_eq!(split(header, &partial), Ok(vec![complete]));
+            }
+        }
+    }
+
+    #[test]
+    fn udp_checksum_zero_is_written_as_ones() {
+        let (source, destination) = ends(false);
+        // The last two bytes make the sum over everything 0xffff.
+        let with_sum = build::udp(source, destination, &[0, 0]);
+        let (sent, filler) = (with_sum.clone(), u16_at(with_sum[26..].first_chunk::<2>().unwrap(), 0));
+        let complete = build::udp(source, destination, &filler.to_be_bytes());
+        assert_eq!(&complete[26..28], &[0xff, 0xff], "{sent:02x?}");
+        let mut partial = complete.clone();
+        put_u16(&mut partial, 26, Sum::pseudo_header(&complete[12..20], protocol::UDP, 10).partial());
+        let header = VnetHeader { checksum: Checksum::Partial { start: 20, offset: 6 }, ..VnetHeader::PLAIN };
+        assert_eq!(split(header, &partial), Ok(vec![complete.clone()]));
+        // The same datagram out of a super-frame.
+        let longer = build::udp(source, destination, &[filler.to_be_bytes(), [1, 2]].concat());
+        assert_eq!(split(segmentation(SegmentationKind::Udp, 2), &longer).unwrap()[0][26..28], [0xff, 0xff]);
+    }
+
+    #[test]
+    fn checksum_outside_the_packet_is_refused() {
+        let partial = |start, offset| {
+            let checksum = Checksum::Partial { start, offset };
+            split(VnetHeader { checksum, ..VnetHeader::PLAIN }, &[0x45; 40]).map(|packets| packets.len())
+        };
+        assert_eq!(partial(20, 18), Ok(1));
+        assert_eq!(partial(20, 19), Err(BadFrame::ChecksumRange));
+        assert_eq!(partial(41, 0), Err(BadFrame::ChecksumRange));
+        assert_eq!(partial(u16::MAX, u16::MAX), Err(BadFrame::ChecksumRange));
+    }
+
+    #[test]
+    fn tcp_segments_are_those_of_the_kernel() {
+        let flags = tcp_flags::ACK | tcp_flags::PSH | tcp_flags::FIN | tcp_flags::CWR;
+        let options = [1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+        let payload = payload(3_500);
+        for v6 in [false, true] {
+            let (source, destination) = ends(v6);
+            // Segments shorter than the headers too: a header then covers more than the segment before.
+            for segment_bytes in [1_000, 33] {
+                let packet = |flags, sequence, payload: &[u8], identification: u16| {
+                    let header = Tcp { sequence, acknowledgement: 9, flags, window: 501, options: &options };
+                    let mut packet = build::tcp(source, destination, &header, payload);
+                    if !v6 {
+                        put_u16(&mut packet, ipv4::IDENTIFICATION, identification);
+                        build::set_checksums(&mut packet);
+                    }
+                    packet
+                };
+                let sequence = u32::MAX - 1_500;
+                let count = payload.len().div_ceil(segment_bytes);
+                let expected: Vec<_> = (payload.chunks(segment_bytes).enumerate())
+                    .map(|(index, chunk)| {
+                        let kept = if index + 1 == count { flags } else { flags & !(tcp_flags::PSH | tcp_flags::FIN) };
+                        let kept = if index == 0 { kept } else { kept & !tcp_flags::CWR };
+                        let sequence = sequence.wrapping_add((index * segment_bytes) as u32);
+                        packet(kept, sequence, chunk, 0xfffe_u16.wrapping_add(index as u16))
+                    })
+                    .collect();
+                let whole = packet(flags, sequence, &payload, 0xfffe);
+                // What the kernel says of the headers' length does not matter, nor what the checksum field holds.
+                let header = VnetHeader { headers_bytes: 7, ..segmentation(tcp_kind(v6), segment_bytes as u16) };
+                assert_eq!(split(header, &whole).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn udp_segments_are_datagrams() {
+        let payload = payload(2_500);
+        for v6 in [false, true] {
+            let (source, destination) = ends(v6);
+            let expected: Vec<_> = (payload.chunks(1_200).enumerate())
+                .map(|(index, chunk)| {
+                    let mut packet = build::udp(source, destination, chunk);
+                    if !v6 {
+                        put_u16(&mut packet, ipv4::IDENTIFICATION, index as u16);
+                        build::set_checksums(&mut packet);
+                    }
+                    packet
+                })
+                .collect();
+            let whole = build::udp(source, destination, &payload);
+            assert_eq!(split(segmentation(SegmentationKind::Udp, 1_200), &whole).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn short_super_frames_are_one_packet() {
+        let (source, destination) = ends(false);
+        for bytes in [0, 1, 999, 1_000] {
+            let packet = build::tcp(source, destination, &Tcp::default(), &payload(bytes));
+            assert_eq!(split(segmentation(SegmentationKind::TcpV4, 1_000), &packet), Ok(vec![packet.clone()]));
+            // What follows the packet is no payload.
+            let longer = [&packet[..], &[0; 3_000]].concat();
+            assert_eq!(split(segmentation(SegmentationKind::TcpV4, 1_000), &longer), Ok(vec![packet]));
+        }
+    }
+
+    #[test]
+    fn frames_that_contradict_themselves_are_refused() {
+        let (v4, v6) = (ends(false), ends(true));
+        let tcp_v4 = build::tcp(v4.0, v4.1, &Tcp::default(), &payload(100));
+        let tcp_v6 = build::tcp(v6.0, v6.1, &Tcp::default(), &payload(100));
+        let udp_v4 = build::udp(v4.0, v4.1, &payload(100));
+        for (kind, packet) in [
+            (SegmentationKind::TcpV4, &tcp_v6),
+            (SegmentationKind::TcpV6, &tcp_v4),
+            (SegmentationKind::TcpV4, &udp_v4),
+            (SegmentationKind::Udp, &tcp_v4),
+            (SegmentationKind::Udp, &build::fragments(&udp_v4, 24, 1)[0]),
+            (SegmentationKind::Udp, &build::fragments(&udp_v4, 24, 1)[1]),
+        ] {
+            assert_eq!(split(segmentation(kind, 10), packet), Err(BadFrame::Protocol));
+        }
+        let header = segmentation(SegmentationKind::TcpV4, 10);
+        assert_eq!(split(header, &[]), Err(BadFrame::Truncated));
+        assert_eq!(split(header, &tcp_v4[..50]), Err(BadFrame::Packet(Malformed::TotalLength)));
+        let padded = build::with_extension(&tcp_v6, 60, &[[12].as_slice(), &[0; 102]].concat());
+        assert_eq!(split(segmentation(SegmentationKind::TcpV6, 10), &padded), Err(BadFrame::HeaderTooLong));
+        let padded = build::with_extension(&tcp_v6, 60, &[0, 1, 4, 0, 0, 0, 0]);
+        assert_eq!(split(segmentation(SegmentationKind::TcpV6, 10), &padded).unwrap().len(), 10);
+        assert_eq!(Splitter::new(&mut [0; 9]).err(), Some(BadFrame::Truncated));
+        let mut unknown = [0; 60];
+        unknown[1] = 3;
+        let refused = Splitter::new(&mut unknown).err();
+        assert_eq!(refused, Some(BadFrame::Vnet(BadVnetHeader::Segmentation)));
+        assert_eq!(refused.unwrap().name(), "vnet_segmentation");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever comes out of a damaged super-frame is a packet that parses, and nothing panics.
+        #[test]
+        fn damaged_frames_never_panic(
+            kind in 0u8..8,
+            flags in 0u8..4,
+            v6 in any::<bool>(),
+            udp in any::<bool>(),
+            segment_bytes in any::<u16>(),
+            payload_bytes in 0usize..300,
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (source, destination) = ends(v6);
+            let packet = if udp {
+                build::udp(source, destination, &payload(payload_bytes))
+            } else {
+                build::tcp(source, destination, &Tcp::default(), &payload(payload_bytes))
+            };
+            let [low, high] = (segment_bytes % 100).to_ne_bytes();
+            let mut frame = [&[flags, kind, 0, 0, low, high, 20, 0, 6, 0], &packet[..]].concat();
+            for (at, value) in damage {
+                *at.get_mut(&mut frame) = value;
+            }
+            if cut.index(4) == 0 {
+                frame.truncate(cut.index(frame.len() + 1));
+            }
+            let segmented = frame.get(1).is_some_and(|kind| *kind != 0);
+            if let Ok(mut splitter) = Splitter::new(&mut frame) {
+                while let Some(packet) = splitter.next_packet() {
+                    prop_assert!(!segmented || parse(packet).is_ok());
+                }
+            }
+        }
+    }
+}
