@@ -83,6 +83,16 @@ impl FlowKey {
         self.destination_port
     }
 
+    /// Some bits of all fields mixed together. Who chooses the fields can make them collide at will.
+    #[inline]
+    pub(crate) const fn mixed(&self) -> u32 {
+        let addresses = self.source ^ self.destination.rotate_left(64);
+        let addresses = addresses as u64 ^ (addresses >> 64) as u64;
+        let ports = (self.source_port as u64) << 32 | (self.destination_port as u64) << 8 | self.protocol as u64;
+        // The multiplier of a Fibonacci hash: 2⁶⁴ divided by the golden ratio, odd.
+        ((addresses ^ ports).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+    }
+
     /// IP protocol number of the transport (behind any IPv6 extension headers).
     #[must_use]
     pub const fn protocol(&self) -> u8 {

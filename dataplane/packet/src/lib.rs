@@ -20,6 +20,7 @@
 
 pub mod build;
 pub mod checksum;
+pub mod coalesce;
 pub mod flow;
 pub mod parse;
 pub mod split;
