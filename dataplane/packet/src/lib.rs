@@ -23,6 +23,7 @@ pub mod checksum;
 pub mod coalesce;
 pub mod flow;
 pub mod parse;
+pub mod reject;
 pub mod split;
 pub mod vnet;
 mod wire;
