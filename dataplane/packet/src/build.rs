@@ -163,7 +163,7 @@ pub fn fragments(packet: &[u8], payload_bytes: u16, identification: u16) -> Vec<
                 put_u16(&mut fragment, ipv4::TOTAL_LENGTH, length);
                 put_u16(&mut fragment, ipv4::IDENTIFICATION, identification);
                 let more = if more { ipv4::MORE_FRAGMENTS } else { 0 };
-                put_u16(&mut fragment, ipv4::FRAGMENT, offset_bytes / 8 | more);
+                put_u16(&mut fragment, ipv4::FRAGMENT, (offset_bytes / 8) | more);
                 set_ipv4_checksum(&mut fragment);
                 fragment
             } else {
