@@ -26,6 +26,7 @@ mod tests;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use self::extensions::Chain;
 use crate::flow::{FlowKey, protocol};
 use crate::wire::{ipv4, ipv6, tcp, u16_at, udp};
 
@@ -320,10 +321,12 @@ fn ipv4_header_bytes(header: &[u8; ipv4::HEADER_BYTES]) -> Option<u16> {
     (usize::from(bytes) >= ipv4::HEADER_BYTES).then_some(bytes)
 }
 
+#[inline]
 fn ipv4_address(header: &[u8; ipv4::HEADER_BYTES], at: usize) -> Ipv4Addr {
     Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3])
 }
 
+#[inline]
 fn ipv4_fragment(header: &[u8; ipv4::HEADER_BYTES]) -> Option<Fragment> {
     let field = u16_at(header, ipv4::FRAGMENT);
     let offset_bytes = (field & ipv4::OFFSET_MASK) * 8;
@@ -360,9 +363,20 @@ fn parse_ipv6(packet: &[u8]) -> Result<Parsed, Malformed> {
     let total_bytes =
         u16_at(header, ipv6::PAYLOAD_LENGTH).checked_add(ipv6::HEADER_BYTES as u16).ok_or(Malformed::TotalLength)?;
     let packet = packet.get(..usize::from(total_bytes)).ok_or(Malformed::TotalLength)?;
-    let (source, destination) = ipv6_addresses(header).ok_or(Malformed::Ipv6MappedAddress)?;
+    let chain = Chain::start(header);
+    if chain.goes_on() { parse_extended_ipv6(header, packet) } else { parse_ipv6_behind(&chain, header, packet) }
+}
 
-    let chain = extensions::walk(header, packet)?;
+/// Kept apart from the common case, which one `match` for both would slow down.
+#[inline(never)]
+fn parse_extended_ipv6(header: &[u8; ipv6::HEADER_BYTES], packet: &[u8]) -> Result<Parsed, Malformed> {
+    parse_ipv6_behind(&extensions::walk(header, packet)?, header, packet)
+}
+
+/// Parses what stands behind the headers that `chain` has walked. `packet` ends where the packet does.
+#[inline(always)]
+fn parse_ipv6_behind(chain: &Chain, header: &[u8; ipv6::HEADER_BYTES], packet: &[u8]) -> Result<Parsed, Malformed> {
+    let (source, destination) = ipv6_addresses(header).ok_or(Malformed::Ipv6MappedAddress)?;
     let payload = packet.get(chain.end..).ok_or(Malformed::ExtensionTruncated)?;
     if let Some((fragment, at)) = &chain.fragment {
         let fragment_payload_bytes = packet.len().saturating_sub(at + extensions::FRAGMENT_HEADER_BYTES);
@@ -373,22 +387,21 @@ fn parse_ipv6(packet: &[u8]) -> Result<Parsed, Malformed> {
         source: IpAddr::V6(source),
         destination: IpAddr::V6(destination),
         network_header_bytes: chain.end as u16,
-        total_bytes,
+        total_bytes: packet.len() as u16,
         fragment,
         transport: transport(Family::V6, chain.protocol, payload, fragment.as_ref())?,
     })
 }
 
 /// Source and destination; `None` when one is an IPv4-mapped address.
+#[inline]
 fn ipv6_addresses(header: &[u8; ipv6::HEADER_BYTES]) -> Option<(Ipv6Addr, Ipv6Addr)> {
-    let address = |at: usize| {
-        let mut octets = [0; 16];
-        octets.copy_from_slice(&header[at..at + 16]);
-        u128::from_be_bytes(octets)
-    };
-    let (source, destination) = (address(ipv6::SOURCE), address(ipv6::DESTINATION));
-    let mapped = |address: u128| address >> 32 == 0xffff;
-    (!mapped(source) && !mapped(destination)).then(|| (source.into(), destination.into()))
+    const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+    let (_, addresses) = header.split_first_chunk::<{ ipv6::SOURCE }>()?;
+    let (source, destination) = addresses.split_first_chunk::<16>()?;
+    let destination = destination.first_chunk::<16>()?;
+    let mapped = source.first_chunk() == Some(&MAPPED) || destination.first_chunk() == Some(&MAPPED);
+    (!mapped).then(|| (Ipv6Addr::from(*source), Ipv6Addr::from(*destination)))
 }
 
 /// Fragments that reassemble into something no whole packet could be. `unfragmentable_bytes` is what stands before
@@ -406,7 +419,8 @@ fn check_fragment(fragment: &Fragment, unfragmentable_bytes: usize, payload_byte
     Ok(())
 }
 
-#[inline]
+// Inlined with what it calls for TCP and UDP, or the result is copied three times on its way out.
+#[inline(always)]
 fn transport(
     family: Family,
     protocol: u8,
@@ -426,6 +440,7 @@ fn transport(
     }
 }
 
+#[inline(always)]
 fn tcp_transport(payload: &[u8]) -> Result<Transport, Malformed> {
     let header = payload.first_chunk::<{ tcp::HEADER_BYTES }>().ok_or(Malformed::TransportTruncated)?;
     let header_bytes = usize::from(header[tcp::DATA_OFFSET] >> 4) * 4;
@@ -439,6 +454,7 @@ fn tcp_transport(payload: &[u8]) -> Result<Transport, Malformed> {
     })
 }
 
+#[inline(always)]
 fn udp_transport(payload: &[u8], first_fragment: bool) -> Result<Transport, Malformed> {
     let header = payload.first_chunk::<{ udp::HEADER_BYTES }>().ok_or(Malformed::TransportTruncated)?;
     let length = usize::from(u16_at(header, udp::LENGTH));

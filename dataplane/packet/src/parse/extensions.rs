@@ -22,13 +22,27 @@ pub(super) struct Chain {
     pub(super) fragment: Option<(Fragment, usize)>,
 }
 
+impl Chain {
+    /// Nothing walked yet: what the fixed header says.
+    #[inline]
+    pub(super) const fn start(header: &[u8; ipv6::HEADER_BYTES]) -> Self {
+        Self { protocol: header[ipv6::NEXT_HEADER], end: ipv6::HEADER_BYTES, fragment: None }
+    }
+
+    /// Whether an extension header follows.
+    #[inline]
+    pub(super) const fn goes_on(&self) -> bool {
+        matches!(self.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
+    }
+}
+
 /// Walks from the fixed header, which `packet` begins with, to the first header that is none of the extension
 /// headers known here, or to the payload of a fragment that is not the first.
 pub(super) fn walk(header: &[u8; ipv6::HEADER_BYTES], packet: &[u8]) -> Result<Chain, Malformed> {
-    let mut chain = Chain { protocol: header[ipv6::NEXT_HEADER], end: ipv6::HEADER_BYTES, fragment: None };
+    let mut chain = Chain::start(header);
     let mut fragment_header_seen = false;
     for count in 0.. {
-        if !matches!(chain.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) {
+        if !chain.goes_on() {
             break;
         }
         if count == EXTENSION_HEADERS_MAX {
