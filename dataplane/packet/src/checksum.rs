@@ -79,27 +79,35 @@ impl Sum {
 /// Bytes summed in one step of the wide loop.
 const BLOCK_BYTES: usize = 64;
 
-/// Adds the 32-bit words of `bytes` into 64-bit lanes, which hold 2³² of them. Lanes that do not depend on each
-/// other are what the compiler turns into vector additions at the baseline of the target.
+/// Adds the 32-bit words of `bytes`, in the machine's byte order. 2³² of them fit, more than any packet has.
 #[inline]
 fn native_sum(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
+    // Headers, which are shorter than a block, skip the lanes and their adding up.
+    let mut sum = if blocks.is_empty() { 0 } else { sum_of_blocks(blocks) };
+    let (words, tail) = rest.as_chunks::<4>();
+    for word in words {
+        sum += u64::from(u32::from_ne_bytes(*word));
+    }
+    sum + u64::from(u32::from_ne_bytes(match *tail {
+        [a] => [a, 0, 0, 0],
+        [a, b] => [a, b, 0, 0],
+        [a, b, c] => [a, b, c, 0],
+        _ => return sum,
+    }))
+}
+
+/// Adds into lanes that do not depend on each other, which the compiler turns into vector additions at the baseline
+/// of the target.
+#[inline]
+fn sum_of_blocks(blocks: &[[u8; BLOCK_BYTES]]) -> u64 {
     let mut lanes = [0u64; BLOCK_BYTES / 4];
     for block in blocks {
         for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<4>().0) {
             *lane += u64::from(u32::from_ne_bytes(*word));
         }
     }
-    let (words, tail) = rest.as_chunks::<4>();
-    let mut sum: u64 = if blocks.is_empty() { 0 } else { lanes.iter().sum() };
-    for word in words {
-        sum += u64::from(u32::from_ne_bytes(*word));
-    }
-    let mut last = [0u8; 4];
-    for (to, from) in last.iter_mut().zip(tail) {
-        *to = *from;
-    }
-    sum + u64::from(u32::from_ne_bytes(last))
+    lanes.iter().sum()
 }
 
 /// Folds a sum of 16-bit words into 16 bits by adding the carries back. A sum other than 0 never folds to 0.
