@@ -23,7 +23,7 @@ use crate::checksum::Sum;
 use crate::flow::protocol;
 use crate::parse::{Malformed, Parsed, Transport, parse, tcp_flags};
 use crate::vnet::{self, BadVnetHeader, Checksum, Segmentation, SegmentationKind, VnetHeader};
-use crate::wire::{ipv4, ipv6, put_u16, put_u32, tcp, u16_at, u32_at, udp};
+use crate::wire::{ipv4, ipv6, put_u16, put_u32, tcp, udp};
 
 /// Longest header of a super-frame: IPv4 and TCP need 120 bytes with all their options, IPv6 and TCP 100 and leave
 /// 60 for extension headers. A frame with more is [`BadFrame::HeaderTooLong`].
@@ -110,6 +110,7 @@ impl<'a> Splitter<'a> {
 
 /// What has not been lent yet.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack for one frame; a box would be an allocation")]
 enum Rest {
     Whole,
     Segments(Segments),
@@ -129,19 +130,36 @@ fn finish_checksum(packet: &mut [u8], start: u16, offset: u16) -> Result<(), Bad
 /// The segments of a super-frame that have not been lent yet.
 #[derive(Debug)]
 struct Segments {
-    /// The headers of the super-frame; only the first `headers_bytes` count.
+    /// The headers that all segments share, with zeros where they differ. Only the first `headers_bytes` count.
     headers: [u8; HEADERS_BYTES_MAX],
     headers_bytes: usize,
     network_bytes: usize,
     segment_bytes: usize,
-    kind: SegmentationKind,
-    /// Sum over the addresses and the protocol, which every segment's pseudo-header shares.
-    pseudo_header: Sum,
     /// Where the next payload begins in the packet.
     payload_at: usize,
     /// Segments lent.
     count: u16,
     done: bool,
+    /// The sum over the shared IPv4 header. To read a header that was just written, in words of another size than
+    /// it was written in, takes longer than to add the fields that differ.
+    network_sum: Sum,
+    /// The sum over the shared transport header and pseudo-header.
+    transport_sum: Sum,
+    /// Of the first segment, in IPv4; `None` in IPv6.
+    identification: Option<u16>,
+    transport: TransportFields,
+}
+
+/// What differs in the transport headers of segments, beside lengths and checksums.
+#[derive(Debug)]
+enum TransportFields {
+    Tcp {
+        /// Sequence number of the next segment.
+        sequence: u32,
+        /// Data offset, reserved bits and flags of the super-frame.
+        offset_and_flags: u16,
+    },
+    Udp,
 }
 
 impl Segments {
@@ -167,19 +185,42 @@ impl Segments {
             .zip(packet.get(..headers_bytes))
             .map(|(to, from)| to.copy_from_slice(from))
             .ok_or(BadFrame::HeaderTooLong)?;
-        let addresses =
-            if ipv4 { &headers[ipv4::SOURCE..ipv4::HEADER_BYTES] } else { &headers[ipv6::SOURCE..ipv6::HEADER_BYTES] };
-        let pseudo_header = Sum::pseudo_header(addresses, protocol, 0);
+
+        let (network, rest) = headers.split_at_mut(network_bytes);
+        let (transport, _) = rest.split_at_mut(transport_bytes);
+        let addresses = if ipv4 { ipv4::SOURCE..ipv4::HEADER_BYTES } else { ipv6::SOURCE..ipv6::HEADER_BYTES };
+        let pseudo_header = Sum::pseudo_header(network.get(addresses).unwrap_or_default(), protocol, 0);
+        let identification = ipv4.then(|| take_u16(network, ipv4::IDENTIFICATION));
+        if ipv4 {
+            take_u16(network, ipv4::TOTAL_LENGTH);
+            take_u16(network, ipv4::CHECKSUM);
+        }
+        let fields = if protocol == protocol::TCP {
+            take_u16(transport, tcp::CHECKSUM);
+            let [high, low] = [take_u16(transport, tcp::SEQUENCE), take_u16(transport, tcp::SEQUENCE + 2)];
+            TransportFields::Tcp {
+                sequence: u32::from(high) << 16 | u32::from(low),
+                offset_and_flags: take_u16(transport, tcp::DATA_OFFSET),
+            }
+        } else {
+            take_u16(transport, udp::LENGTH);
+            take_u16(transport, udp::CHECKSUM);
+            TransportFields::Udp
+        };
+        let network_sum = if ipv4 { Sum::of(network) } else { Sum::ZERO };
+        let transport_sum = Sum::of(transport).combine(pseudo_header);
         Ok(Self {
             headers,
             headers_bytes,
             network_bytes,
             segment_bytes: usize::from(NonZeroU16::get(segmentation.segment_bytes)),
-            kind: segmentation.kind,
-            pseudo_header,
             payload_at: headers_bytes,
             count: 0,
             done: false,
+            network_sum,
+            transport_sum,
+            identification,
+            transport: fields,
         })
     }
 
@@ -195,59 +236,61 @@ impl Segments {
         self.done = self.payload_at >= packet.len();
 
         let segment = packet.get_mut(payload_at.checked_sub(self.headers_bytes)?..self.payload_at)?;
-        segment.get_mut(..self.headers_bytes)?.copy_from_slice(self.headers.get(..self.headers_bytes)?);
         // The whole frame's length fits 16 bits, so a segment's does.
         let total_bytes = segment.len() as u16;
-        let (network, transport) = segment.split_at_mut_checked(self.network_bytes)?;
+        let (headers, payload) = segment.split_at_mut_checked(self.headers_bytes)?;
+        headers.copy_from_slice(self.headers.get(..self.headers_bytes)?);
+        let (network, transport) = headers.split_at_mut_checked(self.network_bytes)?;
         self.write_network(network, total_bytes);
-        let transport_bytes = total_bytes - self.network_bytes as u16;
-        let pseudo_header = self.pseudo_header.add(transport_bytes);
-        match self.kind {
-            SegmentationKind::TcpV4 | SegmentationKind::TcpV6 => {
-                self.write_tcp(transport, payload_bytes, pseudo_header)?;
-            }
-            SegmentationKind::Udp => {
-                put_u16(transport, udp::LENGTH, transport_bytes);
-                put_u16(transport, udp::CHECKSUM, 0);
-                let checksum = Sum::of(transport).combine(pseudo_header).complement_udp();
-                put_u16(transport, udp::CHECKSUM, checksum);
-            }
-        }
+        self.write_transport(transport, total_bytes - self.network_bytes as u16, payload);
         self.count = self.count.wrapping_add(1);
         Some(segment)
     }
 
+    #[inline]
     fn write_network(&self, network: &mut [u8], total_bytes: u16) {
-        if let Some(header) = self.headers.first_chunk::<{ ipv4::HEADER_BYTES }>()
-            && header[0] >> 4 == 4
-        {
-            let identification = u16_at(header, ipv4::IDENTIFICATION).wrapping_add(self.count);
+        if let Some(first) = self.identification {
+            let identification = first.wrapping_add(self.count);
             put_u16(network, ipv4::TOTAL_LENGTH, total_bytes);
             put_u16(network, ipv4::IDENTIFICATION, identification);
-            put_u16(network, ipv4::CHECKSUM, 0);
-            let checksum = Sum::of(network).complement();
+            let checksum = self.network_sum.add(total_bytes).add(identification).complement();
             put_u16(network, ipv4::CHECKSUM, checksum);
         } else {
             put_u16(network, ipv6::PAYLOAD_LENGTH, total_bytes - ipv6::HEADER_BYTES as u16);
         }
     }
 
-    fn write_tcp(&mut self, transport: &mut [u8], payload_bytes: usize, pseudo_header: Sum) -> Option<()> {
-        let header = transport.first_chunk_mut::<{ tcp::HEADER_BYTES }>()?;
-        if !self.done {
-            header[tcp::FLAGS] &= !(tcp_flags::FIN | tcp_flags::PSH);
+    #[inline]
+    fn write_transport(&mut self, transport: &mut [u8], transport_bytes: u16, payload: &[u8]) {
+        // The length belongs to the pseudo-header.
+        let sum = Sum::of(payload).combine(self.transport_sum).add(transport_bytes);
+        match &mut self.transport {
+            TransportFields::Tcp { sequence, offset_and_flags } => {
+                let mut word = *offset_and_flags;
+                if !self.done {
+                    word &= !u16::from(tcp_flags::FIN | tcp_flags::PSH);
+                }
+                if self.count > 0 {
+                    word &= !u16::from(tcp_flags::CWR);
+                }
+                put_u32(transport, tcp::SEQUENCE, *sequence);
+                put_u16(transport, tcp::DATA_OFFSET, word);
+                let sum = sum.add((*sequence >> 16) as u16).add(*sequence as u16).add(word);
+                put_u16(transport, tcp::CHECKSUM, sum.complement());
+                *sequence = sequence.wrapping_add(payload.len() as u32);
+            }
+            TransportFields::Udp => {
+                put_u16(transport, udp::LENGTH, transport_bytes);
+                put_u16(transport, udp::CHECKSUM, sum.add(transport_bytes).complement_udp());
+            }
         }
-        if self.count > 0 {
-            header[tcp::FLAGS] &= !tcp_flags::CWR;
-        }
-        put_u16(header, tcp::CHECKSUM, 0);
-        // The kept headers count on to the next segment.
-        let next_sequence = u32_at(header, tcp::SEQUENCE).wrapping_add(payload_bytes as u32);
-        put_u32(self.headers.get_mut(self.network_bytes..)?, tcp::SEQUENCE, next_sequence);
-        let checksum = Sum::of(transport).combine(pseudo_header).complement();
-        put_u16(transport, tcp::CHECKSUM, checksum);
-        Some(())
     }
+}
+
+/// Takes a field out of a header, which keeps zeros there.
+fn take_u16(header: &mut [u8], at: usize) -> u16 {
+    let field = header.get_mut(at..).and_then(<[u8]>::first_chunk_mut);
+    field.map_or(0, |field| u16::from_be_bytes(std::mem::take(field)))
 }
 
 fn tcp_header_bytes(packet: &[u8], network_bytes: usize) -> usize {
@@ -258,6 +301,7 @@ fn tcp_header_bytes(packet: &[u8], network_bytes: usize) -> usize {
 mod tests {
     use super::*;
     use crate::build::{self, Tcp};
+    use crate::wire::u16_at;
     use proptest::prelude::*;
     use std::net::SocketAddr;
 
