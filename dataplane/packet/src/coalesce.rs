@@ -808,6 +808,24 @@ mod tests {
     }
 
     #[test]
+    fn later_batches_reuse_the_memory_of_the_first() {
+        let mut packets: Vec<_> = (0..40).map(|index| segment(false, index)).collect();
+        packets.extend((0..40).map(|index| segment_of(true, index, tcp_flags::SYN, 0)));
+        let mut coalescer = Coalescer::new(Offloads::default());
+        push_all(&mut coalescer, &packets);
+        let memory = |coalescer: &Coalescer| {
+            let pieces: Vec<_> = coalescer.frames.iter().map(|frame| frame.pieces.as_ptr()).collect();
+            (coalescer.frames.as_ptr(), pieces)
+        };
+        let before = memory(&coalescer);
+        for _ in 0..3 {
+            coalescer.clear();
+            push_all(&mut coalescer, &packets);
+        }
+        assert_eq!(memory(&coalescer), before);
+    }
+
+    #[test]
     fn a_foreign_parse_result_does_no_harm() {
         let (longer, shorter) = (segment(false, 0), segment_of(false, 0, tcp_flags::ACK, 3));
         let mut coalescer = Coalescer::new(Offloads { uso: true });

@@ -361,7 +361,7 @@ fn recipe() -> impl Strategy<Value = Recipe> {
     ];
     // A body whose length field agrees with its length, types and lengths of options that mean something.
     let extension =
-        (select(vec![0u8, 43, 44, 51, 60, 60, 60, 7]), 0usize..3, vec(select(vec![0u8, 1, 2, 4, 7, 131]), 23))
+        (select(vec![0u8, 43, 44, 51, 60, 60, 60, 7]), 0usize..3, vec(select(vec![0u8, 1, 2, 4, 7, 131, 137]), 23))
             .prop_map(|(kind, words, mut body)| {
                 body.truncate(if kind == 44 { 7 } else { 7 + words * 8 });
                 body[0] = if kind == 51 { words as u8 * 2 } else { words as u8 };
@@ -369,8 +369,8 @@ fn recipe() -> impl Strategy<Value = Recipe> {
             });
     (
         any::<bool>(),
-        any::<[u8; 16]>(),
-        any::<[u8; 16]>(),
+        address(),
+        address(),
         any::<(u16, u16)>(),
         vec(any::<u8>(), 0..80),
         content,
@@ -382,6 +382,18 @@ fn recipe() -> impl Strategy<Value = Recipe> {
             let fragment = fragment.filter(|_| !payload.is_empty());
             Recipe { v6, source, destination, ports, payload, content, extensions, fragment }
         })
+}
+
+/// Mostly any address; at times one that is, or nearly is, an IPv4-mapped IPv6 address.
+fn address() -> impl Strategy<Value = [u8; 16]> {
+    let mapped = (any::<[u8; 4]>(), 0usize..24).prop_map(|([a, b, c, d], near)| {
+        let mut octets = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d];
+        if let Some(octet) = octets.get_mut(near) {
+            *octet ^= 1;
+        }
+        octets
+    });
+    prop_oneof![9 => any::<[u8; 16]>(), 1 => mapped]
 }
 
 /// One change to a packet.
