@@ -1,0 +1,84 @@
+//! The worker's UDP socket.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::address::Family;
+use crate::sys;
+
+/// Whether other sockets may be bound to the same address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortSharing {
+    /// No; a second bind fails.
+    Exclusive,
+    /// Other sockets of the same user may, and the kernel spreads peers over them (`SO_REUSEPORT`). Sockets are
+    /// numbered in the order they were bound; closing one renumbers the last, so close them together.
+    ReusePort,
+}
+
+/// A non-blocking UDP socket that receives batches (`UDP_GRO`). Bound to an IPv6 wildcard it serves IPv4 as well.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: std::net::UdpSocket,
+    family: Family,
+}
+
+impl UdpSocket {
+    /// Binds to `addr`; port 0 lets the kernel choose. Asks for `buffer_bytes` of receive and as much of send
+    /// buffer; the kernel grants no more than `net.core.rmem_max` and `net.core.wmem_max`.
+    ///
+    /// # Errors
+    /// The address is taken or not this host's; the kernel has no UDP GRO (before 5.0).
+    pub fn bind(addr: SocketAddr, share: PortSharing, buffer_bytes: usize) -> io::Result<Self> {
+        let family = Family::of(addr);
+        let fd = sys::udp_socket(family)?;
+        let buffer_bytes = libc::c_int::try_from(buffer_bytes).unwrap_or(libc::c_int::MAX);
+        sys::set_option(fd.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)?;
+        sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, buffer_bytes)?;
+        sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, buffer_bytes)?;
+        if addr.ip() == IpAddr::from([0u16; 8]) {
+            sys::set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0)?;
+        }
+        if share == PortSharing::ReusePort {
+            sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        }
+        sys::bind(fd.as_fd(), addr)?;
+        Ok(Self { socket: fd.into(), family })
+    }
+
+    /// Sends to and receives from `peer` only.
+    ///
+    /// # Errors
+    /// No route, or an IPv6 peer on an IPv4 socket.
+    pub fn connect(&self, peer: SocketAddr) -> io::Result<()> {
+        let peer = self.family.express(peer).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+        self.socket.connect(peer)
+    }
+
+    /// The address the socket is bound to.
+    ///
+    /// # Errors
+    /// None in practice; the system call can say so.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Sends one datagram by one system call. `to` is an address of the socket's family.
+    pub(crate) fn send(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
+        match to {
+            Some(to) => self.socket.send_to(bytes, to),
+            None => self.socket.send(bytes),
+        }
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
