@@ -40,3 +40,49 @@ pub struct Counters {
     /// each operation is non-blocking.
     pub cancelled: u64,
 }
+
+impl Counters {
+    /// Calls `visit` with each counter's name and value.
+    pub fn visit(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        let Self {
+            system_calls,
+            turns,
+            datagrams_in,
+            datagram_batches_in,
+            datagrams_out,
+            sends_out,
+            frames_in,
+            frames_out,
+            send_would_block,
+            send_too_big,
+            send_errors,
+            send_segmentation_refused,
+            remote_errors,
+            write_would_block,
+            write_errors,
+            truncated,
+            cancelled,
+        } = *self;
+        for (name, count) in [
+            ("system_calls", system_calls),
+            ("turns", turns),
+            ("datagrams_in", datagrams_in),
+            ("datagram_batches_in", datagram_batches_in),
+            ("datagrams_out", datagrams_out),
+            ("sends_out", sends_out),
+            ("frames_in", frames_in),
+            ("frames_out", frames_out),
+            ("send_would_block", send_would_block),
+            ("send_too_big", send_too_big),
+            ("send_errors", send_errors),
+            ("send_segmentation_refused", send_segmentation_refused),
+            ("remote_errors", remote_errors),
+            ("write_would_block", write_would_block),
+            ("write_errors", write_errors),
+            ("truncated", truncated),
+            ("cancelled", cancelled),
+        ] {
+            visit(name, count);
+        }
+    }
+}

@@ -153,13 +153,34 @@ impl Coalescer {
         }
     }
 
-    /// Finishes the frames of the packets pushed since the last [`Coalescer::clear`] and lends them, in the order in
-    /// which their first packets came.
-    pub fn frames(&mut self) -> impl ExactSizeIterator<Item = SuperFrame<'_>> {
+    /// Finishes the frames of the packets pushed since the last [`Coalescer::clear`]. To be called before they are lent.
+    pub fn finish(&mut self) {
         for slot in 0..OPEN_FRAMES_MAX {
             self.close(slot);
         }
+    }
+
+    /// The finished frames in the order in which their first packets came.
+    pub fn frames(&self) -> impl ExactSizeIterator<Item = SuperFrame<'_>> {
         self.frames.get(..self.used).unwrap_or_default().iter().map(Frame::lend)
+    }
+
+    /// Number of frames.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.used
+    }
+
+    /// Whether there are no frames.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// The finished frame at `index`, which is below [`Coalescer::len`].
+    #[must_use]
+    pub fn frame(&self, index: usize) -> Option<SuperFrame<'_>> {
+        self.frames.get(..self.used)?.get(index).map(Frame::lend)
     }
 
     /// Forgets all frames and keeps their memory.

@@ -17,6 +17,12 @@ pub struct InnerAddresses {
 }
 
 impl InnerAddresses {
+    /// Those there are, IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let (v4, v6) = (self.ipv4.map(IpAddr::V4), self.ipv6.map(IpAddr::V6));
+        v4.into_iter().chain(v6)
+    }
+
     /// Whether `address` is one of them.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
