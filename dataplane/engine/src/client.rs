@@ -1,0 +1,352 @@
+//! The client's side: one association with one Gateway, kept up.
+//!
+//! ```text
+//!              start, or pause over               Established
+//!   Paused ──────────────────────────▶ Connecting ───────────▶ Up
+//!     ▲                                    │ failed             │ closed, or the Gateway is silent
+//!     └────────────────────────────────────┴────────────────────┘
+//! ```
+//!
+//! Packets that the system routes into the TUN queue are sealed, those that the Gateway sends are passed to the system.
+//! While there is no association they are dropped and counted: nothing that was routed here ever leaves another way.
+//!
+//! A Gateway that restarted knows nothing of the association and answers nothing. So what was sent and not answered is
+//! followed by keep-alive requests, and when these are not answered either, by a new handshake.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfort_dtls::{Association, ClientConfig, Ended, Event as DtlsEvent, PeerIdentity, RECORD_OVERHEAD_BYTES};
+use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
+use ringfort_packet::parse;
+use ringfort_packet::split::Splitter;
+use ringfort_packet::vnet;
+use ringfort_rules::InnerAddresses;
+use ringfort_types::{BootInstant, WorkerIndex};
+
+use crate::counters::Counters;
+use crate::keepalive::Keepalive;
+use crate::machine::{Machine, Now, Output};
+use crate::outbox::Outbox;
+
+/// Something was sent and nothing heard for so long: ask whether the Gateway is there.
+const PROBE_AFTER: Duration = Duration::from_millis(1_500);
+/// Time between such questions, and how many go unanswered before the association is given up.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+const PROBES_MAX: u32 = 3;
+/// A keep-alive when nothing else was sent for so long: address translators forget UDP flows after 30 s (RFC 4787 asks
+/// for 2 min, many give less).
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
+/// Pause before a new attempt; doubles with each failure up to the second value.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What a client starts with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Credentials and trust anchor.
+    pub dtls: Arc<ClientConfig>,
+    /// Id that the Gateway's certificate must carry; `None` takes any Gateway of the CA.
+    pub gateway_id: Option<Box<str>>,
+    /// What the TUN queue takes.
+    pub offloads: Offloads,
+    /// Our addresses inside.
+    pub inner: InnerAddresses,
+}
+
+/// What the control side learns.
+#[derive(Debug)]
+pub enum Event {
+    /// The tunnel is up.
+    Up(PeerIdentity),
+    /// The tunnel is down; another attempt follows by itself.
+    Down(DownReason),
+}
+
+/// Why the tunnel is down, or did not come up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DownReason {
+    /// The association ended or never came to be.
+    #[error(transparent)]
+    Dtls(#[from] Ended),
+    /// Questions went unanswered.
+    #[error("the gateway is silent")]
+    Silent,
+    /// A Gateway of the same CA, but not the one asked for.
+    #[error("expected gateway {expected}, found {found}")]
+    OtherGateway {
+        /// Id asked for.
+        expected: Box<str>,
+        /// Id in the certificate.
+        found: Box<str>,
+    },
+}
+
+/// The client's machine; see the module's documentation. It takes no commands.
+#[derive(Debug)]
+pub struct Client {
+    config: Config,
+    phase: Phase,
+    pause: Duration,
+    output: Output,
+    counters: Counters,
+    events: VecDeque<Event>,
+    opened: Vec<(usize, usize)>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Paused { until: BootInstant },
+    Connecting(Association),
+    Up(Up),
+}
+
+#[derive(Debug)]
+struct Up {
+    association: Association,
+    heard: BootInstant,
+    sent: BootInstant,
+    /// When the first packet went out to which nothing was heard since.
+    unanswered_since: Option<BootInstant>,
+    probes: u32,
+}
+
+/// A client takes no commands.
+#[derive(Debug)]
+pub enum Command {}
+
+impl Client {
+    /// A client that begins to connect at once.
+    #[must_use]
+    pub fn new(config: Config, now: Now) -> Self {
+        Self {
+            phase: Phase::Paused { until: now.boot },
+            pause: PAUSE_FIRST,
+            output: Output { outside: Outbox::default(), inside: Coalescer::new(config.offloads) },
+            counters: Counters::default(),
+            events: VecDeque::new(),
+            opened: Vec::new(),
+            config,
+        }
+    }
+
+    fn close(&mut self) {
+        if let Phase::Up(Up { association, .. }) | Phase::Connecting(association) = &mut self.phase {
+            association.close();
+            transmit(association, &mut self.output.outside);
+        }
+    }
+
+    fn down(&mut self, reason: DownReason, now: Now) {
+        self.close();
+        self.phase = Phase::Paused { until: now.boot + self.pause };
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        self.events.push_back(Event::Down(reason));
+    }
+
+    /// Takes what the association has to send and to say.
+    fn after_association(&mut self, now: Now) {
+        loop {
+            let (Phase::Connecting(association) | Phase::Up(Up { association, .. })) = &mut self.phase else { return };
+            transmit(association, &mut self.output.outside);
+            match association.poll_event() {
+                Some(DtlsEvent::Established(peer)) => self.established(peer, now),
+                Some(DtlsEvent::Ended(reason)) => self.down(reason.into(), now),
+                None => return,
+            }
+        }
+    }
+
+    fn established(&mut self, peer: PeerIdentity, now: Now) {
+        self.counters.handshakes_finished += 1;
+        if let Some(expected) = self.config.gateway_id.clone().filter(|expected| **expected != *peer.id()) {
+            return self.down(DownReason::OtherGateway { expected, found: peer.id().into() }, now);
+        }
+        let paused = Phase::Paused { until: now.boot };
+        self.phase = match std::mem::replace(&mut self.phase, paused) {
+            Phase::Connecting(association) => {
+                Phase::Up(Up { association, heard: now.boot, sent: now.boot, unanswered_since: None, probes: 0 })
+            }
+            other => other,
+        };
+        self.pause = PAUSE_FIRST;
+        self.events.push_back(Event::Up(peer));
+    }
+
+    fn is_ours(&self, address: IpAddr) -> bool {
+        self.config.inner.contains(address)
+    }
+}
+
+impl Machine for Client {
+    type Command = Command;
+    type Event = Event;
+
+    fn handle_outside(
+        &mut self,
+        slot: u16,
+        _from: SocketAddr,
+        datagrams: &mut [u8],
+        segment_bytes: usize,
+        now: Now,
+    ) -> Option<WorkerIndex> {
+        let (Phase::Connecting(association) | Phase::Up(Up { association, .. })) = &mut self.phase else {
+            self.counters.datagrams_unknown += 1;
+            return None;
+        };
+        let opened = &mut self.opened;
+        opened.clear();
+        let segment_bytes = segment_bytes.max(1);
+        for (count, datagram) in datagrams.chunks_mut(segment_bytes).enumerate() {
+            let base = count * segment_bytes;
+            association.handle_datagram(datagram, now.boot, |at, packet| opened.push((base + at, packet.len())));
+        }
+        self.after_association(now);
+        let Phase::Up(up) = &mut self.phase else { return None };
+        if !self.opened.is_empty() {
+            up.heard(now.boot);
+        }
+        for index in 0..self.opened.len() {
+            let (start, length) = self.opened[index];
+            let plaintext = &datagrams[start..start + length];
+            if Keepalive::is_message(plaintext) {
+                continue;
+            }
+            match parse::parse(plaintext) {
+                Ok(parsed) if self.is_ours(parsed.destination) => {
+                    let packet = &plaintext[..usize::from(parsed.total_bytes)];
+                    self.counters.packets_to_inside += 1;
+                    self.counters.bytes_to_inside += packet.len() as u64;
+                    let piece = Piece { slot, start: start as u32, len: packet.len() as u32 };
+                    self.output.inside.push(packet, &parsed, piece);
+                }
+                Ok(_) => self.counters.packets_homeless += 1,
+                Err(_) => self.counters.packets_malformed += 1,
+            }
+        }
+        None
+    }
+
+    fn handle_inside(&mut self, frame: &mut [u8], now: Now) -> Option<WorkerIndex> {
+        let Some(parsed) = frame.get(vnet::HEADER_BYTES..).and_then(|packet| parse::parse(packet).ok()) else {
+            self.counters.frames_malformed += 1;
+            return None;
+        };
+        // The system also sends what is not meant for the tunnel, such as router solicitations of the interface itself.
+        if !self.is_ours(parsed.source) {
+            self.counters.packets_homeless += 1;
+            return None;
+        }
+        let Phase::Up(up) = &mut self.phase else {
+            self.counters.packets_unsent += 1;
+            return None;
+        };
+        let Ok(mut splitter) = Splitter::new(frame) else {
+            self.counters.frames_malformed += 1;
+            return None;
+        };
+        while let Some(packet) = splitter.next_packet() {
+            if up.send(packet, &mut self.output.outside, now.boot) {
+                self.counters.packets_to_outside += 1;
+                self.counters.bytes_to_outside += packet.len() as u64;
+            } else {
+                self.counters.packets_unsent += 1;
+            }
+        }
+        None
+    }
+
+    fn handle_command(&mut self, command: Command, _now: Now) {
+        match command {}
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        match &mut self.phase {
+            Phase::Paused { until } if now.boot >= *until => {
+                self.counters.handshakes_begun += 1;
+                self.phase = Phase::Connecting(Association::client(&self.config.dtls, now.boot, now.unix));
+            }
+            Phase::Paused { .. } => {}
+            Phase::Connecting(association) => association.handle_timeout(now.boot),
+            Phase::Up(up) => {
+                if up.association.poll_timeout().is_some_and(|at| at <= now.boot) {
+                    up.association.handle_timeout(now.boot);
+                }
+                if up.next_probe().is_some_and(|at| at <= now.boot) {
+                    if up.probes == PROBES_MAX {
+                        return self.down(DownReason::Silent, now);
+                    }
+                    up.probes += 1;
+                    up.send(&Keepalive::Request.encode(), &mut self.output.outside, now.boot);
+                } else if now.boot >= up.sent + KEEPALIVE_AFTER {
+                    up.send(&Keepalive::Request.encode(), &mut self.output.outside, now.boot);
+                }
+            }
+        }
+        self.after_association(now);
+    }
+
+    fn handle_stop(&mut self, _now: Now) -> bool {
+        self.close();
+        false
+    }
+
+    fn poll_timeout(&self) -> Option<BootInstant> {
+        match &self.phase {
+            Phase::Paused { until } => Some(*until),
+            Phase::Connecting(association) => association.poll_timeout(),
+            Phase::Up(up) => {
+                let keepalive = Some(up.sent + KEEPALIVE_AFTER);
+                [keepalive, up.next_probe(), up.association.poll_timeout()].into_iter().flatten().min()
+            }
+        }
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn output(&mut self) -> &Output {
+        self.output.finish()
+    }
+
+    fn clear_output(&mut self) {
+        self.output.clear();
+    }
+
+    fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        self.counters.visit(visit);
+    }
+}
+
+impl Up {
+    fn send(&mut self, packet: &[u8], outbox: &mut Outbox, now: BootInstant) -> bool {
+        self.sent = now;
+        self.unanswered_since.get_or_insert(now);
+        let association = &mut self.association;
+        outbox.append(None, packet.len() + RECORD_OVERHEAD_BYTES, |space| association.seal(packet, space))
+    }
+
+    fn heard(&mut self, now: BootInstant) {
+        self.heard = now;
+        self.unanswered_since = None;
+        self.probes = 0;
+    }
+
+    /// When the next question is due, or the last one has waited long enough.
+    fn next_probe(&self) -> Option<BootInstant> {
+        let since = self.unanswered_since?;
+        Some(since + PROBE_AFTER + PROBE_EVERY * self.probes)
+    }
+}
+
+fn transmit(association: &mut Association, outbox: &mut Outbox) {
+    while let Some(datagram) = association.poll_transmit() {
+        outbox.append(None, datagram.len(), |space| {
+            space.get_mut(..datagram.len())?.copy_from_slice(&datagram);
+            Some(datagram.len())
+        });
+    }
+}

@@ -1,0 +1,703 @@
+//! The Gateway's side of one worker: many sessions, each with the rules of its user.
+//!
+//! ```text
+//!            ClientHello                 Established                    Install
+//!  (nothing) ───────────▶ Handshaking ───────────────▶ Unbound ────────────────────▶ Bound
+//!                              │ 10 s, refused            │ 10 s without rules          │ closed, idle, replaced, removed
+//!                              ▼                          ▼                             ▼
+//!                                                       ended
+//! ```
+//!
+//! Only a bound session carries packets. A session's receive state belongs to the worker that shook hands with it; the
+//! others know only where it is ([`Command::Install`] goes to all of them) and hand its packets over.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use ringfort_dtls::{
+    Association, Event as DtlsEvent, PeerIdentity, RECORD_OVERHEAD_BYTES, ServerConfig, is_client_hello,
+};
+use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
+use ringfort_packet::flow::FlowKey;
+use ringfort_packet::parse::{self, Parsed};
+use ringfort_packet::reject;
+use ringfort_packet::split::Splitter;
+use ringfort_packet::vnet;
+use ringfort_rules::{Direction, Firewall, InnerAddresses, RuleSet, SessionRules, Verdict};
+use ringfort_types::{BootInstant, RuleEpoch, RuleId, SessionId, WorkerIndex};
+
+use crate::budget::Budget;
+use crate::counters::Counters;
+use crate::keepalive::Keepalive;
+use crate::machine::{Machine, Now, Output};
+use crate::outbox::Outbox;
+use crate::timers::Timers;
+
+/// Sessions of one worker, all phases together. Beyond it a ClientHello is dropped and counted.
+const SESSIONS_MAX: usize = 16_384;
+/// Handshakes under way at once on one worker: each holds about 8 KiB before its peer has proved anything. Beyond it a
+/// ClientHello is dropped and counted.
+const HANDSHAKES_MAX: usize = 1_024;
+/// An authenticated session without rules is ended after this time (docs/protocols, "Session channel and binding").
+const UNBOUND_MAX: Duration = Duration::from_secs(10);
+/// A session is ended when its peer has been silent for so long. Clients send a keep-alive every 20 s.
+const IDLE_MAX: Duration = Duration::from_secs(300);
+/// How often an established session is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often the firewall's tables are swept, and how many entries each time.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+const SWEEP_ENTRIES: usize = 1_024;
+/// Denials per second that are answered and reported, and how many at once; those beyond are counted only.
+const DENIALS_PER_SECOND: u32 = 1_000;
+const DENIALS_BURST: u32 = 200;
+/// Events waiting for the control side. When full, denials are dropped and counted; the life of sessions is always told.
+const EVENTS_MAX: usize = 4_096;
+/// Largest answer to a denied packet: what RFC 4443 §2.4(c) allows an ICMPv6 error to be.
+const REJECT_BYTES_MAX: usize = 1_280;
+
+/// What a Gateway's worker starts with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which worker this is.
+    pub worker: WorkerIndex,
+    /// Credentials and trust anchor, shared by all workers.
+    pub dtls: Arc<ServerConfig>,
+    /// Random, so that nobody outside can choose keys that collide in the tables.
+    pub seed: u64,
+    /// What the TUN queue takes.
+    pub offloads: Offloads,
+    /// The Gateway's own inner addresses, from which it answers denied packets.
+    pub own: InnerAddresses,
+}
+
+/// What the control side asks of a worker.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Gives a session its inner addresses and rules, or replaces its rules. Goes to every worker: the owner installs, the
+    /// others learn where the session is.
+    Install {
+        /// Which session.
+        session: SessionId,
+        /// Where its datagrams come from.
+        outer: SocketAddr,
+        /// Its addresses inside.
+        inner: InnerAddresses,
+        /// Its rules, shared between sessions with the same policy.
+        rules: Arc<RuleSet>,
+        /// From when on nothing passes any more.
+        not_after: BootInstant,
+    },
+    /// Ends a session. Goes to every worker.
+    Remove {
+        /// Which session.
+        session: SessionId,
+    },
+}
+
+/// What the control side learns from a worker.
+#[derive(Debug)]
+pub enum Event {
+    /// A peer finished its handshake and waits for rules.
+    Authenticated {
+        /// The new session.
+        session: SessionId,
+        /// Who it is.
+        peer: PeerIdentity,
+        /// Where it is.
+        outer: SocketAddr,
+    },
+    /// The rules of an `Install` decide from the next packet on.
+    RulesApplied {
+        /// Whose rules.
+        session: SessionId,
+        /// Their epoch.
+        epoch: RuleEpoch,
+    },
+    /// A packet was denied.
+    Denied {
+        /// Whose packet.
+        session: SessionId,
+        /// Its flow.
+        flow: FlowKey,
+        /// The rule that said so; `None` is the default.
+        rule: Option<RuleId>,
+    },
+    /// A session is over. Comes once for each `Authenticated`.
+    Ended {
+        /// Which session.
+        session: SessionId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// A handshake came to nothing.
+    HandshakeFailed {
+        /// Where it came from.
+        outer: SocketAddr,
+        /// Why.
+        reason: ringfort_dtls::Ended,
+    },
+}
+
+/// Why a session is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The association ended.
+    Dtls(ringfort_dtls::Ended),
+    /// No rules came in time.
+    Unbound,
+    /// The peer was silent for too long.
+    Idle,
+    /// The same address shook hands anew.
+    Replaced,
+    /// The control side wanted it.
+    Removed,
+    /// The worker stops.
+    Stopped,
+}
+
+/// One worker's sessions; see the module's documentation.
+#[derive(Debug)]
+pub struct Gateway {
+    config: Config,
+    sessions: Sessions,
+    firewall: Firewall,
+    output: Output,
+    counters: Counters,
+    events: VecDeque<Event>,
+    timers: Timers<(usize, SessionId)>,
+    next_sweep: BootInstant,
+    denials: Budget,
+    /// Plaintexts of the buffer in hand: start and length in it.
+    opened: Vec<(usize, usize)>,
+}
+
+#[derive(Debug)]
+struct Sessions {
+    slots: Vec<Option<Session>>,
+    free: Vec<usize>,
+    by_id: HashMap<SessionId, usize, FixedState>,
+    by_outer: HashMap<SocketAddr, AtAddress, FixedState>,
+    by_inner: HashMap<IpAddr, Home, FixedState>,
+    /// Sessions of other workers: where their datagrams come from and which addresses they have.
+    elsewhere: HashMap<SessionId, (SocketAddr, InnerAddresses), FixedState>,
+    elsewhere_by_outer: HashMap<SocketAddr, SessionId, FixedState>,
+    handshaking: usize,
+    made: u64,
+}
+
+/// The sessions at one outer address: one that is established, and one that is about to take its place.
+#[derive(Clone, Copy, Debug, Default)]
+struct AtAddress {
+    established: Option<usize>,
+    handshaking: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    Here(usize),
+    Elsewhere(SessionId),
+}
+
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    outer: SocketAddr,
+    association: Association,
+    phase: Phase,
+    /// When the peer last sent something that opened.
+    heard: BootInstant,
+    /// The wake-up that counts; earlier ones in the queue are void.
+    wake: BootInstant,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Handshaking,
+    Unbound { deadline: BootInstant },
+    Bound(SessionRules),
+}
+
+impl Gateway {
+    /// A worker without sessions.
+    #[must_use]
+    pub fn new(config: Config, now: Now) -> Self {
+        Self {
+            sessions: Sessions::new(config.seed),
+            firewall: Firewall::new(config.seed),
+            output: Output { outside: Outbox::default(), inside: Coalescer::new(config.offloads) },
+            counters: Counters::default(),
+            events: VecDeque::new(),
+            timers: Timers::default(),
+            next_sweep: now.boot + SWEEP_EVERY,
+            denials: Budget::new(DENIALS_PER_SECOND, DENIALS_BURST, now.boot),
+            opened: Vec::new(),
+            config,
+        }
+    }
+
+    /// Opens the plaintexts of `datagrams` by the session in `index` and passes on what the rules allow.
+    fn established_datagrams(&mut self, index: usize, slot: u16, datagrams: &mut [u8], segment_bytes: usize, now: Now) {
+        let Some(session) = self.sessions.slots[index].as_mut() else { return };
+        let opened = &mut self.opened;
+        opened.clear();
+        for (count, datagram) in datagrams.chunks_mut(segment_bytes).enumerate() {
+            let base = count * segment_bytes;
+            session
+                .association
+                .handle_datagram(datagram, now.boot, |at, packet| opened.push((base + at, packet.len())));
+        }
+        if !opened.is_empty() {
+            session.heard = now.boot;
+        }
+        for &(start, length) in opened.iter() {
+            let plaintext = &datagrams[start..start + length];
+            if Keepalive::is_message(plaintext) {
+                if Keepalive::decode(plaintext) == Some(Keepalive::Request) {
+                    session.send(&Keepalive::Reply.encode(), &mut self.output.outside);
+                }
+                continue;
+            }
+            let Ok(parsed) = parse::parse(plaintext) else {
+                self.counters.packets_malformed += 1;
+                continue;
+            };
+            let Phase::Bound(rules) = &session.phase else {
+                self.counters.packets_unbound += 1;
+                continue;
+            };
+            let packet = &plaintext[..usize::from(parsed.total_bytes)];
+            match self.firewall.judge(rules, Direction::ToSite, &parsed, packet.len() as u32, now.boot) {
+                Verdict::Pass { .. } => {
+                    self.counters.packets_to_inside += 1;
+                    self.counters.bytes_to_inside += packet.len() as u64;
+                    let piece = Piece { slot, start: start as u32, len: packet.len() as u32 };
+                    self.output.inside.push(packet, &parsed, piece);
+                }
+                Verdict::Deny { rule } => {
+                    self.counters.packets_denied += 1;
+                    if !self.denials.take(now.boot) {
+                        self.counters.denials_unanswered += 1;
+                        continue;
+                    }
+                    session.refuse(packet, &parsed, self.config.own, &mut self.output.outside);
+                    if let Some(flow) = parsed.flow_key() {
+                        if self.events.len() < EVENTS_MAX {
+                            self.events.push_back(Event::Denied { session: session.id, flow, rule });
+                        } else {
+                            self.counters.events_dropped += 1;
+                        }
+                    }
+                }
+                Verdict::Drop(_) => {}
+            }
+        }
+        self.after_association(index, now);
+    }
+
+    fn handshake_datagram(&mut self, index: usize, datagram: &mut [u8], now: Now) {
+        if let Some(session) = self.sessions.slots[index].as_mut() {
+            // Packets cannot come before the Established event; those in the same datagram behind it are lost as any
+            // datagram may be.
+            session.association.handle_datagram(datagram, now.boot, |_, _| {});
+        }
+        self.after_association(index, now);
+    }
+
+    /// Takes what an association has to send and to say, and sees to its next wake-up.
+    fn after_association(&mut self, index: usize, now: Now) {
+        let Some(session) = self.sessions.slots[index].as_mut() else { return };
+        while let Some(datagram) = session.association.poll_transmit() {
+            self.output.outside.append(Some(session.outer), datagram.len(), |space| {
+                space.get_mut(..datagram.len())?.copy_from_slice(&datagram);
+                Some(datagram.len())
+            });
+        }
+        while let Some(event) = self.sessions.slots[index].as_mut().and_then(|session| session.association.poll_event())
+        {
+            match event {
+                DtlsEvent::Established(peer) => self.established(index, peer, now),
+                DtlsEvent::Ended(reason) => self.end(index, EndReason::Dtls(reason)),
+            }
+        }
+        let Some(session) = self.sessions.slots[index].as_mut() else { return };
+        let at = session.next_wake(now);
+        if at < session.wake {
+            session.wake = at;
+            self.timers.schedule(at, (index, session.id));
+        }
+    }
+
+    fn established(&mut self, index: usize, peer: PeerIdentity, now: Now) {
+        let Some(session) = self.sessions.slots[index].as_mut() else { return };
+        self.counters.handshakes_finished += 1;
+        self.sessions.handshaking -= 1;
+        session.phase = Phase::Unbound { deadline: now.boot + UNBOUND_MAX };
+        session.heard = now.boot;
+        let (id, outer) = (session.id, session.outer);
+        let before = self.sessions.by_outer.entry(outer).or_default();
+        before.handshaking = None;
+        if let Some(old) = before.established.replace(index) {
+            self.end(old, EndReason::Replaced);
+        }
+        self.events.push_back(Event::Authenticated { session: id, peer, outer });
+    }
+
+    /// Ends a session and tells the control side, if it knew of it.
+    fn end(&mut self, index: usize, reason: EndReason) {
+        let Some(mut session) = self.sessions.remove(index) else { return };
+        session.association.close();
+        while let Some(datagram) = session.association.poll_transmit() {
+            self.output.outside.append(Some(session.outer), datagram.len(), |space| {
+                space.get_mut(..datagram.len())?.copy_from_slice(&datagram);
+                Some(datagram.len())
+            });
+        }
+        self.firewall.close_session(session.id);
+        match (&session.phase, reason) {
+            (Phase::Handshaking, EndReason::Dtls(reason)) => {
+                self.counters.handshakes_failed += 1;
+                if self.events.len() < EVENTS_MAX {
+                    self.events.push_back(Event::HandshakeFailed { outer: session.outer, reason });
+                } else {
+                    self.counters.events_dropped += 1;
+                }
+            }
+            (Phase::Handshaking, _) => self.counters.handshakes_failed += 1,
+            (_, reason) => self.events.push_back(Event::Ended { session: session.id, reason }),
+        }
+    }
+
+    fn install(&mut self, index: usize, inner: InnerAddresses, rules: Arc<RuleSet>, not_after: BootInstant) {
+        let Some(session) = self.sessions.slots[index].as_mut() else { return };
+        let epoch = match &mut session.phase {
+            Phase::Handshaking => return,
+            Phase::Bound(bound) if bound.inner() == inner => bound.install(rules, not_after),
+            Phase::Unbound { .. } | Phase::Bound(_) => {
+                let mut bound = SessionRules::new(session.id, inner);
+                let epoch = bound.install(rules, not_after);
+                session.phase = Phase::Bound(bound);
+                epoch
+            }
+        };
+        let session = session.id;
+        self.sessions.set_home(inner, Home::Here(index));
+        self.events.push_back(Event::RulesApplied { session, epoch });
+    }
+
+    fn begin_handshake(&mut self, from: SocketAddr, now: Now) -> Option<usize> {
+        if self.sessions.handshaking >= HANDSHAKES_MAX || self.sessions.by_id.len() >= SESSIONS_MAX {
+            self.counters.handshakes_refused += 1;
+            return None;
+        }
+        self.counters.handshakes_begun += 1;
+        let association = Association::server(&self.config.dtls, now.boot, now.unix);
+        Some(self.sessions.add(self.config.worker, from, association, now))
+    }
+}
+
+impl Machine for Gateway {
+    type Command = Command;
+    type Event = Event;
+
+    fn handle_outside(
+        &mut self,
+        slot: u16,
+        from: SocketAddr,
+        datagrams: &mut [u8],
+        segment_bytes: usize,
+        now: Now,
+    ) -> Option<WorkerIndex> {
+        let segment_bytes = segment_bytes.max(1);
+        let at = self.sessions.by_outer.get(&from).copied();
+        if let Some(AtAddress { established: Some(index), handshaking: None }) = at
+            && datagrams.first().is_some_and(|first| is_protected(*first))
+        {
+            self.established_datagrams(index, slot, datagrams, segment_bytes, now);
+            return None;
+        }
+        if at.is_none()
+            && let Some(session) = self.sessions.elsewhere_by_outer.get(&from)
+        {
+            self.counters.handed_over += 1;
+            return Some(session.worker());
+        }
+        // The rare way: a handshake under way at this address, or one to begin. It looks at each datagram by itself.
+        for count in 0..datagrams.len().div_ceil(segment_bytes) {
+            let start = count * segment_bytes;
+            let end = (start + segment_bytes).min(datagrams.len());
+            let at = self.sessions.by_outer.get(&from).copied().unwrap_or_default();
+            let datagram = &mut datagrams[start..end];
+            let protected = datagram.first().copied().filter(|first| is_protected(*first));
+            match (protected, at.established, at.handshaking) {
+                // Records of epoch 2 carry the end of a handshake, later ones belong to the established association.
+                (Some(first), Some(index), handshaking) if handshaking.is_none() || first & 3 != 2 => {
+                    self.established_datagrams(index, slot, datagram, segment_bytes, now);
+                }
+                (Some(_), _, Some(index)) | (None, _, Some(index)) => self.handshake_datagram(index, datagram, now),
+                (None, _, None) if is_client_hello(datagram) => {
+                    if let Some(index) = self.begin_handshake(from, now) {
+                        self.handshake_datagram(index, datagram, now);
+                    }
+                }
+                _ => self.counters.datagrams_unknown += 1,
+            }
+        }
+        None
+    }
+
+    fn handle_inside(&mut self, frame: &mut [u8], now: Now) -> Option<WorkerIndex> {
+        let Some(parsed) = frame.get(vnet::HEADER_BYTES..).and_then(|packet| parse::parse(packet).ok()) else {
+            self.counters.frames_malformed += 1;
+            return None;
+        };
+        let index = match self.sessions.by_inner.get(&parsed.destination) {
+            Some(Home::Here(index)) => *index,
+            Some(Home::Elsewhere(session)) => {
+                self.counters.handed_over += 1;
+                return Some(session.worker());
+            }
+            None => {
+                self.counters.packets_homeless += 1;
+                return None;
+            }
+        };
+        let session = self.sessions.slots[index].as_mut()?;
+        let Phase::Bound(rules) = &session.phase else { return None };
+        let bytes = u32::from(parsed.total_bytes);
+        // A super-frame is one flow's, so that one verdict is enough for all of its packets.
+        if !matches!(self.firewall.judge(rules, Direction::ToClient, &parsed, bytes, now.boot), Verdict::Pass { .. }) {
+            return None;
+        }
+        let Ok(mut splitter) = Splitter::new(frame) else {
+            self.counters.frames_malformed += 1;
+            return None;
+        };
+        while let Some(packet) = splitter.next_packet() {
+            if session.send(packet, &mut self.output.outside) {
+                self.counters.packets_to_outside += 1;
+                self.counters.bytes_to_outside += packet.len() as u64;
+            } else {
+                self.counters.packets_unsent += 1;
+            }
+        }
+        None
+    }
+
+    fn handle_command(&mut self, command: Command, _now: Now) {
+        match command {
+            Command::Install { session, outer, inner, rules, not_after } => {
+                if session.worker() == self.config.worker {
+                    if let Some(index) = self.sessions.by_id.get(&session).copied() {
+                        self.install(index, inner, rules, not_after);
+                    }
+                } else {
+                    self.sessions.learn(session, outer, inner);
+                }
+            }
+            Command::Remove { session } => match self.sessions.by_id.get(&session).copied() {
+                Some(index) => self.end(index, EndReason::Removed),
+                None => self.sessions.forget(session),
+            },
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        if now.boot >= self.next_sweep {
+            self.firewall.sweep(now.boot, SWEEP_ENTRIES);
+            self.next_sweep = now.boot + SWEEP_EVERY;
+        }
+        while let Some((at, (index, id))) = self.timers.pop_due(now.boot) {
+            let Some(session) = self.sessions.slots.get_mut(index).and_then(Option::as_mut) else { continue };
+            if session.id != id || session.wake != at {
+                continue;
+            }
+            session.wake = BootInstant::FAR_FUTURE;
+            match session.overdue(now.boot) {
+                Some(reason) => self.end(index, reason),
+                None => {
+                    session.association.handle_timeout(now.boot);
+                    self.after_association(index, now);
+                }
+            }
+        }
+    }
+
+    fn handle_stop(&mut self, _now: Now) -> bool {
+        for index in 0..self.sessions.slots.len() {
+            if self.output.outside.is_full() {
+                return true;
+            }
+            self.end(index, EndReason::Stopped);
+        }
+        false
+    }
+
+    fn poll_timeout(&self) -> Option<BootInstant> {
+        let sweep = (self.firewall.flow_count() > 0).then_some(self.next_sweep);
+        [sweep, self.timers.next()].into_iter().flatten().min()
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn output(&mut self) -> &Output {
+        self.output.finish()
+    }
+
+    fn clear_output(&mut self) {
+        self.output.clear();
+    }
+
+    fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        self.counters.visit(visit);
+        for (reason, count) in self.firewall.drops().iter() {
+            visit(reason.name(), count);
+        }
+        visit("sessions", self.sessions.by_id.len() as u64);
+        visit("flows", self.firewall.flow_count() as u64);
+    }
+}
+
+/// Whether a datagram begins with a protected record of DTLS 1.3 (RFC 9147 §4: the unified header starts with 001).
+const fn is_protected(first: u8) -> bool {
+    first >> 5 == 1
+}
+
+impl Session {
+    fn send(&mut self, packet: &[u8], outbox: &mut Outbox) -> bool {
+        let association = &mut self.association;
+        outbox.append(Some(self.outer), packet.len() + RECORD_OVERHEAD_BYTES, |space| association.seal(packet, space))
+    }
+
+    /// Answers a denied packet, so that the user's program learns it at once: a reset for TCP, ICMP for the rest.
+    fn refuse(&mut self, packet: &[u8], parsed: &Parsed, own: InnerAddresses, outbox: &mut Outbox) {
+        let mut answer = [0; REJECT_BYTES_MAX];
+        let from = match parsed.destination {
+            IpAddr::V4(_) => own.ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => own.ipv6.map(IpAddr::V6),
+        };
+        let length = reject::tcp_reset(packet, parsed, &mut answer)
+            .or_else(|| reject::unreachable_prohibited(packet, parsed, from?, &mut answer));
+        if let Some(length) = length {
+            self.send(&answer[..length], outbox);
+        }
+    }
+
+    fn next_wake(&self, now: Now) -> BootInstant {
+        let look = now.boot + LOOK_EVERY;
+        let own = match self.phase {
+            Phase::Unbound { deadline } => deadline,
+            Phase::Handshaking | Phase::Bound(_) => look,
+        };
+        own.min(self.association.poll_timeout().unwrap_or(look)).min(look)
+    }
+
+    fn overdue(&self, now: BootInstant) -> Option<EndReason> {
+        match self.phase {
+            Phase::Unbound { deadline } if now >= deadline => Some(EndReason::Unbound),
+            Phase::Bound(_) if now.saturating_since(self.heard) >= IDLE_MAX => Some(EndReason::Idle),
+            _ => None,
+        }
+    }
+}
+
+impl Sessions {
+    fn new(seed: u64) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_id: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_outer: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_inner: HashMap::with_hasher(FixedState::with_seed(seed)),
+            elsewhere: HashMap::with_hasher(FixedState::with_seed(seed)),
+            elsewhere_by_outer: HashMap::with_hasher(FixedState::with_seed(seed)),
+            handshaking: 0,
+            made: 0,
+        }
+    }
+
+    fn add(&mut self, worker: WorkerIndex, outer: SocketAddr, association: Association, now: Now) -> usize {
+        self.made += 1;
+        let id = SessionId::new(worker, self.made);
+        let session = Session {
+            id,
+            outer,
+            association,
+            phase: Phase::Handshaking,
+            heard: now.boot,
+            wake: BootInstant::FAR_FUTURE,
+        };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.slots[index] = Some(session);
+                index
+            }
+            None => {
+                self.slots.push(Some(session));
+                self.slots.len() - 1
+            }
+        };
+        self.by_id.insert(id, index);
+        self.by_outer.entry(outer).or_default().handshaking = Some(index);
+        self.handshaking += 1;
+        index
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Session> {
+        let session = self.slots.get_mut(index)?.take()?;
+        self.free.push(index);
+        self.by_id.remove(&session.id);
+        if let Some(at) = self.by_outer.get_mut(&session.outer) {
+            for place in [&mut at.established, &mut at.handshaking] {
+                if *place == Some(index) {
+                    *place = None;
+                }
+            }
+            if at.established.is_none() && at.handshaking.is_none() {
+                self.by_outer.remove(&session.outer);
+            }
+        }
+        match &session.phase {
+            Phase::Handshaking => self.handshaking -= 1,
+            Phase::Unbound { .. } => {}
+            Phase::Bound(rules) => self.clear_home(rules.inner(), Home::Here(index)),
+        }
+        Some(session)
+    }
+
+    /// Notes where a session of another worker is.
+    fn learn(&mut self, session: SessionId, outer: SocketAddr, inner: InnerAddresses) {
+        self.forget(session);
+        self.elsewhere.insert(session, (outer, inner));
+        self.elsewhere_by_outer.insert(outer, session);
+        self.set_home(inner, Home::Elsewhere(session));
+    }
+
+    fn forget(&mut self, session: SessionId) {
+        if let Some((outer, inner)) = self.elsewhere.remove(&session) {
+            if self.elsewhere_by_outer.get(&outer) == Some(&session) {
+                self.elsewhere_by_outer.remove(&outer);
+            }
+            self.clear_home(inner, Home::Elsewhere(session));
+        }
+    }
+
+    fn set_home(&mut self, inner: InnerAddresses, home: Home) {
+        for address in inner.iter() {
+            self.by_inner.insert(address, home);
+        }
+    }
+
+    /// Takes the addresses back, unless another session has them by now.
+    fn clear_home(&mut self, inner: InnerAddresses, home: Home) {
+        for address in inner.iter() {
+            if self.by_inner.get(&address) == Some(&home) {
+                self.by_inner.remove(&address);
+            }
+        }
+    }
+}
