@@ -1,0 +1,212 @@
+//! The processes of a stage.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use ringfort_netlab::{Lab, Namespace, Role};
+use ringfort_service::status;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::files::Plan;
+
+/// How long a role may take to say that it is ready.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+/// How long a role may take to end when asked to.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// A laboratory, a folder with files, and the program whose roles are started there.
+#[derive(Debug)]
+pub struct Stage {
+    /// The namespaces.
+    pub lab: Lab,
+    folder: TempDir,
+    program: PathBuf,
+}
+
+/// A role that said it is ready. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    role: Role,
+    log: PathBuf,
+    status: PathBuf,
+}
+
+impl Stage {
+    /// Writes the plan's files to a folder of the stage's own. `program` is the `ringfort` command.
+    ///
+    /// # Errors
+    /// When the folder or a file cannot be made.
+    pub fn new(lab: Lab, plan: &Plan, program: &Path) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("ringfort-").tempdir()?;
+        plan.write(&folder.path().join("static"))?;
+        Ok(Self { lab, folder, program: program.into() })
+    }
+
+    /// Where the static files are.
+    #[must_use]
+    pub fn files(&self) -> PathBuf {
+        self.folder.path().join("static")
+    }
+
+    /// Starts the Gateway and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready; the error carries the end of its log.
+    pub fn gateway(&self) -> Result<Process> {
+        let file = Plan::gateway_file(&self.files());
+        self.start("gateway", self.lab.gateway(), &["gateway", "--static"], &file)?.ready()
+    }
+
+    /// Starts `user`'s client in the namespace of the same name and waits until its tunnel is up.
+    ///
+    /// # Errors
+    /// As [`Stage::gateway`].
+    pub fn client(&self, user: &str) -> Result<Process> {
+        self.client_begin(user)?.ready()
+    }
+
+    /// Starts `user`'s client and does not wait.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn client_begin(&self, user: &str) -> Result<Starting> {
+        let file = Plan::user_file(&self.files(), user);
+        self.start(user, self.lab.client(user)?, &["up", "--static"], &file)
+    }
+
+    /// Starts any other role of the program and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Stage::gateway`].
+    pub fn role(&self, name: &str, namespace: &Namespace, arguments: &[&str]) -> Result<Process> {
+        self.start(name, namespace, arguments, Path::new("--stop-with-stdin"))?.ready()
+    }
+
+    fn start(&self, name: &str, namespace: &Namespace, arguments: &[&str], last: &Path) -> Result<Starting> {
+        let log = (0..).map(|n| self.folder.path().join(format!("{name}-{n}.log"))).find(|path| !path.exists());
+        let log = log.context("no free name for a log")?;
+        let mut command = Command::new(&self.program);
+        command.args(arguments).arg(last).stdout(Stdio::piped()).stderr(File::create(&log)?);
+        if last != Path::new("--stop-with-stdin") {
+            command.arg("--stop-with-stdin");
+        }
+        let mut role = self.lab.spawn(namespace, command).with_context(|| format!("cannot start {name}"))?;
+        let stdout = role.take_stdout().context("no standard output")?;
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let status = self.files().join(format!("{name}.sock"));
+        Ok(Starting { name: name.into(), process: Process { role, log, status }, lines })
+    }
+}
+
+/// A role that has not said yet that it is ready.
+#[derive(Debug)]
+pub struct Starting {
+    name: String,
+    process: Process,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Starting {
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready within 10 s, or ends.
+    pub fn ready(self) -> Result<Process> {
+        match self.lines.recv_timeout(READY_LIMIT) {
+            Ok(line) if line == "ready" => Ok(self.process),
+            Ok(line) => bail!("{}: expected the line `ready`, found {line:?}", self.name),
+            Err(_) => bail!("{} did not become ready:\n{}", self.name, self.process.log_text()),
+        }
+    }
+}
+
+impl Process {
+    /// The process in the laboratory.
+    pub fn role(&mut self) -> &mut Role {
+        &mut self.role
+    }
+
+    /// CPU time it has used so far.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        Ok(self.role.cpu_time()?)
+    }
+
+    /// Its state, as its status socket tells it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<Value> {
+        status::query(&self.status)
+            .with_context(|| format!("{}: no answer; its log:\n{}", self.status.display(), self.log_text()))
+    }
+
+    /// One of its counters, summed over workers.
+    ///
+    /// # Errors
+    /// When it does not answer or has no such counter.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let status = self.status()?;
+        status["totals"][name].as_u64().with_context(|| format!("no counter {name} in {}", status["totals"]))
+    }
+
+    /// Waits until `holds` says so of its state, at most `limit`; gives the state.
+    ///
+    /// # Errors
+    /// When it does not come true in time; the error carries the last state.
+    pub fn wait_until(&self, limit: Duration, holds: impl Fn(&Value) -> bool) -> Result<Value> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let status = self.status()?;
+            if holds(&status) {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                bail!("it did not come true within {limit:?}; the last state: {status:#}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Asks it to end and waits for that.
+    ///
+    /// # Errors
+    /// When it does not end in time or not with success.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.role.stop(STOP_LIMIT)?;
+        if !status.success() {
+            bail!("it ended with {status}; its log:\n{}", self.log_text());
+        }
+        Ok(())
+    }
+
+    /// Kills it without asking.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.role.kill()?;
+        Ok(())
+    }
+}
