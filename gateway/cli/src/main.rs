@@ -1,2 +1,114 @@
-//! In work.
-fn main() {}
+//! The `ringfort` command: one program, a subcommand per role.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod demo;
+mod serve;
+mod static_init;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mimalloc::MiMalloc;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+#[derive(Parser)]
+#[command(
+    name = "ringfort",
+    version,
+    about = "Users reach exactly what they are entitled to at a remote site, through an encrypted tunnel."
+)]
+struct Arguments {
+    /// What to log: a level, or filters such as `info,ringfort_daemon=debug`.
+    #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// How to write the log, which goes to standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogForm::Text)]
+    log_form: LogForm,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogForm {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a Gateway: ends tunnels at a site and lets through what its users' rules allow.
+    Gateway(StaticRole),
+    /// Bring up a client's tunnel and keep it up.
+    Up(StaticRole),
+    /// Print the state of a running Gateway or client as JSON.
+    Status {
+        /// Its status socket, as named in its file.
+        #[arg(long, value_name = "PATH")]
+        socket: PathBuf,
+    },
+    /// Write a folder with all that a static Gateway and its clients need, for development and benchmarks.
+    StaticInit(static_init::Options),
+    /// Show it all: a laboratory of namespaces, a Gateway, users, and what each of them may and may not reach.
+    Demo(demo::Options),
+    /// Serve a page over HTTP that names the service; a stand-in for what a site protects.
+    #[command(hide = true)]
+    Serve(serve::Options),
+}
+
+#[derive(Args)]
+struct StaticRole {
+    /// Run from this file of users, certificates and rules: the mode for development and benchmarks.
+    #[arg(long = "static", value_name = "FILE")]
+    file: PathBuf,
+    /// End when standard input ends.
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(error) = start_log(&arguments) {
+        eprintln!("ringfort: {error:#}");
+        return ExitCode::from(2);
+    }
+    let result = match arguments.command {
+        Command::Gateway(role) => ringfort_daemon::run_static(&role.file, role.stop_with_stdin),
+        Command::Up(role) => ringfort_client::up_static(&role.file, role.stop_with_stdin),
+        Command::Status { socket } => print_status(&socket),
+        Command::StaticInit(options) => static_init::run(&options),
+        Command::Demo(options) => return demo::run(&options),
+        Command::Serve(options) => serve::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringfort: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(arguments: &Arguments) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&arguments.log)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    match arguments.log_form {
+        LogForm::Text => log.with_ansi(false).init(),
+        LogForm::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+fn print_status(socket: &std::path::Path) -> anyhow::Result<()> {
+    use anyhow::Context;
+    let document = ringfort_service::status::query(socket)
+        .with_context(|| format!("{}: no role answers there; is it running?", socket.display()))?;
+    println!("{document:#}");
+    Ok(())
+}
