@@ -22,10 +22,12 @@ impl Budget {
     /// Takes one if there is one.
     pub(crate) fn take(&mut self, now: BootInstant) -> bool {
         let grown = now.saturating_since(self.counted).as_nanos() / self.interval.as_nanos();
-        if grown > 0 {
-            let grown = u32::try_from(grown).unwrap_or(u32::MAX);
-            self.left = self.left.saturating_add(grown).min(self.burst);
-            self.counted = self.counted + self.interval.saturating_mul(grown);
+        match u32::try_from(grown) {
+            Ok(grown) if grown < self.burst => {
+                self.left = self.left.saturating_add(grown).min(self.burst);
+                self.counted = self.counted + self.interval * grown;
+            }
+            _ => (self.left, self.counted) = (self.burst, now),
         }
         let granted = self.left > 0;
         self.left -= u32::from(granted);

@@ -372,19 +372,23 @@ impl Gateway {
 
     fn install(&mut self, index: usize, inner: InnerAddresses, rules: Arc<RuleSet>, not_after: BootInstant) {
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
-        let epoch = match &mut session.phase {
+        let id = session.id;
+        let (epoch, before) = match &mut session.phase {
             Phase::Handshaking => return,
-            Phase::Bound(bound) if bound.inner() == inner => bound.install(rules, not_after),
-            Phase::Unbound { .. } | Phase::Bound(_) => {
-                let mut bound = SessionRules::new(session.id, inner);
+            Phase::Bound(bound) => {
+                let before = bound.inner();
+                (bound.move_to(inner, rules, not_after), before)
+            }
+            Phase::Unbound { .. } => {
+                let mut bound = SessionRules::new(id, inner);
                 let epoch = bound.install(rules, not_after);
                 session.phase = Phase::Bound(bound);
-                epoch
+                (epoch, inner)
             }
         };
-        let session = session.id;
+        self.sessions.clear_home(before, Home::Here(index));
         self.sessions.set_home(inner, Home::Here(index));
-        self.events.push_back(Event::RulesApplied { session, epoch });
+        self.events.push_back(Event::RulesApplied { session: id, epoch });
     }
 
     fn begin_handshake(&mut self, from: SocketAddr, now: Now) -> Option<usize> {

@@ -73,6 +73,13 @@ impl SessionRules {
         self.install(Arc::new(RuleSet::deny_all()), BootInstant::FAR_FUTURE)
     }
 
+    /// As [`SessionRules::install`], and gives the session other addresses: packets with the old ones are spoofed or
+    /// foreign from the next one on.
+    pub fn move_to(&mut self, inner: InnerAddresses, rules: Arc<RuleSet>, not_after: BootInstant) -> RuleEpoch {
+        self.inner = inner;
+        self.install(rules, not_after)
+    }
+
     /// The session.
     #[must_use]
     pub const fn session(&self) -> SessionId {

@@ -1,0 +1,139 @@
+//! The life of sessions: who gets one, and how it ends.
+
+use std::time::Duration;
+
+use ringfort_dtls::Ended;
+use ringfort_engine::Machine;
+use ringfort_engine::client::{DownReason, Event as ClientEvent};
+use ringfort_engine::gateway::{Command, EndReason, Event};
+use ringfort_types::BootInstant;
+
+use crate::world::{Ca, World, client_address, rules};
+
+fn ends(world: &World) -> Vec<&EndReason> {
+    let reason = |event| match event {
+        &Event::Ended { ref reason, .. } => Some(reason),
+        _ => None,
+    };
+    world.events.iter().filter_map(reason).collect()
+}
+
+#[test]
+fn a_foreign_certificate_gets_no_session() {
+    let mut world = World::new();
+    let foreign = Ca::new();
+    world.add_client(None, Some(&foreign));
+    world.run(Duration::from_millis(100));
+    let failed = |event: &Event| matches!(event, Event::HandshakeFailed { reason: Ended::PeerRefused(_), .. });
+    assert!(world.events.iter().all(failed) && !world.events.is_empty(), "{:?}", world.events);
+    assert_eq!(world.counter("sessions"), 0);
+    assert_eq!(world.counter("handshakes_finished"), 0);
+}
+
+#[test]
+fn another_gateway_than_the_one_asked_for_is_left() {
+    let mut world = World::new();
+    let client = world.add_client(Some("g2"), None);
+    world.run(Duration::from_millis(50));
+    let event = world.client_events[client].first();
+    assert!(matches!(event, Some(ClientEvent::Down(DownReason::OtherGateway { .. }))), "{event:?}");
+}
+
+#[test]
+fn a_session_without_rules_ends_after_ten_seconds() {
+    let mut world = World::new();
+    world.add_client(None, None);
+    world.run(Duration::from_millis(9_000));
+    assert!(ends(&world).is_empty());
+    world.run(Duration::from_millis(1_500));
+    assert_eq!(ends(&world).first(), Some(&&EndReason::Unbound));
+}
+
+#[test]
+fn removal_ends_a_session_everywhere_and_the_client_comes_again() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    world.command(&Command::Remove { session });
+    assert_eq!(ends(&world), [&EndReason::Removed]);
+    assert_eq!(world.counter("sessions"), 0);
+    world.run(Duration::from_millis(300));
+    let closed = |event: &ClientEvent| matches!(event, ClientEvent::Down(DownReason::Dtls(Ended::ClosedByPeer)));
+    assert!(world.client_events[client].iter().any(closed), "{:?}", world.client_events[client]);
+    assert!(matches!(world.client_events[client].last(), Some(ClientEvent::Up(_))));
+    assert_ne!(world.session_of(client), session, "a session id is never used twice");
+}
+
+#[test]
+fn a_second_handshake_from_the_same_address_replaces_the_first_only_once_it_is_finished() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    // A ClientHello that anybody could have sent from there.
+    let mut hello = forged_hello();
+    let length = hello.len();
+    let worker = usize::from(session.worker().0);
+    world.to_worker(worker, client_address(client), &mut hello, length);
+    assert_eq!(ends(&world), Vec::<&EndReason>::new(), "a plaintext datagram ends nothing");
+    world.run(Duration::from_secs(12));
+    assert_eq!(world.counter("sessions"), 1, "the forged handshake is given up, the session lives");
+    assert_eq!(ends(&world), Vec::<&EndReason>::new());
+}
+
+#[test]
+fn a_flood_of_hellos_is_bounded() {
+    let mut world = World::new();
+    for port in 0..2_000u16 {
+        let mut hello = forged_hello();
+        let length = hello.len();
+        world.to_worker(0, ([192, 0, 2, 1], 1_000 + port).into(), &mut hello, length);
+    }
+    assert_eq!(world.counter("handshakes_begun"), 1_024);
+    assert_eq!(world.counter("handshakes_refused"), 2_000 - 1_024);
+    world.run(Duration::from_secs(12));
+    assert_eq!(world.counter("sessions"), 0, "all of them are given up in time");
+    assert!(world.events.iter().all(|event| matches!(event, Event::HandshakeFailed { .. })));
+}
+
+#[test]
+fn noise_from_strangers_makes_no_state() {
+    let mut world = World::new();
+    for first in 0..=255u8 {
+        world.to_worker(0, ([192, 0, 2, 1], 1_000).into(), &mut [first; 60], 60);
+    }
+    world.to_worker(0, ([192, 0, 2, 1], 1_000).into(), &mut [], 1);
+    assert_eq!(world.counter("sessions"), 0);
+    assert_eq!(world.counter("datagrams_unknown"), 256);
+}
+
+#[test]
+fn stopping_says_goodbye_to_every_client() {
+    let mut world = World::new();
+    let clients = [world.bound_client().0, world.bound_client().0];
+    for worker in 0..2 {
+        let now = world.now;
+        assert!(!world.workers[worker].handle_stop(now), "two goodbyes fit one turn");
+    }
+    world.run(Duration::from_millis(20));
+    for client in clients {
+        let closed = |event: &ClientEvent| matches!(event, ClientEvent::Down(DownReason::Dtls(Ended::ClosedByPeer)));
+        assert!(world.client_events[client].iter().any(closed));
+    }
+    assert_eq!(ends(&world), [&EndReason::Stopped, &EndReason::Stopped]);
+}
+
+#[test]
+fn a_command_for_a_session_that_is_gone_does_nothing() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    world.command(&Command::Remove { session });
+    world.events.clear();
+    world.install(session, client, rules(), BootInstant::FAR_FUTURE);
+    world.command(&Command::Remove { session });
+    assert!(world.events.is_empty(), "{:?}", world.events);
+}
+
+/// A plaintext record that begins like a ClientHello.
+fn forged_hello() -> Vec<u8> {
+    let mut hello = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 92, 1, 0, 0, 80, 0, 0, 0, 0, 0, 0, 0, 80];
+    hello.resize(13 + 92, 0);
+    hello
+}

@@ -1,0 +1,314 @@
+//! A Gateway of two workers and clients, joined by nothing but this program: no sockets, no clock.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use ringfort_dtls::{ClientConfig, Credentials, ServerConfig, TrustAnchor};
+use ringfort_engine::client::{self, Client};
+use ringfort_engine::gateway::{self, Command, Event, Gateway};
+use ringfort_engine::{Machine, Now, Output};
+use ringfort_packet::coalesce::Offloads;
+use ringfort_packet::split::Splitter;
+use ringfort_packet::vnet::VnetHeader;
+use ringfort_rules::{Action, Direction, InnerAddresses, PortRange, Rule, RuleSet, Service};
+use ringfort_types::{BootInstant, RuleId, SessionId, WorkerIndex};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+
+/// Where the story begins on the boot clock.
+const START: BootInstant = BootInstant::from_nanos(1_000_000_000_000);
+/// Some moment after the certificates begin and before they end.
+const UNIX: Duration = Duration::from_secs(1_800_000_000);
+
+pub(crate) const SITE: &str = "10.98.0.10";
+
+pub(crate) struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    anchor: TrustAnchor,
+}
+
+impl Ca {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        Self { anchor: TrustAnchor::new(certificate.der()).unwrap(), issuer: Issuer::new(params, key) }
+    }
+
+    fn leaf(&self, uri: &str, usage: ExtendedKeyUsagePurpose) -> Credentials {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        params.extended_key_usages = vec![usage];
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Credentials::new(certificate.der(), PrivatePkcs8KeyDer::from(key.serialize_der())).unwrap()
+    }
+}
+
+/// A datagram under way.
+struct Datagram {
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+pub(crate) struct World {
+    ca: Ca,
+    epoch: (BootInstant, Instant),
+    pub(crate) now: Now,
+    pub(crate) workers: Vec<Gateway>,
+    server: Arc<ServerConfig>,
+    pub(crate) clients: Vec<Client>,
+    wire: VecDeque<Datagram>,
+    /// Packets that left the Gateway for its site.
+    pub(crate) at_site: Vec<Vec<u8>>,
+    /// Packets that reached each client's system.
+    pub(crate) at_client: Vec<Vec<Vec<u8>>>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) client_events: Vec<Vec<client::Event>>,
+    /// Datagrams to the Gateway go nowhere: it was killed, or the way is cut.
+    pub(crate) cut: bool,
+}
+
+pub(crate) fn gateway_address() -> SocketAddr {
+    "203.0.113.10:443".parse().unwrap()
+}
+
+pub(crate) fn client_address(index: usize) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, 2], 40_000 + index as u16))
+}
+
+pub(crate) fn inner(index: usize) -> InnerAddresses {
+    InnerAddresses { ipv4: Some([10, 97, 0, 10 + index as u8].into()), ipv6: None }
+}
+
+pub(crate) fn inner_address(index: usize) -> IpAddr {
+    inner(index).ipv4.unwrap().into()
+}
+
+/// Rules that allow TCP to port 80 of the site's service, and name the denial of port 81.
+pub(crate) fn rules() -> Arc<RuleSet> {
+    let rule = |id, action, port: u16| Rule {
+        id: RuleId(id),
+        action,
+        direction: Direction::ToSite,
+        networks: vec![format!("{SITE}/32").parse().unwrap()],
+        services: vec![Service::Tcp(PortRange::single(port))],
+    };
+    Arc::new(RuleSet::compile(&[rule(1, Action::Allow, 80), rule(2, Action::Deny, 81)], &[]).unwrap())
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let ca = Ca::new();
+        #[expect(clippy::disallowed_methods, reason = "DTLS counts by Instant, from one that a shell gives it")]
+        let epoch = (START, Instant::now());
+        let own = ca.leaf("ringfort://example/gateway/g1", ExtendedKeyUsagePurpose::ServerAuth);
+        let server = Arc::new(ServerConfig::new(&own, ca.anchor.clone(), epoch).unwrap());
+        let mut world = Self {
+            ca,
+            epoch,
+            now: Now { boot: START, unix: UNIX },
+            workers: Vec::new(),
+            server,
+            clients: Vec::new(),
+            wire: VecDeque::new(),
+            at_site: Vec::new(),
+            at_client: Vec::new(),
+            events: Vec::new(),
+            client_events: Vec::new(),
+            cut: false,
+        };
+        world.restart_gateway();
+        world
+    }
+
+    /// New workers that know nothing of the old ones' sessions.
+    pub(crate) fn restart_gateway(&mut self) {
+        let own = InnerAddresses { ipv4: Some([10, 97, 0, 1].into()), ipv6: None };
+        let worker = |index| {
+            let dtls = Arc::clone(&self.server);
+            let config =
+                gateway::Config { worker: WorkerIndex(index), dtls, seed: 7, offloads: Offloads { uso: true }, own };
+            Gateway::new(config, self.now)
+        };
+        self.workers = vec![worker(0), worker(1)];
+    }
+
+    /// A client of its own device under `ca`, or under the world's.
+    pub(crate) fn add_client(&mut self, gateway_id: Option<&str>, ca: Option<&Ca>) -> usize {
+        let index = self.clients.len();
+        let uri = format!("ringfort://example/device/d{index}");
+        let own = ca.unwrap_or(&self.ca).leaf(&uri, ExtendedKeyUsagePurpose::ClientAuth);
+        let dtls = Arc::new(ClientConfig::new(&own, self.ca.anchor.clone(), self.epoch).unwrap());
+        let gateway_id = gateway_id.map(Into::into);
+        let config = client::Config { dtls, gateway_id, offloads: Offloads { uso: true }, inner: inner(index) };
+        self.clients.push(Client::new(config, self.now));
+        self.at_client.push(Vec::new());
+        self.client_events.push(Vec::new());
+        index
+    }
+
+    /// A client that is up, on the worker of even or odd index as its own, with the usual rules.
+    pub(crate) fn bound_client(&mut self) -> (usize, SessionId) {
+        let index = self.add_client(Some("g1"), None);
+        self.run(Duration::from_millis(100));
+        let session = self.session_of(index);
+        self.install(session, index, rules(), BootInstant::FAR_FUTURE);
+        self.run(Duration::from_millis(10));
+        self.events.clear();
+        (index, session)
+    }
+
+    pub(crate) fn session_of(&self, client: usize) -> SessionId {
+        let found = self.events.iter().rev().find_map(|event| match event {
+            Event::Authenticated { session, outer, .. } if *outer == client_address(client) => Some(*session),
+            _ => None,
+        });
+        found.expect("the client did not authenticate")
+    }
+
+    pub(crate) fn install(&mut self, session: SessionId, client: usize, rules: Arc<RuleSet>, not_after: BootInstant) {
+        let outer = client_address(client);
+        self.command(&Command::Install { session, outer, inner: inner(client), rules, not_after });
+    }
+
+    pub(crate) fn command(&mut self, command: &Command) {
+        for index in 0..self.workers.len() {
+            self.workers[index].handle_command(command.clone(), self.now);
+            self.after_worker(index, &[]);
+        }
+    }
+
+    /// Lets time pass in steps of 5 ms, and everything that is under way arrive.
+    pub(crate) fn run(&mut self, time: Duration) {
+        let end = self.now.boot + time;
+        loop {
+            self.settle();
+            if self.now.boot >= end {
+                return;
+            }
+            self.now.boot = self.now.boot + Duration::from_millis(5);
+            self.now.unix += Duration::from_millis(5);
+        }
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..1_000 {
+            for index in 0..self.clients.len() {
+                if self.clients[index].poll_timeout().is_some_and(|at| at <= self.now.boot) {
+                    self.clients[index].handle_timeout(self.now);
+                }
+                self.after_client(index, &[]);
+            }
+            for index in 0..self.workers.len() {
+                if self.workers[index].poll_timeout().is_some_and(|at| at <= self.now.boot) {
+                    self.workers[index].handle_timeout(self.now);
+                }
+                self.after_worker(index, &[]);
+            }
+            let Some(datagram) = self.wire.pop_front() else { return };
+            self.arrive(datagram);
+        }
+        panic!("the wire never falls silent");
+    }
+
+    fn arrive(&mut self, mut datagram: Datagram) {
+        let length = datagram.bytes.len();
+        if datagram.to == gateway_address() {
+            // The kernel spreads senders over the workers' sockets; here by port.
+            let worker = usize::from(datagram.from.port()) % self.workers.len();
+            if !self.cut {
+                self.to_worker(worker, datagram.from, &mut datagram.bytes, length);
+            }
+        } else {
+            let index = usize::from(datagram.to.port() - 40_000);
+            self.clients[index].handle_outside(0, datagram.from, &mut datagram.bytes, length, self.now);
+            self.after_client(index, &datagram.bytes);
+        }
+    }
+
+    /// Datagrams that one worker's socket received; handed over if it says so, as its shell would.
+    pub(crate) fn to_worker(&mut self, worker: usize, from: SocketAddr, bytes: &mut [u8], segment_bytes: usize) {
+        let owner = self.workers[worker].handle_outside(0, from, bytes, segment_bytes, self.now);
+        self.after_worker(worker, bytes);
+        if let Some(owner) = owner.map(|owner| usize::from(owner.0)) {
+            assert_eq!(self.workers[owner].handle_outside(0, from, bytes, segment_bytes, self.now), None);
+            self.after_worker(owner, bytes);
+        }
+    }
+
+    /// A packet from the site that the kernel put into one worker's TUN queue. Says whether it was handed over.
+    pub(crate) fn from_site(&mut self, worker: usize, packet: &[u8]) -> bool {
+        let mut frame = VnetHeader::PLAIN.to_bytes().to_vec();
+        frame.extend_from_slice(packet);
+        let owner = self.workers[worker].handle_inside(&mut frame, self.now);
+        self.after_worker(worker, &[]);
+        let Some(owner) = owner.map(|owner| usize::from(owner.0)) else { return false };
+        assert_eq!(self.workers[owner].handle_inside(&mut frame, self.now), None);
+        self.after_worker(owner, &[]);
+        true
+    }
+
+    /// A packet that a client's system routes into its tunnel.
+    pub(crate) fn from_client(&mut self, client: usize, packet: &[u8]) {
+        let mut frame = VnetHeader::PLAIN.to_bytes().to_vec();
+        frame.extend_from_slice(packet);
+        self.clients[client].handle_inside(&mut frame, self.now);
+        self.after_client(client, &[]);
+    }
+
+    fn after_worker(&mut self, index: usize, buffer: &[u8]) {
+        let worker = &mut self.workers[index];
+        self.at_site.extend(collect(worker.output(), buffer, &mut self.wire, gateway_address(), gateway_address()));
+        worker.clear_output();
+        self.events.extend(std::iter::from_fn(|| worker.poll_event()));
+    }
+
+    fn after_client(&mut self, index: usize, buffer: &[u8]) {
+        let client = &mut self.clients[index];
+        let arrived = collect(client.output(), buffer, &mut self.wire, client_address(index), gateway_address());
+        self.at_client[index].extend(arrived);
+        client.clear_output();
+        self.client_events[index].extend(std::iter::from_fn(|| client.poll_event()));
+    }
+
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        let mut sum = 0;
+        for worker in &self.workers {
+            worker.visit_counters(&mut |counter, count| sum += if counter == name { count } else { 0 });
+        }
+        sum
+    }
+}
+
+/// Puts an output's datagrams on the wire and gives the packets of its frames.
+fn collect(
+    output: &Output,
+    buffer: &[u8],
+    wire: &mut VecDeque<Datagram>,
+    from: SocketAddr,
+    to: SocketAddr,
+) -> Vec<Vec<u8>> {
+    for index in 0..output.outside.len() {
+        let send = output.outside.transmit(index).unwrap();
+        let to = send.to.unwrap_or(to);
+        wire.extend(send.bytes.chunks(send.segment_bytes).map(|bytes| Datagram { from, to, bytes: bytes.to_vec() }));
+    }
+    let mut packets = Vec::new();
+    for frame in output.inside.frames() {
+        let mut bytes = frame.header().to_vec();
+        for piece in frame.pieces() {
+            let start = piece.start as usize;
+            bytes.extend_from_slice(&buffer[start..start + piece.len as usize]);
+        }
+        let mut splitter = Splitter::new(&mut bytes).unwrap();
+        while let Some(packet) = splitter.next_packet() {
+            packets.push(packet.to_vec());
+        }
+    }
+    packets
+}
