@@ -32,12 +32,15 @@ const fn place(layer: u8, package: &'static str, folder: &'static str, access: A
 /// Every crate of the workspace, highest layer first.
 pub(crate) const PLACES: &[Place] = &[
     place(6, "ringfort", "gateway/cli", Access::Io),
+    place(6, "ringfort-micro", "bench/micro", Access::Io),
     place(6, "xtask", "xtask", Access::Io),
+    place(5, "ringfort-stage", "bench/stage", Access::Io),
     place(5, "ringfort-daemon", "gateway/daemon", Access::Io),
     place(5, "ringfort-relay", "gateway/relay", Access::Io),
     place(5, "ringfort-controller", "control/controller", Access::Io),
     place(5, "ringfort-client", "client", Access::Io),
     place(4, "ringfort-admission", "gateway/admission", Access::NoIo),
+    place(4, "ringfort-service", "gateway/service", Access::Io),
     place(4, "ringfort-worker", "dataplane/worker", Access::Io),
     place(4, "ringfort-enrol", "control/enrol", Access::Io),
     place(3, "ringfort-policy", "control/policy", Access::NoIo),

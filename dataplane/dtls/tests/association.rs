@@ -1,6 +1,7 @@
 //! Two associations back to back: what is established, what is refused, and that refused peers see no data.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![expect(clippy::disallowed_methods, reason = "a test is the shell and has a clock")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Prints what the stages of the packet path cost: nanoseconds per packet and, for the checksum, GB/s.
 //!
-//! `cargo run --release -p ringfort-packet --example packet_speed`. The best of several rounds is printed, because
+//! `cargo run --release -p ringfort-micro --bin packet_speed`. The best of several rounds is printed, because
 //! on a shared machine everything above the best is other people's work.
 
 use std::hint::black_box;

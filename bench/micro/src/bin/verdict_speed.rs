@@ -1,6 +1,6 @@
 //! Nanoseconds per verdict: how much does a packet cost in the firewall, when its flow is known and when not?
 //!
-//! `cargo run --release -p ringfort-rules --example verdict-speed`. Pin it to one core (`taskset -c 1`); each
+//! `cargo run --release -p ringfort-micro --bin verdict_speed`. Pin it to one core (`taskset -c 1`); each
 //! figure is the best of many rounds of about a millisecond, as everything else on the machine can only add to it.
 //! The hits of 100,000 flows read 11 MB of packets and 14 MB of flows in every round, more than a core's caches hold.
 
