@@ -262,9 +262,11 @@ impl UringIo {
         }
     }
 
-    /// Submits what is queued together with receives into the free slots, and takes what they brought.
+    /// Submits what is queued together with receives into the free slots, and takes what they brought. A drained
+    /// descriptor is left alone: had anything come since, its poll would have something to report.
     fn receive(&mut self, departures: &dyn Departures, arrivals: &mut Arrivals) -> io::Result<()> {
-        self.incoming.stage(arrivals.outside_slots(), self.outside.width);
+        let reported = self.ring.submission().taskrun();
+        self.incoming.stage(arrivals.outside_slots(), self.outside.wanted(reported));
         let receives = self.incoming.messages().len();
         let messages = self.incoming.messages().as_mut_ptr();
         for index in 0..receives {
@@ -276,7 +278,7 @@ impl UringIo {
             unsafe { self.push(receive, KIND_RECEIVE, index) };
         }
         let slots = arrivals.inside_slots();
-        let reads = self.inside.width.min(READS_MAX).min(slots.free());
+        let reads = self.inside.wanted(reported).min(READS_MAX).min(slots.free());
         let (first_buffer, slot_bytes) = (slots.next_buffer(), slots.slot_bytes());
         let base = slots.base();
         for index in 0..reads {
@@ -453,6 +455,11 @@ impl UringIo {
 
 impl Source {
     const NEW: Self = Self { drained: false, edge: false, width: 1 };
+
+    /// Receives to queue. `reported`: some poll has something to report, perhaps this one.
+    fn wanted(&self, reported: bool) -> usize {
+        if self.drained && !reported { 0 } else { self.width }
+    }
 
     /// So many receives are being queued.
     fn begin(&mut self, count: usize) {
