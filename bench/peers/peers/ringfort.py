@@ -22,7 +22,7 @@ def binary() -> Path:
 def write_configuration(folder: Path) -> None:
     """Makes gateway.toml and alice.toml with their certificates: alice may reach everything behind the gateway."""
     shutil.rmtree(folder, ignore_errors=True)
-    sh(f"{binary()} static-init {folder} --user {USER} --gateway-address {GW_WAN}:{PORT} --allow {LAN_NET}")
+    sh(f"{binary()} static-init {folder} --user {USER} --gateway-address {GW_WAN}:{PORT} --allow {LAN_NET} --inner 10.97.0.1/16")
 
 
 class Ringfort(Peer):

@@ -89,10 +89,23 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ringfort: {error:#}");
+            eprintln!("ringfort: {}", error_text(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, each said once: many of ours name their cause in their own text.
+fn error_text(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn start_log(arguments: &Arguments) -> anyhow::Result<()> {
@@ -111,4 +124,24 @@ fn print_status(socket: &std::path::Path) -> anyhow::Result<()> {
         .with_context(|| format!("{}: no role answers there; is it running?", socket.display()))?;
     println!("{document:#}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn causes_are_said_once() {
+        let inner = std::io::Error::other("it is gone");
+        let error = anyhow!(inner).context("cannot read x: it is gone").context("user alice");
+        assert_eq!(error_text(&error), "user alice: cannot read x: it is gone");
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
 }

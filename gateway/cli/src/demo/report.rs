@@ -48,7 +48,7 @@ impl Report {
     }
 
     pub(super) fn fail(&mut self, error: &Error) {
-        self.failure = Some(format!("{error:#}"));
+        self.failure = Some(crate::error_text(error));
     }
 
     pub(super) const fn passed(&self) -> bool {

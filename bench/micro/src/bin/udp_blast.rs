@@ -1,7 +1,7 @@
 //! What a gigabyte of UDP costs in CPU time, by backend: receiving with UDP GRO and sending with `UDP_SEGMENT`,
 //! over loopback, the sender on core 0 and the receiver on core 1.
 //!
-//! `cargo run --release -p ringfort-io --example udp_blast [seconds per run]`
+//! `cargo run --release -p ringfort-micro --bin udp_blast -- [seconds per run]`
 //!
 //! Figures are CPU time of the measured thread (`CLOCK_THREAD_CPUTIME_ID`) per 10⁹ payload bytes. On loopback the
 //! sender's thread also delivers, so its figure includes the receive path up to the socket.
