@@ -11,11 +11,14 @@ use ringfort_types::BootInstant;
 use crate::world::{Ca, World, client_address, rules};
 
 fn ends(world: &World) -> Vec<&EndReason> {
-    let reason = |event| match event {
-        &Event::Ended { ref reason, .. } => Some(reason),
+    world.events.iter().filter_map(end).collect()
+}
+
+fn end(event: &Event) -> Option<&EndReason> {
+    match event {
+        Event::Ended { reason, .. } => Some(reason),
         _ => None,
-    };
-    world.events.iter().filter_map(reason).collect()
+    }
 }
 
 #[test]
@@ -71,7 +74,7 @@ fn a_second_handshake_from_the_same_address_replaces_the_first_only_once_it_is_f
     let mut hello = forged_hello();
     let length = hello.len();
     let worker = usize::from(session.worker().0);
-    world.to_worker(worker, client_address(client), &mut hello, length);
+    world.reaches_worker(worker, client_address(client), &mut hello, length);
     assert_eq!(ends(&world), Vec::<&EndReason>::new(), "a plaintext datagram ends nothing");
     world.run(Duration::from_secs(12));
     assert_eq!(world.counter("sessions"), 1, "the forged handshake is given up, the session lives");
@@ -84,7 +87,7 @@ fn a_flood_of_hellos_is_bounded() {
     for port in 0..2_000u16 {
         let mut hello = forged_hello();
         let length = hello.len();
-        world.to_worker(0, ([192, 0, 2, 1], 1_000 + port).into(), &mut hello, length);
+        world.reaches_worker(0, ([192, 0, 2, 1], 1_000 + port).into(), &mut hello, length);
     }
     assert_eq!(world.counter("handshakes_begun"), 1_024);
     assert_eq!(world.counter("handshakes_refused"), 2_000 - 1_024);
@@ -97,9 +100,9 @@ fn a_flood_of_hellos_is_bounded() {
 fn noise_from_strangers_makes_no_state() {
     let mut world = World::new();
     for first in 0..=255u8 {
-        world.to_worker(0, ([192, 0, 2, 1], 1_000).into(), &mut [first; 60], 60);
+        world.reaches_worker(0, ([192, 0, 2, 1], 1_000).into(), &mut [first; 60], 60);
     }
-    world.to_worker(0, ([192, 0, 2, 1], 1_000).into(), &mut [], 1);
+    world.reaches_worker(0, ([192, 0, 2, 1], 1_000).into(), &mut [], 1);
     assert_eq!(world.counter("sessions"), 0);
     assert_eq!(world.counter("datagrams_unknown"), 256);
 }

@@ -24,7 +24,7 @@ fn a_client_finds_out_that_its_gateway_was_restarted() {
     let mut world = World::new();
     let (client, _) = world.bound_client();
     world.restart_gateway();
-    world.from_client(client, &packet(client));
+    world.client_sends(client, &packet(client));
     world.run(Duration::from_secs(2));
     assert_eq!(downs(&world, client), 0, "not yet: an answer may be slow");
     world.run(Duration::from_secs(2));
@@ -38,7 +38,7 @@ fn one_way_traffic_is_no_silence() {
     let mut world = World::new();
     let (client, _) = world.bound_client();
     for _ in 0..20 {
-        world.from_client(client, &packet(client));
+        world.client_sends(client, &packet(client));
         world.run(Duration::from_millis(500));
     }
     assert_eq!(downs(&world, client), 0, "the Gateway answers the client's questions");

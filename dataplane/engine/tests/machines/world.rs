@@ -222,7 +222,7 @@ impl World {
             // The kernel spreads senders over the workers' sockets; here by port.
             let worker = usize::from(datagram.from.port()) % self.workers.len();
             if !self.cut {
-                self.to_worker(worker, datagram.from, &mut datagram.bytes, length);
+                self.reaches_worker(worker, datagram.from, &mut datagram.bytes, length);
             }
         } else {
             let index = usize::from(datagram.to.port() - 40_000);
@@ -232,7 +232,7 @@ impl World {
     }
 
     /// Datagrams that one worker's socket received; handed over if it says so, as its shell would.
-    pub(crate) fn to_worker(&mut self, worker: usize, from: SocketAddr, bytes: &mut [u8], segment_bytes: usize) {
+    pub(crate) fn reaches_worker(&mut self, worker: usize, from: SocketAddr, bytes: &mut [u8], segment_bytes: usize) {
         let owner = self.workers[worker].handle_outside(0, from, bytes, segment_bytes, self.now);
         self.after_worker(worker, bytes);
         if let Some(owner) = owner.map(|owner| usize::from(owner.0)) {
@@ -242,7 +242,7 @@ impl World {
     }
 
     /// A packet from the site that the kernel put into one worker's TUN queue. Says whether it was handed over.
-    pub(crate) fn from_site(&mut self, worker: usize, packet: &[u8]) -> bool {
+    pub(crate) fn site_sends(&mut self, worker: usize, packet: &[u8]) -> bool {
         let mut frame = VnetHeader::PLAIN.to_bytes().to_vec();
         frame.extend_from_slice(packet);
         let owner = self.workers[worker].handle_inside(&mut frame, self.now);
@@ -254,7 +254,7 @@ impl World {
     }
 
     /// A packet that a client's system routes into its tunnel.
-    pub(crate) fn from_client(&mut self, client: usize, packet: &[u8]) {
+    pub(crate) fn client_sends(&mut self, client: usize, packet: &[u8]) {
         let mut frame = VnetHeader::PLAIN.to_bytes().to_vec();
         frame.extend_from_slice(packet);
         self.clients[client].handle_inside(&mut frame, self.now);
