@@ -5,16 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::IpNet;
-use ringfort_io::BackendChoice;
 use ringfort_rules::InnerAddresses;
+use ringfort_service::settings::{Backend, Mtu, TunName};
 use serde::Deserialize;
 
 /// Routes at most.
 const ROUTES_MAX: usize = 4_096;
-/// As the Gateway's: with a record's 22 bytes and UDP over IPv6 (48) it stays below 1,500.
-const MTU_DEFAULT: u32 = 1_400;
-const MTU_RANGE: std::ops::RangeInclusive<u32> = 1_280..=9_000;
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StaticFile {
@@ -38,46 +34,16 @@ pub(crate) struct ClientSection {
     /// What lies behind the Gateway.
     pub(crate) routes: Vec<IpNet>,
     /// Name of the TUN interface.
-    #[serde(default = "default_tun")]
-    pub(crate) tun: String,
-    #[serde(default = "default_mtu")]
-    pub(crate) mtu: u32,
+    #[serde(default)]
+    pub(crate) tun: TunName,
+    #[serde(default)]
+    pub(crate) mtu: Mtu,
     /// Core for the one worker; by default the scheduler chooses.
     pub(crate) core: Option<usize>,
     #[serde(default)]
     pub(crate) backend: Backend,
     /// Where `ringfort status` may ask, relative to this file.
     pub(crate) status_socket: Option<PathBuf>,
-}
-
-/// How packets are read and written.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(crate) enum Backend {
-    #[default]
-    #[serde(rename = "auto")]
-    Auto,
-    #[serde(rename = "io_uring")]
-    IoUring,
-    #[serde(rename = "epoll")]
-    Epoll,
-}
-
-impl From<Backend> for BackendChoice {
-    fn from(backend: Backend) -> Self {
-        match backend {
-            Backend::Auto => Self::Auto,
-            Backend::IoUring => Self::IoUring,
-            Backend::Epoll => Self::Epoll,
-        }
-    }
-}
-
-fn default_tun() -> String {
-    "ringfort0".into()
-}
-
-const fn default_mtu() -> u32 {
-    MTU_DEFAULT
 }
 
 pub(crate) fn read(path: &Path) -> Result<ClientSection> {
@@ -89,7 +55,6 @@ pub(crate) fn read(path: &Path) -> Result<ClientSection> {
 impl ClientSection {
     fn check(&self) -> Result<()> {
         ensure!(self.ipv4.is_some() || self.ipv6.is_some(), "client: expected ipv4, ipv6 or both");
-        ensure!(MTU_RANGE.contains(&self.mtu), "client.mtu: expected {MTU_RANGE:?}, found {}", self.mtu);
         ensure!(
             self.routes.len() <= ROUTES_MAX,
             "client.routes: expected at most {ROUTES_MAX}, found {}",
@@ -138,7 +103,7 @@ mod tests {
         refused("routes = ['203.0.113.0/24']", "through itself");
         refused("routes = ['0.0.0.0/0']", "through itself");
         refused("routes = ['10.98.0.0']", "invalid");
-        refused("routes = []\nmtu = 500", "client.mtu");
+        refused("routes = []\nmtu = 500", "MTU");
         refused("routes = []\nresources = []", "resources");
         refused("", "routes");
     }

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -12,25 +11,17 @@ use ringfort_engine::client::{Client, Config, Event};
 use ringfort_io::{PortSharing, Tun, TunQueue, UdpSocket};
 use ringfort_link::Links;
 use ringfort_packet::coalesce::Offloads;
-use ringfort_service::{credentials, file, notify_ready, status, stop};
-use ringfort_types::WorkerIndex;
+use ringfort_service::desk::{Desk, Letter};
+use ringfort_service::{credentials, file, notify_ready};
 use ringfort_worker::{Report, Sink, Worker, Workers, now, spawn};
 use serde_json::{Map, Value, json};
 
 use crate::config::{self, ClientSection};
 
-/// Letters waiting for the control thread. When full, the worker keeps what it has to tell and tries again.
-const LETTERS_MAX: usize = 1_024;
 /// A client that was just killed may hold its TUN queue until the kernel has torn its ring down.
 const RESTART_PATIENCE: Duration = Duration::from_secs(3);
 /// Socket buffers asked for; the kernel gives at most `net.core.rmem_max` and `wmem_max`.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
-
-enum Letter {
-    Worker(Report<Event>),
-    Status(SyncSender<Value>),
-    Stop,
-}
 
 /// Brings a tunnel up from the file at `path` and keeps it up until told to stop: by SIGTERM or SIGINT or, with
 /// `stop_with_stdin`, by the end of standard input. To be called before any thread is made.
@@ -39,25 +30,23 @@ enum Letter {
 /// Whatever keeps it from running, with what was expected and what came. A Gateway that cannot be reached is no error: it
 /// is tried again.
 pub fn up_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
-    stop::hold_signals()?;
+    let desk = Desk::open(stop_with_stdin)?;
     let config = config::read(path)?;
-    let (send, letters) = sync_channel(LETTERS_MAX);
-    let on_stop = send.clone();
-    stop::on_stop(stop_with_stdin, move || drop(on_stop.send(Letter::Stop)))?;
-
     let worker = machine(path, &config)?;
-    let on_report = send.clone();
-    let sink: Sink<Event> = Arc::new(move |_: WorkerIndex, report| {
-        on_report.try_send(Letter::Worker(report)).or_else(|error| match error {
-            TrySendError::Full(Letter::Worker(report)) => Err(report),
-            // The control thread is gone, and so is the process in a moment.
-            _ => Ok(()),
-        })
-    });
+    let sink: Sink<Event> = {
+        let report = desk.reporter();
+        Arc::new(move |_, told| report(told))
+    };
     let mut workers = spawn(vec![worker], config.backend.into(), &sink)?;
-    let socket =
-        config.status_socket.as_ref().map(|socket| serve_status(&file::beside(path, socket), &send)).transpose()?;
-    let result = Control::default().run(&letters, &workers);
+    let socket = match &config.status_socket {
+        Some(socket) => {
+            let socket = file::beside(path, socket);
+            let served = desk.serve_status(&socket);
+            Some(served.with_context(|| format!("client.status_socket: cannot serve {}", socket.display()))?)
+        }
+        None => None,
+    };
+    let result = Control::default().run(&desk, &workers);
     drop(socket);
     workers.stop();
     result
@@ -70,7 +59,7 @@ fn machine(path: &Path, config: &ClientSection) -> Result<Worker<Client>> {
     let anchor = credentials::load_anchor(&beside(&config.ca))?;
     let dtls = Arc::new(ClientConfig::new(&own, anchor, (now().boot, Instant::now()))?);
 
-    let tun = Tun::open(&config.tun, 1, RESTART_PATIENCE)?;
+    let tun = Tun::open(config.tun.as_str(), 1, RESTART_PATIENCE)?;
     let offloads = Offloads { uso: tun.offloads().uso };
     set_up_interface(tun.name(), config)?;
     let tun: TunQueue = tun.into_queues().pop().context("the TUN device has no queue")?;
@@ -85,7 +74,7 @@ fn machine(path: &Path, config: &ClientSection) -> Result<Worker<Client>> {
 fn set_up_interface(name: &str, config: &ClientSection) -> Result<()> {
     let mut links = Links::open()?;
     let index = links.index_of(name)?;
-    links.set_mtu(index, config.mtu)?;
+    links.set_mtu(index, config.mtu.bytes())?;
     for address in config.inner().iter() {
         let host_bits = if address.is_ipv4() { 32 } else { 128 };
         links.add_address(index, address, host_bits)?;
@@ -97,16 +86,6 @@ fn set_up_interface(name: &str, config: &ClientSection) -> Result<()> {
     Ok(())
 }
 
-fn serve_status(path: &Path, send: &SyncSender<Letter>) -> Result<status::StatusSocket> {
-    let send = send.clone();
-    let document = move || {
-        let (answer, answers) = sync_channel(1);
-        send.send(Letter::Status(answer)).ok()?;
-        answers.recv().ok()
-    };
-    status::serve(path, document).with_context(|| format!("client.status_socket: cannot serve {}", path.display()))
-}
-
 /// The control thread: it hears the worker.
 #[derive(Default)]
 struct Control {
@@ -116,12 +95,11 @@ struct Control {
 }
 
 impl Control {
-    fn run(mut self, letters: &Receiver<Letter>, workers: &Workers<Client>) -> Result<()> {
-        while let Ok(letter) = letters.recv() {
+    fn run(mut self, desk: &Desk<Report<Event>>, workers: &Workers<Client>) -> Result<()> {
+        while let Some(letter) = desk.receive() {
             match letter {
-                Letter::Worker(report) => self.handle_report(report)?,
-                // The asker may have gone away.
-                Letter::Status(answer) => drop(answer.try_send(self.document(workers))),
+                Letter::Report(report) => self.handle_report(report)?,
+                Letter::Status(question) => question.answer(self.document(workers)),
                 Letter::Stop => break,
             }
         }

@@ -1,12 +1,13 @@
 //! A page over HTTP, as a process of its own in the laboratory's site.
 
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::mpsc;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use ringfort_netlab::http;
-use ringfort_service::{notify_ready, stop};
+use ringfort_service::desk::{Desk, Letter};
+use ringfort_service::notify_ready;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -19,7 +20,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    stop::hold_signals()?;
+    let desk = Desk::<Infallible>::open(options.stop_with_stdin)?;
     let mut servers = Vec::new();
     for service in &options.services {
         let (address, name) = service.split_once('=').context("expected ADDRESS=NAME, such as 10.98.0.10:80=wiki")?;
@@ -29,14 +30,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         servers.push(http::serve(listener, name)?);
     }
-    let (send, stopped) = mpsc::channel();
-    stop::on_stop(options.stop_with_stdin, move || {
-        // Nobody waits any more once the role has ended.
-        let _ = send.send(());
-    })?;
     notify_ready();
-    // Only an error, when nobody could stop us any more, or a letter ends this.
-    let _ = stopped.recv();
+    while !matches!(desk.receive(), Some(Letter::Stop) | None) {}
     drop(servers);
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use ringfort_io::BackendChoice;
 use ringfort_policy::RuleSpec;
 use ringfort_rules::InnerAddresses;
+use ringfort_service::settings::{Backend, Mtu, TunName};
 use serde::Deserialize;
 
 /// Workers by default, on a machine with so many cores or more.
@@ -18,11 +18,6 @@ const WORKERS_DEFAULT: usize = 2;
 const WORKERS_MAX: usize = 64;
 /// Users at most; more belong into a Controller's database.
 const USERS_MAX: usize = 65_536;
-/// Largest packet inside by default: with a record's 22 bytes and UDP over IPv6 (48) it stays below 1,500.
-const MTU_DEFAULT: u32 = 1_400;
-/// Smallest MTU of IPv6 (RFC 8200 §5), and the largest that leaves room for a record in a 64 KiB datagram.
-const MTU_RANGE: std::ops::RangeInclusive<u32> = 1_280..=9_000;
-
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,16 +40,16 @@ pub(crate) struct GatewaySection {
     pub(crate) ipv4: Option<Ipv4Net>,
     pub(crate) ipv6: Option<Ipv6Net>,
     /// Name of the TUN interface.
-    #[serde(default = "default_tun")]
-    pub(crate) tun: String,
-    #[serde(default = "default_mtu")]
-    pub(crate) mtu: u32,
+    #[serde(default)]
+    pub(crate) tun: TunName,
+    #[serde(default)]
+    pub(crate) mtu: Mtu,
     /// Number of workers; by default two, or one on a machine with one core.
     pub(crate) workers: Option<usize>,
     /// Cores for them; by default the first ones that the process may use.
     pub(crate) cores: Option<Vec<usize>>,
     #[serde(default)]
-    pub(crate) backend: BackendName,
+    pub(crate) backend: Backend,
     /// Where `ringfort status` may ask, relative to this file.
     pub(crate) status_socket: Option<PathBuf>,
 }
@@ -72,36 +67,6 @@ pub(crate) struct UserSection {
     pub(crate) rules: Vec<RuleSpec>,
 }
 
-/// How packets are read and written.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(crate) enum BackendName {
-    #[default]
-    #[serde(rename = "auto")]
-    Auto,
-    #[serde(rename = "io_uring")]
-    IoUring,
-    #[serde(rename = "epoll")]
-    Epoll,
-}
-
-impl From<BackendName> for BackendChoice {
-    fn from(name: BackendName) -> Self {
-        match name {
-            BackendName::Auto => Self::Auto,
-            BackendName::IoUring => Self::IoUring,
-            BackendName::Epoll => Self::Epoll,
-        }
-    }
-}
-
-fn default_tun() -> String {
-    "ringfort0".into()
-}
-
-const fn default_mtu() -> u32 {
-    MTU_DEFAULT
-}
-
 impl StaticFile {
     /// Checks what the form alone does not.
     pub(crate) fn check(&self) -> Result<()> {
@@ -110,7 +75,6 @@ impl StaticFile {
             gateway.ipv4.is_some() || gateway.ipv6.is_some(),
             "gateway: expected ipv4, ipv6 or both (address/prefix of the client pool)"
         );
-        ensure!(MTU_RANGE.contains(&gateway.mtu), "gateway.mtu: expected {MTU_RANGE:?}, found {}", gateway.mtu);
         ensure!(self.users.len() <= USERS_MAX, "expected at most {USERS_MAX} users, found {}", self.users.len());
         let (mut devices, mut addresses) = (BTreeSet::new(), BTreeSet::new());
         for user in &self.users {

@@ -5,7 +5,6 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -16,7 +15,8 @@ use ringfort_io::{PortSharing, Tun, UdpSocket};
 use ringfort_link::Links;
 use ringfort_packet::coalesce::Offloads;
 use ringfort_policy::Catalogue;
-use ringfort_service::{credentials, file, notify_ready, seed, status, stop};
+use ringfort_service::desk::{Desk, Letter};
+use ringfort_service::{credentials, file, notify_ready, seed};
 use ringfort_types::WorkerIndex;
 use ringfort_worker::{Report, Sink, Worker, Workers, now, spawn, usable_cores};
 use serde_json::{Value, json};
@@ -25,18 +25,10 @@ use crate::admission::{Admission, User};
 use crate::config::{self, GatewaySection, StaticFile};
 use crate::status::{destination, document, rule_name};
 
-/// Letters waiting for the control thread. When full, workers keep what they have to tell and try again.
-const LETTERS_MAX: usize = 16_384;
 /// A Gateway that was just killed may hold its TUN queues and its port until the kernel has torn its rings down.
 const RESTART_PATIENCE: Duration = Duration::from_secs(3);
 /// Socket buffers asked for; the kernel gives at most `net.core.rmem_max` and `wmem_max`.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
-
-enum Letter {
-    Worker(WorkerIndex, Report<Event>),
-    Status(SyncSender<Value>),
-    Stop,
-}
 
 /// Runs a Gateway from the file at `path` until it is told to stop: by SIGTERM or SIGINT or, with `stop_with_stdin`, by the
 /// end of standard input. To be called before any thread is made.
@@ -44,26 +36,26 @@ enum Letter {
 /// # Errors
 /// Whatever keeps it from running, with what was expected and what came.
 pub fn run_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
-    stop::hold_signals()?;
+    let desk = Desk::open(stop_with_stdin)?;
     let config = config::read(path)?;
-    let (send, letters) = sync_channel(LETTERS_MAX);
-    let on_stop = send.clone();
-    stop::on_stop(stop_with_stdin, move || drop(on_stop.send(Letter::Stop)))?;
-
     let gateway = &config.gateway;
     let mut catalogue = Catalogue::default();
     let users = compile_users(&config, &mut catalogue)?;
     let machines = machines(path, gateway)?;
-    let mut workers = start_workers(gateway, machines, &send)?;
-    let socket =
-        gateway.status_socket.as_ref().map(|socket| serve_status(&file::beside(path, socket), &send)).transpose()?;
-    let result = Control {
-        admission: Admission::new(users),
-        catalogue,
-        started: vec![Value::Null; workers.count()],
-        told_ready: false,
-    }
-    .run(&letters, &workers);
+    let report = desk.reporter();
+    let sink: Sink<Event> = Arc::new(move |worker, told| report((worker, told)).map_err(|(_, told)| told));
+    let mut workers = spawn(machines, gateway.backend.into(), &sink)?;
+    let socket = match &gateway.status_socket {
+        Some(socket) => {
+            let socket = file::beside(path, socket);
+            let served = desk.serve_status(&socket);
+            Some(served.with_context(|| format!("gateway.status_socket: cannot serve {}", socket.display()))?)
+        }
+        None => None,
+    };
+    let started = vec![Value::Null; workers.count()];
+    let control = Control { admission: Admission::new(users), catalogue, started, told_ready: false };
+    let result = control.run(&desk, &workers);
     drop(socket);
     workers.stop();
     result
@@ -94,7 +86,7 @@ fn machines(path: &Path, gateway: &GatewaySection) -> Result<Vec<Worker<Gateway>
     let dtls = Arc::new(ServerConfig::new(&own, anchor, (now().boot, Instant::now()))?);
 
     let cores = gateway.worker_cores(&usable_cores()?)?;
-    let tun = Tun::open(&gateway.tun, cores.len(), RESTART_PATIENCE)?;
+    let tun = Tun::open(gateway.tun.as_str(), cores.len(), RESTART_PATIENCE)?;
     let offloads = Offloads { uso: tun.offloads().uso };
     set_up_interface(tun.name(), gateway)?;
     let seed = seed()?;
@@ -122,7 +114,7 @@ fn bind(gateway: &GatewaySection) -> Result<UdpSocket> {
 fn set_up_interface(name: &str, gateway: &GatewaySection) -> Result<()> {
     let mut links = Links::open()?;
     let index = links.index_of(name)?;
-    links.set_mtu(index, gateway.mtu)?;
+    links.set_mtu(index, gateway.mtu.bytes())?;
     for (address, prefix_bits) in gateway.interface_addresses() {
         links.add_address(index, address, prefix_bits)?;
     }
@@ -141,32 +133,6 @@ fn set_up_interface(name: &str, gateway: &GatewaySection) -> Result<()> {
     Ok(())
 }
 
-fn start_workers(
-    gateway: &GatewaySection,
-    machines: Vec<Worker<Gateway>>,
-    send: &SyncSender<Letter>,
-) -> Result<Workers<Gateway>> {
-    let send = send.clone();
-    let sink: Sink<Event> = Arc::new(move |worker, report| {
-        send.try_send(Letter::Worker(worker, report)).or_else(|error| match error {
-            TrySendError::Full(Letter::Worker(_, report)) => Err(report),
-            // The control thread is gone, and so is the process in a moment.
-            _ => Ok(()),
-        })
-    });
-    Ok(spawn(machines, gateway.backend.into(), &sink)?)
-}
-
-fn serve_status(path: &Path, send: &SyncSender<Letter>) -> Result<status::StatusSocket> {
-    let send = send.clone();
-    let document = move || {
-        let (answer, answers) = sync_channel(1);
-        send.send(Letter::Status(answer)).ok()?;
-        answers.recv().ok()
-    };
-    status::serve(path, document).with_context(|| format!("gateway.status_socket: cannot serve {}", path.display()))
-}
-
 /// The control thread: it hears the workers and tells them what follows.
 struct Control {
     admission: Admission,
@@ -177,14 +143,12 @@ struct Control {
 }
 
 impl Control {
-    fn run(mut self, letters: &Receiver<Letter>, workers: &Workers<Gateway>) -> Result<()> {
-        while let Ok(letter) = letters.recv() {
+    fn run(mut self, desk: &Desk<(WorkerIndex, Report<Event>)>, workers: &Workers<Gateway>) -> Result<()> {
+        while let Some(letter) = desk.receive() {
             match letter {
-                Letter::Worker(worker, report) => self.handle_report(worker, report, workers)?,
-                Letter::Status(answer) => {
-                    let document = document(&self.admission, &self.catalogue, &self.started, &workers.snapshot());
-                    // The asker may have gone away.
-                    drop(answer.try_send(document));
+                Letter::Report((worker, report)) => self.handle_report(worker, report, workers)?,
+                Letter::Status(question) => {
+                    question.answer(document(&self.admission, &self.catalogue, &self.started, &workers.snapshot()));
                 }
                 Letter::Stop => break,
             }

@@ -7,10 +7,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod credentials;
+pub mod desk;
 pub mod file;
 mod seed;
+pub mod settings;
 pub mod status;
-pub mod stop;
+mod stop;
 
 pub use seed::seed;
 

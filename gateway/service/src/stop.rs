@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 ///
 /// # Errors
 /// What the system said.
-pub fn hold_signals() -> io::Result<()> {
+pub(crate) fn hold_signals() -> io::Result<()> {
     Ok(stop_signals().thread_block()?)
 }
 
@@ -19,7 +19,7 @@ pub fn hold_signals() -> io::Result<()> {
 ///
 /// # Errors
 /// When a thread cannot be made.
-pub fn on_stop(with_stdin: bool, stop: impl Fn() + Send + Clone + 'static) -> io::Result<()> {
+pub(crate) fn on_stop(with_stdin: bool, stop: impl Fn() + Send + Clone + 'static) -> io::Result<()> {
     let on_signal = stop.clone();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         if let Ok(signal) = stop_signals().wait() {
