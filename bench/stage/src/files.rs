@@ -52,38 +52,54 @@ pub struct User {
 pub struct Rule {
     /// What people call it.
     pub name: String,
-    /// Prefixes it is about.
-    pub to: Vec<String>,
+    /// Prefixes at the site that it is about.
+    pub networks: Vec<String>,
     /// Services it is about, such as `tcp/80`.
     pub services: Vec<String>,
     /// `allow` or `deny`.
     pub action: String,
+    /// `to-site` for flows that the client opens, `to-client` for those that the site opens.
+    pub direction: String,
 }
 
 impl Rule {
     /// A rule that allows `services` at `to`.
     #[must_use]
     pub fn allow(name: &str, to: &[&str], services: &[&str]) -> Self {
-        Self::new(name, "allow", to, services)
+        Self::new(name, "allow", "to-site", to, services)
     }
 
     /// A rule that denies `services` at `to`.
     #[must_use]
     pub fn deny(name: &str, to: &[&str], services: &[&str]) -> Self {
-        Self::new(name, "deny", to, services)
+        Self::new(name, "deny", "to-site", to, services)
     }
 
-    fn new(name: &str, action: &str, to: &[&str], services: &[&str]) -> Self {
+    /// A rule that lets `from` open flows to `services` of the client (X12).
+    #[must_use]
+    pub fn allow_from(name: &str, from: &[&str], services: &[&str]) -> Self {
+        Self::new(name, "allow", "to-client", from, services)
+    }
+
+    fn new(name: &str, action: &str, direction: &str, networks: &[&str], services: &[&str]) -> Self {
         let strings = |list: &[&str]| list.iter().map(|&item| item.to_owned()).collect();
-        Self { name: name.into(), to: strings(to), services: strings(services), action: action.into() }
+        Self {
+            name: name.into(),
+            networks: strings(networks),
+            services: strings(services),
+            action: action.into(),
+            direction: direction.into(),
+        }
     }
 
     fn table(&self) -> Table {
         let strings = |list: &[String]| Value::Array(list.iter().cloned().map(Value::String).collect());
+        let networks = if self.direction == "to-client" { "from" } else { "to" };
         Table::from_iter([
             ("name".into(), Value::String(self.name.clone())),
             ("action".into(), Value::String(self.action.clone())),
-            ("to".into(), strings(&self.to)),
+            ("direction".into(), Value::String(self.direction.clone())),
+            (networks.into(), strings(&self.networks)),
             ("services".into(), strings(&self.services)),
         ])
     }

@@ -131,6 +131,12 @@ impl Starting {
             Err(_) => bail!("{} did not become ready:\n{}", self.name, self.process.log_text()),
         }
     }
+
+    /// The process as it is: for one that is not expected to become ready.
+    #[must_use]
+    pub fn unready(self) -> Process {
+        self.process
+    }
 }
 
 impl Process {
