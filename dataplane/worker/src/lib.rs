@@ -1,6 +1,6 @@
 //! Pinned threads, each a [`Machine`] joined to a UDP socket and a TUN queue.
 //!
-//! A worker works in turns: mail, received datagrams, TUN frames, timers, then one [`PacketIo::turn`] that writes all that
+//! A worker works in turns: mail, received datagrams, TUN frames, timers, then one `PacketIo::turn` that writes all that
 //! came of it and receives anew. Workers share nothing; a buffer that belongs to a session of another worker is copied
 //! into that worker's mailbox, which is the one way between them.
 //!
