@@ -25,7 +25,7 @@ pub(crate) fn a_file_that_is_wrong_is_refused((): ()) -> Result<()> {
         fs::write(&file, good)?;
         files.refused(role, |file| set(file, section, "colour", "red".into()), &["unknown field", "colour"])?;
         files.refused(role, |file| set(file, section, "backend", "dpdk".into()), &["dpdk", "expected", "io_uring"])?;
-        files.refused(role, |file| set(file, section, "mtu", 100.into()), &["mtu: expected 1280"])?;
+        files.refused(role, |file| set(file, section, "mtu", 100.into()), &["expected an MTU of 1280"])?;
         fs::remove_file(&file)?;
         files.refused(role, |_| Ok(()), &["cannot read"])?;
     }
