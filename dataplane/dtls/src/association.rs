@@ -9,6 +9,7 @@ use dimpl::{Config, Dtls, DtlsCertificate, Output};
 use ringfort_types::BootInstant;
 
 use crate::identity::{ConfigError, Credentials, PeerIdentity, Role, TrustAnchor, VerifyError};
+use crate::screen::acceptable_bytes;
 
 /// Bytes by which a sealed record is longer than the packet in it: unified header 5, content type 1, tag 16.
 pub const RECORD_OVERHEAD_BYTES: usize = 22;
@@ -24,6 +25,9 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const HANDSHAKE_DATAGRAM_BYTES_MAX: usize = 2_048;
 /// Scratch space for the outputs of a handshake, and for those of an established association that fit no datagram.
 const SCRATCH_BYTES: usize = 1 << 16;
+/// dimpl asks to be woken at once, again and again, while a datagram of the peer's flight is missing; each time it would
+/// send an ACK.
+const WAKE_AFTER_MIN: Duration = Duration::from_millis(5);
 /// An established association needs its clock moved only this often; every call costs dimpl a pass over its timers.
 const CLOCK_STEP: Duration = Duration::from_millis(20);
 
@@ -216,6 +220,11 @@ impl Association {
         if self.ended || (!self.connected && datagram.len() > HANDSHAKE_DATAGRAM_BYTES_MAX) {
             return;
         }
+        let acceptable = acceptable_bytes(datagram, self.connected);
+        let datagram = &mut datagram[..acceptable];
+        if datagram.is_empty() {
+            return;
+        }
         if !self.connected || now.saturating_since(self.clock) >= CLOCK_STEP {
             self.handle_timeout(now);
         }
@@ -329,7 +338,7 @@ impl Association {
                 },
                 Output::CloseNotify => return self.end(Ended::ClosedByPeer),
                 Output::Timeout(at) => {
-                    self.timeout = self.shared.shared().boot(at);
+                    self.timeout = self.shared.shared().boot(at).max(self.clock + WAKE_AFTER_MIN);
                     return;
                 }
                 Output::BufferTooSmall { needed } => {
@@ -346,11 +355,4 @@ impl Association {
             self.events.push_back(Event::Ended(why));
         }
     }
-}
-
-/// Whether a datagram starts with what may open an association: a plaintext handshake record of epoch 0 whose first
-/// message is a ClientHello (RFC 9147 §4, §5.2). Nothing else from an unknown address deserves any state.
-#[must_use]
-pub fn is_client_hello(datagram: &[u8]) -> bool {
-    matches!(datagram, [22, 0xfe, 0xfd..=0xff, 0, 0, _, _, _, _, _, _, _, _, 1, ..])
 }

@@ -26,6 +26,8 @@
 
 mod association;
 mod identity;
+mod screen;
 
-pub use association::{Association, ClientConfig, Ended, Event, RECORD_OVERHEAD_BYTES, ServerConfig, is_client_hello};
+pub use association::{Association, ClientConfig, Ended, Event, RECORD_OVERHEAD_BYTES, ServerConfig};
 pub use identity::{ConfigError, Credentials, PeerIdentity, Role, TrustAnchor, VerifyError};
+pub use screen::is_client_hello;

@@ -233,7 +233,15 @@ fn only_a_client_hello_opens_an_association() {
     assert!(is_client_hello(&hello));
     hello[13] = 2;
     assert!(!is_client_hello(&hello));
-    assert!(!is_client_hello(&hello[..13]));
+    hello[13] = 1;
+    assert!(is_client_hello(&hello));
+    for (at, byte) in [(18, 1), (19, 1), (21, 1), (24, 0), (14, 9), (12, 0xff)] {
+        let mut other = hello.clone();
+        other[at] = byte;
+        assert!(!is_client_hello(&other), "byte {at}");
+    }
+    assert!(!is_client_hello(&hello[..hello.len() - 1]));
+    assert!(!is_client_hello(&[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]));
     assert!(!is_client_hello(&[0x2f; 100]));
     assert!(!is_client_hello(&[]));
 }
@@ -263,4 +271,104 @@ fn noise_ends_nothing_that_is_established() {
     let mut delivered = 0;
     pair.server.handle_datagram(&mut record[..n], pair.now, |_, _| delivered += 1);
     assert_eq!(delivered, 1);
+}
+
+/// Plaintext handshake messages that anybody could have sent, after a record of noise that looks protected.
+fn forged(noise: bool) -> Vec<u8> {
+    let mut forged = if noise { [&[0x2f, 0, 0, 0, 17][..], &[0xaa; 17]].concat() } else { Vec::new() };
+    for n in 0..15u8 {
+        forged.extend_from_slice(&[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 1, n, 0, 13]);
+        forged.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    }
+    forged
+}
+
+#[test]
+fn forged_datagrams_end_no_association_and_draw_nothing() {
+    let ca = ca();
+    let (server, client) = (gateway(&ca), device(&ca));
+    let mut pair = Pair::new((&server, &ca), (&client, &ca));
+    pair.run();
+    for noise in [false, true] {
+        for _ in 0..20 {
+            pair.server.handle_datagram(&mut forged(noise), pair.now, |_, _| panic!("delivered"));
+            pair.client.handle_datagram(&mut forged(noise), pair.now, |_, _| panic!("delivered"));
+        }
+    }
+    assert_eq!((pair.server.poll_event(), pair.client.poll_event()), (None, None));
+    assert_eq!((pair.server.poll_transmit(), pair.client.poll_transmit()), (None, None));
+}
+
+#[test]
+fn a_plaintext_alert_ends_no_handshake() {
+    let ca = ca();
+    let (server, client) = (gateway(&ca), device(&ca));
+    let mut pair = Pair::new((&server, &ca), (&client, &ca));
+    let mut hello = pair.client.poll_transmit().unwrap();
+    pair.server.handle_datagram(&mut hello, pair.now, |_, _| {});
+    let alert = [21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40];
+    pair.server.handle_datagram(&mut alert.clone(), pair.now, |_, _| {});
+    pair.client.handle_datagram(&mut alert.clone(), pair.now, |_, _| {});
+    pair.run();
+    assert_eq!(established(&pair.server_events), Some("alice"));
+}
+
+/// A Gateway's certificate of several datagrams, one of which is lost.
+#[test]
+fn a_gap_in_the_servers_flight_does_not_make_the_client_spin() {
+    let ca = ca();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI("ringfort://example/gateway/g1".try_into().unwrap())];
+    let names = (0..60).map(|n| SanType::DnsName(format!("name-{n:04}.gateway.example.org").try_into().unwrap()));
+    params.subject_alt_names.extend(names);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let certificate = params.signed_by(&key, &ca.issuer).unwrap();
+    let server = Credentials::new(certificate.der(), PrivatePkcs8KeyDer::from(key.serialize_der())).unwrap();
+    let client = device(&ca);
+    let mut pair = Pair::new((&server, &ca), (&client, &ca));
+    let mut gap = false;
+    while !gap {
+        while let Some(mut datagram) = pair.client.poll_transmit() {
+            pair.server.handle_datagram(&mut datagram, pair.now, |_, _| {});
+        }
+        let flight: Vec<_> = std::iter::from_fn(|| pair.server.poll_transmit()).collect();
+        assert!(!flight.is_empty());
+        gap = flight.len() >= 3;
+        for (index, mut datagram) in flight.into_iter().enumerate() {
+            if !(gap && index == 1) {
+                pair.client.handle_datagram(&mut datagram, pair.now, |_, _| {});
+            }
+        }
+    }
+    pair.now = pair.now + Duration::from_millis(80);
+    let mut acks = 0;
+    for _ in 0..1_000 {
+        if pair.client.poll_timeout().unwrap() > pair.now {
+            break;
+        }
+        pair.client.handle_timeout(pair.now);
+        acks += std::iter::from_fn(|| pair.client.poll_transmit()).count();
+    }
+    assert!(acks < 10, "{acks} datagrams at one instant");
+    for _ in 0..50 {
+        pair.run();
+    }
+    assert_eq!(established(&pair.client_events), Some("g1"), "the retransmission fills the gap");
+}
+
+#[test]
+fn one_client_hello_draws_no_more_than_it_cost() {
+    let ca = ca();
+    let (server, client) = (gateway(&ca), device(&ca));
+    let mut pair = Pair::new((&server, &ca), (&client, &ca));
+    let mut hello = pair.client.poll_transmit().unwrap();
+    pair.server.handle_datagram(&mut hello, pair.now, |_, _| {});
+    let mut drawn = 0;
+    for _ in 0..2_400 {
+        drawn += std::iter::from_fn(|| pair.server.poll_transmit()).map(|datagram| datagram.len()).sum::<usize>();
+        pair.now = pair.now + Duration::from_millis(5);
+        pair.server.handle_timeout(pair.now);
+    }
+    assert!(drawn <= 3 * hello.len(), "{} bytes draw {drawn}", hello.len());
 }
