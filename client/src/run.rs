@@ -66,7 +66,8 @@ fn machine(path: &Path, config: &ClientSection) -> Result<Worker<Client>> {
     let any: IpAddr = if config.gateway.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let udp = UdpSocket::bind((any, 0).into(), PortSharing::Exclusive, SOCKET_BUFFER_BYTES)?;
     udp.connect(config.gateway).with_context(|| format!("client.gateway: no way to {}", config.gateway))?;
-    let machine = Config { dtls, gateway_id: config.gateway_id.clone(), offloads, inner: config.inner() };
+    let routes = config.routes.iter().copied().collect();
+    let machine = Config { dtls, gateway_id: config.gateway_id.clone(), offloads, inner: config.inner(), routes };
     Ok(Worker { machine: Client::new(machine, now()), udp, tun, core: config.core })
 }
 

@@ -14,13 +14,13 @@
 //! followed by keep-alive requests, and when these are not answered either, by a new handshake.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringfort_dtls::{Association, ClientConfig, Ended, Event as DtlsEvent, PeerIdentity, RECORD_OVERHEAD_BYTES};
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
-use ringfort_packet::parse;
+use ringfort_packet::parse::{self, Parsed, Transport};
 use ringfort_packet::split::Splitter;
 use ringfort_packet::vnet;
 use ringfort_rules::InnerAddresses;
@@ -30,6 +30,7 @@ use crate::counters::Counters;
 use crate::keepalive::Keepalive;
 use crate::machine::{Machine, Now, Output};
 use crate::outbox::Outbox;
+use crate::prefixes::Prefixes;
 
 /// Something was sent and nothing heard for so long: ask whether the Gateway is there.
 const PROBE_AFTER: Duration = Duration::from_millis(1_500);
@@ -54,6 +55,8 @@ pub struct Config {
     pub offloads: Offloads,
     /// Our addresses inside.
     pub inner: InnerAddresses,
+    /// What lies behind the Gateway: only from there may packets come.
+    pub routes: Prefixes,
 }
 
 /// What the control side learns.
@@ -175,8 +178,17 @@ impl Client {
         self.events.push_back(Event::Up(peer));
     }
 
-    fn is_ours(&self, address: IpAddr) -> bool {
-        self.config.inner.contains(address)
+    /// Whether a packet is for us and comes from where our routes lead: a Gateway is no way around the user's own network.
+    /// Errors come from any router on the way, about a packet that we sent there.
+    fn is_expected(&self, packet: &Parsed) -> bool {
+        let Config { inner, routes, .. } = &self.config;
+        let from_there = match packet.transport {
+            Transport::IcmpError { quoted, .. } => {
+                inner.contains(quoted.source()) && routes.contains(quoted.destination())
+            }
+            _ => routes.contains(packet.source),
+        };
+        inner.contains(packet.destination) && from_there
     }
 }
 
@@ -215,14 +227,14 @@ impl Machine for Client {
                 continue;
             }
             match parse::parse(plaintext) {
-                Ok(parsed) if self.is_ours(parsed.destination) => {
+                Ok(parsed) if self.is_expected(&parsed) => {
                     let packet = &plaintext[..usize::from(parsed.total_bytes)];
                     self.counters.packets_to_inside += 1;
                     self.counters.bytes_to_inside += packet.len() as u64;
                     let piece = Piece { slot, start: start as u32, len: packet.len() as u32 };
                     self.output.inside.push(packet, &parsed, piece);
                 }
-                Ok(_) => self.counters.packets_homeless += 1,
+                Ok(_) => self.counters.packets_unexpected += 1,
                 Err(_) => self.counters.packets_malformed += 1,
             }
         }
@@ -235,7 +247,7 @@ impl Machine for Client {
             return None;
         };
         // The system also sends what is not meant for the tunnel, such as router solicitations of the interface itself.
-        if !self.is_ours(parsed.source) {
+        if !self.config.inner.contains(parsed.source) {
             self.counters.packets_homeless += 1;
             return None;
         }

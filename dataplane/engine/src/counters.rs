@@ -31,22 +31,28 @@ counters! {
         bytes_to_outside,
         /// Datagrams from an address without a session that open none.
         datagrams_unknown,
-        /// ClientHellos dropped because too many handshakes were under way.
+        /// ClientHellos dropped because there were too many sessions.
         handshakes_refused,
+        /// Handshakes given up because too many newer ones were under way.
+        handshakes_evicted,
         /// Handshakes begun.
         handshakes_begun,
         /// Handshakes finished by an authenticated peer.
         handshakes_finished,
         /// Handshakes that came to nothing.
         handshakes_failed,
+        /// Those among them that were not reported, because there were too many.
+        failures_unreported,
         /// Packets from a peer whose session has no rules yet.
         packets_unbound,
         /// Packets from a tunnel that are not well-formed IP.
         packets_malformed,
         /// Frames from the TUN queue that could not be read or cut.
         frames_malformed,
-        /// Packets from inside for an address without a session.
+        /// Packets from inside for an address without a session or, at a client, from an address that is not its own.
         packets_homeless,
+        /// Packets from the Gateway that are not for this client or come from where no route of it leads.
+        packets_unexpected,
         /// Packets from inside for a session that could not take them: not established, or the send buffers were full.
         packets_unsent,
         /// Packets that the rules denied.

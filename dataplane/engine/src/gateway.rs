@@ -38,9 +38,12 @@ use crate::timers::Timers;
 
 /// Sessions of one worker, all phases together. Beyond it a ClientHello is dropped and counted.
 const SESSIONS_MAX: usize = 16_384;
-/// Handshakes under way at once on one worker: each holds about 8 KiB before its peer has proved anything. Beyond it a
-/// ClientHello is dropped and counted.
+/// Handshakes under way at once on one worker. Each holds about 8 KiB before its peer has proved anything, and up to 60 KiB
+/// if the peer fills dimpl's queue. Beyond it the oldest one is given up and counted: a flood of made-up ClientHellos then
+/// locks nobody out whose handshake takes less time than 1,024 of them.
 const HANDSHAKES_MAX: usize = 1_024;
+/// A handshake that takes longer is given up. dimpl's own limit begins only with a whole ClientHello.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// An authenticated session without rules is ended after this time (docs/protocols, "Session channel and binding").
 const UNBOUND_MAX: Duration = Duration::from_secs(10);
 /// A session is ended when its peer has been silent for so long. Clients send a keep-alive every 20 s.
@@ -53,6 +56,9 @@ const SWEEP_ENTRIES: usize = 1_024;
 /// Denials per second that are answered and reported, and how many at once; those beyond are counted only.
 const DENIALS_PER_SECOND: u32 = 1_000;
 const DENIALS_BURST: u32 = 200;
+/// Failed handshakes per second that are reported, and how many at once: anybody can make them.
+const FAILURES_PER_SECOND: u32 = 50;
+const FAILURES_BURST: u32 = 50;
 /// Events waiting for the control side. When full, denials are dropped and counted; the life of sessions is always told.
 const EVENTS_MAX: usize = 4_096;
 /// Largest answer to a denied packet: what RFC 4443 §2.4(c) allows an ICMPv6 error to be.
@@ -146,6 +152,10 @@ pub enum Event {
 pub enum EndReason {
     /// The association ended.
     Dtls(ringfort_dtls::Ended),
+    /// The handshake took too long.
+    HandshakeTime,
+    /// Too many newer handshakes were under way.
+    Evicted,
     /// No rules came in time.
     Unbound,
     /// The peer was silent for too long.
@@ -170,6 +180,7 @@ pub struct Gateway {
     timers: Timers<(usize, SessionId)>,
     next_sweep: BootInstant,
     denials: Budget,
+    failures: Budget,
     /// Plaintexts of the buffer in hand: start and length in it.
     opened: Vec<(usize, usize)>,
 }
@@ -185,6 +196,8 @@ struct Sessions {
     elsewhere: HashMap<SessionId, (SocketAddr, InnerAddresses), FixedState>,
     elsewhere_by_outer: HashMap<SocketAddr, SessionId, FixedState>,
     handshaking: usize,
+    /// Handshakes in the order in which they began. Those that are over stay until they come first.
+    handshakes: VecDeque<(usize, SessionId)>,
     made: u64,
 }
 
@@ -215,7 +228,7 @@ struct Session {
 
 #[derive(Debug)]
 enum Phase {
-    Handshaking,
+    Handshaking { deadline: BootInstant },
     Unbound { deadline: BootInstant },
     Bound(SessionRules),
 }
@@ -233,6 +246,7 @@ impl Gateway {
             timers: Timers::default(),
             next_sweep: now.boot + SWEEP_EVERY,
             denials: Budget::new(DENIALS_PER_SECOND, DENIALS_BURST, now.boot),
+            failures: Budget::new(FAILURES_PER_SECOND, FAILURES_BURST, now.boot),
             opened: Vec::new(),
             config,
         }
@@ -319,7 +333,7 @@ impl Gateway {
         {
             match event {
                 DtlsEvent::Established(peer) => self.established(index, peer, now),
-                DtlsEvent::Ended(reason) => self.end(index, EndReason::Dtls(reason)),
+                DtlsEvent::Ended(reason) => self.end(index, EndReason::Dtls(reason), now),
             }
         }
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
@@ -340,13 +354,13 @@ impl Gateway {
         let before = self.sessions.by_outer.entry(outer).or_default();
         before.handshaking = None;
         if let Some(old) = before.established.replace(index) {
-            self.end(old, EndReason::Replaced);
+            self.end(old, EndReason::Replaced, now);
         }
         self.events.push_back(Event::Authenticated { session: id, peer, outer });
     }
 
     /// Ends a session and tells the control side, if it knew of it.
-    fn end(&mut self, index: usize, reason: EndReason) {
+    fn end(&mut self, index: usize, reason: EndReason, now: Now) {
         let Some(mut session) = self.sessions.remove(index) else { return };
         session.association.close();
         while let Some(datagram) = session.association.poll_transmit() {
@@ -357,15 +371,15 @@ impl Gateway {
         }
         self.firewall.close_session(session.id);
         match (&session.phase, reason) {
-            (Phase::Handshaking, EndReason::Dtls(reason)) => {
+            (Phase::Handshaking { .. }, EndReason::Dtls(reason)) => {
                 self.counters.handshakes_failed += 1;
-                if self.events.len() < EVENTS_MAX {
+                if self.events.len() < EVENTS_MAX && self.failures.take(now.boot) {
                     self.events.push_back(Event::HandshakeFailed { outer: session.outer, reason });
                 } else {
-                    self.counters.events_dropped += 1;
+                    self.counters.failures_unreported += 1;
                 }
             }
-            (Phase::Handshaking, _) => self.counters.handshakes_failed += 1,
+            (Phase::Handshaking { .. }, _) => self.counters.handshakes_failed += 1,
             (_, reason) => self.events.push_back(Event::Ended { session: session.id, reason }),
         }
     }
@@ -374,7 +388,7 @@ impl Gateway {
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
         let id = session.id;
         let (epoch, before) = match &mut session.phase {
-            Phase::Handshaking => return,
+            Phase::Handshaking { .. } => return,
             Phase::Bound(bound) => {
                 let before = bound.inner();
                 (bound.move_to(inner, rules, not_after), before)
@@ -392,7 +406,13 @@ impl Gateway {
     }
 
     fn begin_handshake(&mut self, from: SocketAddr, now: Now) -> Option<usize> {
-        if self.sessions.handshaking >= HANDSHAKES_MAX || self.sessions.by_id.len() >= SESSIONS_MAX {
+        if self.sessions.handshaking >= HANDSHAKES_MAX
+            && let Some(oldest) = self.sessions.oldest_handshake()
+        {
+            self.counters.handshakes_evicted += 1;
+            self.end(oldest, EndReason::Evicted, now);
+        }
+        if self.sessions.by_id.len() >= SESSIONS_MAX {
             self.counters.handshakes_refused += 1;
             return None;
         }
@@ -490,7 +510,7 @@ impl Machine for Gateway {
         None
     }
 
-    fn handle_command(&mut self, command: Command, _now: Now) {
+    fn handle_command(&mut self, command: Command, now: Now) {
         match command {
             Command::Install { session, outer, inner, rules, not_after } => {
                 if session.worker() == self.config.worker {
@@ -502,7 +522,7 @@ impl Machine for Gateway {
                 }
             }
             Command::Remove { session } => match self.sessions.by_id.get(&session).copied() {
-                Some(index) => self.end(index, EndReason::Removed),
+                Some(index) => self.end(index, EndReason::Removed, now),
                 None => self.sessions.forget(session),
             },
         }
@@ -520,7 +540,7 @@ impl Machine for Gateway {
             }
             session.wake = BootInstant::FAR_FUTURE;
             match session.overdue(now.boot) {
-                Some(reason) => self.end(index, reason),
+                Some(reason) => self.end(index, reason, now),
                 None => {
                     session.association.handle_timeout(now.boot);
                     self.after_association(index, now);
@@ -529,12 +549,12 @@ impl Machine for Gateway {
         }
     }
 
-    fn handle_stop(&mut self, _now: Now) -> bool {
+    fn handle_stop(&mut self, now: Now) -> bool {
         for index in 0..self.sessions.slots.len() {
             if self.output.outside.is_full() {
                 return true;
             }
-            self.end(index, EndReason::Stopped);
+            self.end(index, EndReason::Stopped, now);
         }
         false
     }
@@ -594,14 +614,15 @@ impl Session {
     fn next_wake(&self, now: Now) -> BootInstant {
         let look = now.boot + LOOK_EVERY;
         let own = match self.phase {
-            Phase::Unbound { deadline } => deadline,
-            Phase::Handshaking | Phase::Bound(_) => look,
+            Phase::Handshaking { deadline } | Phase::Unbound { deadline } => deadline,
+            Phase::Bound(_) => look,
         };
         own.min(self.association.poll_timeout().unwrap_or(look)).min(look)
     }
 
     fn overdue(&self, now: BootInstant) -> Option<EndReason> {
         match self.phase {
+            Phase::Handshaking { deadline } if now >= deadline => Some(EndReason::HandshakeTime),
             Phase::Unbound { deadline } if now >= deadline => Some(EndReason::Unbound),
             Phase::Bound(_) if now.saturating_since(self.heard) >= IDLE_MAX => Some(EndReason::Idle),
             _ => None,
@@ -620,6 +641,7 @@ impl Sessions {
             elsewhere: HashMap::with_hasher(FixedState::with_seed(seed)),
             elsewhere_by_outer: HashMap::with_hasher(FixedState::with_seed(seed)),
             handshaking: 0,
+            handshakes: VecDeque::new(),
             made: 0,
         }
     }
@@ -631,7 +653,7 @@ impl Sessions {
             id,
             outer,
             association,
-            phase: Phase::Handshaking,
+            phase: Phase::Handshaking { deadline: now.boot + HANDSHAKE_TIME_MAX },
             heard: now.boot,
             wake: BootInstant::FAR_FUTURE,
         };
@@ -648,6 +670,10 @@ impl Sessions {
         self.by_id.insert(id, index);
         self.by_outer.entry(outer).or_default().handshaking = Some(index);
         self.handshaking += 1;
+        while self.handshakes.front().is_some_and(|(index, id)| !self.is_handshaking(*index, *id)) {
+            self.handshakes.pop_front();
+        }
+        self.handshakes.push_back((index, id));
         index
     }
 
@@ -666,11 +692,26 @@ impl Sessions {
             }
         }
         match &session.phase {
-            Phase::Handshaking => self.handshaking -= 1,
+            Phase::Handshaking { .. } => self.handshaking -= 1,
             Phase::Unbound { .. } => {}
             Phase::Bound(rules) => self.clear_home(rules.inner(), Home::Here(index)),
         }
         Some(session)
+    }
+
+    /// Takes the handshake under way that began first off the list.
+    fn oldest_handshake(&mut self) -> Option<usize> {
+        while let Some((index, id)) = self.handshakes.pop_front() {
+            if self.is_handshaking(index, id) {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    fn is_handshaking(&self, index: usize, id: SessionId) -> bool {
+        let session = self.slots.get(index).and_then(Option::as_ref);
+        session.is_some_and(|session| session.id == id && matches!(session.phase, Phase::Handshaking { .. }))
     }
 
     /// Notes where a session of another worker is.

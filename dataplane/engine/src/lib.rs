@@ -26,8 +26,10 @@ pub mod gateway;
 mod keepalive;
 mod machine;
 mod outbox;
+mod prefixes;
 mod timers;
 
 pub use keepalive::{KEEPALIVE_BYTES, Keepalive};
 pub use machine::{Machine, Now, Output};
 pub use outbox::{Outbox, Transmit};
+pub use prefixes::Prefixes;

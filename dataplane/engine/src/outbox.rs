@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 const SEGMENTS_MAX: usize = 64;
 /// Bytes in one send: what one IPv4 UDP datagram may hold, which is the kernel's limit for a batch too.
 const BATCH_BYTES: usize = 65_507;
-/// Batches in one turn: two turns' worth of full TUN frames. Beyond it packets are dropped and counted.
-const BATCHES_MAX: usize = 64;
+/// Batches in one turn. A full TUN frame grows by its records' overhead past one batch and takes two; a worker takes in at
+/// most 64 frames in a turn, and the rest is for answers. Beyond it packets are dropped and counted.
+const BATCHES_MAX: usize = 160;
 /// How far back a batch for the same peer is looked for: packets for one peer come in runs.
 const SEARCH: usize = 8;
 
@@ -74,13 +75,16 @@ impl Outbox {
 
     /// Adds one datagram of at most `length_max` bytes for `to`: `write` puts it at the start of the space it is given and
     /// says how long it became, or `None` if there is nothing to send after all. Says whether a datagram was added; it is
-    /// not when the turn's batches are full.
+    /// not when the turn's batches are full, or when it might become longer than any datagram can be.
     pub fn append(
         &mut self,
         to: Option<SocketAddr>,
         length_max: usize,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> bool {
+        if length_max > BATCH_BYTES {
+            return false;
+        }
         let Some(index) = self.batch_for(to, length_max) else { return false };
         let batch = &mut self.batches[index];
         let start = batch.filled;
@@ -111,7 +115,6 @@ impl Outbox {
     }
 
     fn batch_for(&mut self, to: Option<SocketAddr>, length_max: usize) -> Option<usize> {
-        debug_assert!(length_max <= BATCH_BYTES, "a datagram cannot be longer than {BATCH_BYTES} bytes");
         let recent = self.batches[..self.used].iter().enumerate().rev().take(SEARCH);
         let found =
             recent.filter(|(_, batch)| batch.to == to).map(|(index, batch)| (index, batch.fits(length_max))).next();
@@ -228,6 +231,9 @@ mod tests {
         }
         assert!(!add(&mut outbox, peer(9_999), &[7; 20]), "the turn's batches are full");
         assert!(!outbox.append(peer(1), 20, |_| None));
+        outbox.clear();
+        assert!(!outbox.append(peer(1), BATCH_BYTES + 1, |_| panic!("no room was promised")));
+        assert!(outbox.append(peer(1), BATCH_BYTES, |space| Some(space.len())));
     }
 
     #[test]

@@ -145,7 +145,8 @@ impl World {
         let own = ca.unwrap_or(&self.ca).leaf(&uri, ExtendedKeyUsagePurpose::ClientAuth);
         let dtls = Arc::new(ClientConfig::new(&own, self.ca.anchor.clone(), self.epoch).unwrap());
         let gateway_id = gateway_id.map(Into::into);
-        let config = client::Config { dtls, gateway_id, offloads: Offloads { uso: true }, inner: inner(index) };
+        let routes = ["10.98.0.0/24".parse().unwrap()].into_iter().collect();
+        let config = client::Config { dtls, gateway_id, offloads: Offloads { uso: true }, inner: inner(index), routes };
         self.clients.push(Client::new(config, self.now));
         self.at_client.push(Vec::new());
         self.client_events.push(Vec::new());
@@ -276,6 +277,20 @@ impl World {
         self.client_events[index].extend(std::iter::from_fn(|| client.poll_event()));
     }
 
+    /// The first ClientHello of a client that has not run yet.
+    pub(crate) fn hello_of_client(&mut self, client: usize) -> Vec<u8> {
+        self.clients[client].handle_timeout(self.now);
+        let hello = self.clients[client].output().outside.transmit(0).unwrap().bytes.to_vec();
+        self.clients[client].clear_output();
+        hello
+    }
+
+    pub(crate) fn client_counter(&self, client: usize, name: &str) -> u64 {
+        let mut found = 0;
+        self.clients[client].visit_counters(&mut |counter, count| found += if counter == name { count } else { 0 });
+        found
+    }
+
     pub(crate) fn counter(&self, name: &str) -> u64 {
         let mut sum = 0;
         for worker in &self.workers {
@@ -311,4 +326,11 @@ fn collect(
         }
     }
     packets
+}
+
+/// A plaintext record that begins like a ClientHello.
+pub(crate) fn forged_hello() -> Vec<u8> {
+    let mut hello = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 92, 1, 0, 0, 80, 0, 0, 0, 0, 0, 0, 0, 80];
+    hello.resize(13 + 92, 0);
+    hello
 }

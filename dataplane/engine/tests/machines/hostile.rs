@@ -1,0 +1,130 @@
+//! What one sender must not be able to do to another.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ringfort_engine::Machine;
+use ringfort_engine::client::Event as ClientEvent;
+use ringfort_engine::gateway::{Command, Event};
+use ringfort_packet::build::{self, Tcp};
+use ringfort_packet::parse::tcp_flags;
+use ringfort_packet::vnet::{Checksum, Segmentation, SegmentationKind, VnetHeader};
+use ringfort_types::BootInstant;
+
+use crate::world::{SITE, World, client_address, forged_hello, inner, inner_address, rules};
+
+/// Whoever can write alice's address and port into a datagram cannot end her session.
+#[test]
+fn forged_datagrams_do_not_end_a_session() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let mut forged = [&[0x2f, 0, 0, 0, 17][..], &[0xaa; 17]].concat();
+    for n in 0..15u8 {
+        forged.extend_from_slice(&[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 1, n, 0, 13]);
+        forged.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    }
+    for start in [0, 22] {
+        let mut forged = forged[start..].to_vec();
+        let length = forged.len();
+        world.reaches_worker(usize::from(session.worker().0), client_address(client), &mut forged, length);
+    }
+    assert!(world.events.is_empty(), "{:?}", world.events);
+    assert_eq!(world.counter("sessions"), 1);
+}
+
+/// Made-up ClientHellos from made-up addresses, more than there is room for, and more all the time.
+#[test]
+fn a_flood_of_hellos_is_bounded_and_locks_nobody_out() {
+    let mut world = World::new();
+    let flood = |world: &mut World, from: u16, to: u16| {
+        for port in from..to {
+            let mut hello = forged_hello();
+            let length = hello.len();
+            world.reaches_worker(0, ([192, 0, 2, 1], port).into(), &mut hello, length);
+        }
+    };
+    flood(&mut world, 1_000, 3_000);
+    assert_eq!(world.counter("handshakes_evicted"), 2_000 - 1_024);
+    assert_eq!(world.counter("sessions"), 1_024);
+    let client = world.add_client(None, None);
+    for round in 0..20 {
+        flood(&mut world, 3_000 + round * 100, 3_100 + round * 100);
+        world.run(Duration::from_millis(5));
+    }
+    assert!(
+        matches!(world.client_events[client].first(), Some(ClientEvent::Up(_))),
+        "{:?}",
+        world.client_events[client]
+    );
+    let session = world.session_of(client);
+    world.install(session, client, rules(), BootInstant::FAR_FUTURE);
+    world.run(Duration::from_secs(12));
+    assert_eq!(world.counter("sessions"), 1, "all others are given up in time");
+}
+
+/// Handshakes that fail at once are reported within bounds, so that the reports hide no others.
+#[test]
+fn reports_of_failed_handshakes_are_bounded() {
+    let mut world = World::new();
+    world.add_client(None, None);
+    let mut hello = world.hello_of_client(0);
+    // The version offered: DTLS 1.3 becomes 1.2.
+    let at = hello.windows(2).rposition(|pair| pair == [0xfe, 0xfc]).unwrap();
+    hello[at + 1] = 0xfd;
+    let length = hello.len();
+    for port in 1_000..2_000 {
+        world.reaches_worker(0, ([192, 0, 2, 1], port).into(), &mut hello.clone(), length);
+    }
+    assert_eq!(world.counter("handshakes_failed"), 1_000);
+    assert_eq!(world.events.iter().filter(|event| matches!(event, Event::HandshakeFailed { .. })).count(), 50);
+    assert_eq!(world.counter("failures_unreported"), 950);
+}
+
+/// All that a worker takes in during one turn fits what it can put out: 32 frames of its own and 32 handed over.
+#[test]
+fn one_turns_frames_fit_one_turns_batches() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let (site, own) = (SocketAddr::new(SITE.parse().unwrap(), 80), SocketAddr::new(inner_address(client), 5_000));
+    let syn = Tcp { sequence: 100, acknowledgement: 0, flags: tcp_flags::SYN, window: 1_000, options: &[] };
+    world.client_sends(client, &build::tcp(own, site, &syn, &[]));
+    world.run(Duration::from_millis(5));
+    let data = Tcp { sequence: 900, acknowledgement: 101, flags: tcp_flags::ACK, window: 1_000, options: &[] };
+    let segmentation =
+        Segmentation { kind: SegmentationKind::TcpV4, segment_bytes: 1_360.try_into().unwrap(), ecn: false };
+    let checksum = Checksum::Partial { start: 20, offset: 16 };
+    let header = VnetHeader { checksum, segmentation: Some(segmentation), headers_bytes: 40 };
+    let mut frame = header.to_bytes().to_vec();
+    frame.extend_from_slice(&build::tcp(site, own, &data, &vec![7; 48 * 1_360]));
+    let worker = usize::from(session.worker().0);
+    for _ in 0..64 {
+        assert_eq!(world.workers[worker].handle_inside(&mut frame.clone(), world.now), None);
+    }
+    assert_eq!((world.counter("packets_to_outside"), world.counter("packets_unsent")), (64 * 48, 0));
+}
+
+/// A Gateway cannot speak to a user's machine in the name of hosts that no route leads to.
+#[test]
+fn a_client_takes_packets_only_from_where_its_routes_lead() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let own = SocketAddr::new(inner_address(client), 5_000);
+    let udp = |from: &str| build::udp(from.parse().unwrap(), own, b"hello");
+    // The Gateway lets everything through that its own rules let through; here they let the site open flows.
+    let rule = ringfort_rules::Rule {
+        id: ringfort_types::RuleId(9),
+        action: ringfort_rules::Action::Allow,
+        direction: ringfort_rules::Direction::ToClient,
+        networks: vec!["0.0.0.0/0".parse().unwrap()],
+        services: vec![ringfort_rules::Service::Any],
+    };
+    let anything = std::sync::Arc::new(ringfort_rules::RuleSet::compile(&[rule], &[]).unwrap());
+    let outer = client_address(client);
+    let not_after = BootInstant::FAR_FUTURE;
+    world.command(&Command::Install { session, outer, inner: inner(client), rules: anything, not_after });
+    world.site_sends(0, &udp("10.98.0.10:53"));
+    world.site_sends(0, &udp("192.168.1.1:53"));
+    world.run(Duration::from_millis(5));
+    assert_eq!(world.at_client[client], [udp("10.98.0.10:53")]);
+    assert_eq!(world.client_counter(client, "packets_unexpected"), 1);
+}
