@@ -7,8 +7,8 @@ use std::path::Path;
 
 /// What the unit says, in the words that matter. An empty value means that the directive must be there.
 const ESSENTIALS: [(&str, &str); 17] = [
-    ("AmbientCapabilities", "CAP_NET_ADMIN"),
-    ("CapabilityBoundingSet", "CAP_NET_ADMIN"),
+    ("AmbientCapabilities", "CAP_NET_ADMIN CAP_NET_BIND_SERVICE"),
+    ("CapabilityBoundingSet", "CAP_NET_ADMIN CAP_NET_BIND_SERVICE"),
     ("DeviceAllow", "/dev/net/tun rw"),
     ("DevicePolicy", "closed"),
     ("ExecStart", "/usr/bin/ringfort gateway --static /etc/ringfort/gateway.toml"),
@@ -71,8 +71,8 @@ fn a_softened_unit_is_noticed() {
     let unit = file("ringfort-gateway.service");
     for (from, to, expected) in [
         (
-            "CapabilityBoundingSet=CAP_NET_ADMIN",
-            "CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_ADMIN",
+            "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
+            "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_SYS_ADMIN",
             "CapabilityBoundingSet",
         ),
         ("NoNewPrivileges=yes", "NoNewPrivileges=no", "NoNewPrivileges"),

@@ -25,7 +25,8 @@ pub struct Counters {
     pub send_too_big: u64,
     /// Sends dropped by any other error.
     pub send_errors: u64,
-    /// Batches the device refused as such (no checksum offload, IPsec) and which were sent segment by segment.
+    /// Batches that were refused as such (no checksum offload, IPsec, segments beyond the interface's MTU) and which were
+    /// sent segment by segment.
     pub send_segmentation_refused: u64,
     /// Errors that the network reported for an earlier datagram (`ECONNREFUSED` and its kin) on a send or a
     /// receive. Such a send is lost; receiving goes on.

@@ -54,8 +54,8 @@ pub(crate) struct Outgoing {
     origins: Vec<Origin>,
     frames: Vec<Frame>,
     pieces: Vec<libc::iovec>,
-    /// Messages whose segmentation the device refused.
-    refused: Vec<usize>,
+    /// Messages whose segmentation was refused, with the kernel's error number.
+    refused: Vec<(usize, i32)>,
     /// Batches still to be sent as single datagrams.
     segmentation_pause: u32,
 }
@@ -140,9 +140,9 @@ impl Outgoing {
                 counters.sends_out += 1;
                 counters.datagrams_out += origin.datagrams();
             }
-            libc::EIO | libc::EINVAL if origin.is_batch() => {
+            refusal @ (libc::EIO | libc::EINVAL | libc::EMSGSIZE) if origin.is_batch() => {
                 counters.send_segmentation_refused += 1;
-                self.refused.push(index);
+                self.refused.push((index, refusal));
             }
             error => count_send_error(error, counters),
         }
@@ -157,11 +157,12 @@ impl Outgoing {
         }
     }
 
-    /// Sends the batches whose segmentation was refused datagram by datagram, and lets later batches be staged so
-    /// if that worked. If already the first datagram fails, the batch itself is at fault (an address the kernel
-    /// does not send to, say), and a peer that can provoke this must not slow down the others.
+    /// Sends the batches whose segmentation was refused datagram by datagram. Where the device cannot segment at all
+    /// (EIO) and that worked, later batches are staged so from the start. Other refusals are one peer's affair (EMSGSIZE:
+    /// its segments exceed the interface's MTU, and the kernel fragments them one by one), and a peer that can provoke
+    /// them must not slow down the others.
     pub(crate) fn resend_refused(&mut self, departures: &dyn Departures, udp: &UdpSocket, counters: &mut Counters) {
-        while let Some(index) = self.refused.pop() {
+        while let Some((index, refusal)) = self.refused.pop() {
             let Some(&origin) = self.origins.get(index) else { continue };
             let end = origin.start + origin.length;
             let batch = departures.send(origin.send).bytes.get(origin.start..end).unwrap_or_default();
@@ -171,7 +172,9 @@ impl Outgoing {
                     Ok(_) => {
                         counters.sends_out += 1;
                         counters.datagrams_out += 1;
-                        self.segmentation_pause = SEGMENTATION_PAUSE_BATCHES;
+                        if refusal == libc::EIO {
+                            self.segmentation_pause = SEGMENTATION_PAUSE_BATCHES;
+                        }
                     }
                     Err(error) => {
                         count_send_error(error.raw_os_error().unwrap_or(0), counters);

@@ -37,6 +37,12 @@ impl UdpSocket {
         sys::set_option(fd.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)?;
         sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, buffer_bytes)?;
         sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, buffer_bytes)?;
+        // The path MTU that the kernel believes in can be lowered by anybody who sends an ICMP error quoting one of our
+        // datagrams, and a batch whose segments exceed it fails whole. So the kernel is to send by the interface's MTU.
+        sys::set_option(fd.as_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?;
+        if addr.is_ipv6() {
+            sys::set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT)?;
+        }
         if addr.ip() == IpAddr::from([0u16; 8]) {
             sys::set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0)?;
         }

@@ -1,6 +1,6 @@
 //! Pinned threads, each a [`Machine`] joined to a UDP socket and a TUN queue.
 //!
-//! A worker works in turns: mail, received datagrams, TUN frames, timers, then one `PacketIo::turn` that writes all that
+//! A worker works in turns: received datagrams, TUN frames, timers, mail, then one `PacketIo::turn` that writes all that
 //! came of it and receives anew. Workers share nothing; a buffer that belongs to a session of another worker is copied
 //! into that worker's mailbox, which is the one way between them.
 //!
@@ -82,6 +82,9 @@ pub enum WorkerError {
     /// No backend could be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The machine panicked, and said so on standard error.
+    #[error("the worker panicked")]
+    Panicked,
     /// Reading or writing failed for good.
     #[error("packet I/O failed: {0}")]
     Io(#[from] io::Error),

@@ -1,6 +1,7 @@
 //! The loop of one worker.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use ringfort_engine::{Machine, Now, Output};
@@ -15,8 +16,10 @@ use crate::{Report, Sink, Snapshot, Worker, WorkerError, now};
 /// here instead of in the kernel, and cool the cache.
 const OUTSIDE_SLOTS: usize = 16;
 const INSIDE_SLOTS: usize = 32;
-/// Letters taken in one turn.
-const LETTERS_PER_TURN: usize = 64;
+/// Letters taken in one turn: with the frames of the turn, what the machine's output has room for.
+const LETTERS_PER_TURN: usize = 32;
+/// Receive buffers that letters may fill in one turn; the rest is for the socket.
+const OUTSIDE_SLOTS_FOR_LETTERS: usize = 8;
 /// A stopping worker's farewell takes at most so many turns; each has room for the goodbyes of 64 sessions.
 const FAREWELL_TURNS_MAX: usize = 512;
 
@@ -29,7 +32,9 @@ pub(crate) fn run<M: Machine>(
     sink: &Sink<M::Event>,
 ) {
     let Some(mailbox) = mailboxes.get(usize::from(index.0)) else { return };
-    let result = Loop::start(index, worker, choice, mailboxes, mailbox, sink).and_then(Loop::run);
+    // A panic must not go unnoticed where it unwinds: the other workers would serve half of the peers for ever.
+    let work = || Loop::start(index, worker, choice, mailboxes, mailbox, sink).and_then(Loop::run);
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(WorkerError::Panicked));
     insist(index, Report::Ended(result), sink);
 }
 
@@ -79,7 +84,6 @@ impl<'a, M: Machine> Loop<'a, M> {
         let mut next = Arrivals::new(OUTSIDE_SLOTS, INSIDE_SLOTS);
         while !self.mailbox.is_stopped() {
             let now = now();
-            self.take_mail(&mut arrived, now);
             for slot in 0..arrived.outside_len() as u16 {
                 let Some(batch) = arrived.outside_slot(slot) else { continue };
                 let owner = self.machine.handle_outside(slot, batch.from, batch.bytes, batch.segment_bytes, now);
@@ -97,6 +101,7 @@ impl<'a, M: Machine> Loop<'a, M> {
             if self.machine.poll_timeout().is_some_and(|at| at <= now.boot) {
                 self.machine.handle_timeout(now);
             }
+            self.take_mail(&mut next, now);
             self.tell();
             let wait = self.wait(now.boot);
             self.turn(&mut arrived, &mut next, wait)?;
@@ -127,12 +132,17 @@ impl<'a, M: Machine> Loop<'a, M> {
         Ok(())
     }
 
-    fn take_mail(&mut self, arrived: &mut Arrivals, now: Now) {
+    /// Takes letters. Datagrams go into `next`, ahead of what the socket receives into it, so that a busy socket keeps none
+    /// of them out; when their share is full, the rest of the mail waits for the next turn.
+    fn take_mail(&mut self, next: &mut Arrivals, now: Now) {
         for _ in 0..LETTERS_PER_TURN {
+            if next.outside_len() == OUTSIDE_SLOTS_FOR_LETTERS {
+                return;
+            }
             match self.mailbox.receive() {
                 Some(Mail::Command(command)) => self.machine.handle_command(command, now),
                 Some(Mail::Outside { from, segment_bytes, datagrams }) => {
-                    if !arrived.push_outside(&datagrams, segment_bytes, from) {
+                    if !next.push_outside(&datagrams, segment_bytes, from) {
                         self.mail_refused += 1;
                     }
                 }

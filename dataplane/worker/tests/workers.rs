@@ -15,7 +15,7 @@ use ringfort_packet::build;
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
 use ringfort_packet::parse::parse;
 use ringfort_types::{BootInstant, WorkerIndex};
-use ringfort_worker::{Report, Sink, Worker, Workers, now, spawn, usable_cores};
+use ringfort_worker::{Report, Sink, Worker, WorkerError, Workers, now, spawn, usable_cores};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -32,6 +32,7 @@ struct Toy {
 enum Command {
     Say(String),
     WakeIn(Duration),
+    Panic,
 }
 
 impl Toy {
@@ -83,6 +84,7 @@ impl Machine for Toy {
         match command {
             Command::Say(text) => self.events.push_back(text),
             Command::WakeIn(time) => self.wake = Some(now.boot + time),
+            Command::Panic => panic!("as the test asked"),
         }
     }
 
@@ -286,6 +288,33 @@ fn stopping_waits_for_the_goodbye() {
         for index in [WorkerIndex(0), WorkerIndex(1)] {
             let of: Vec<_> = reports.iter().filter(|(worker, _)| *worker == index).map(|(_, report)| report).collect();
             assert!(matches!(of[..], [Report::Started { .. }, Report::Event(_), Report::Ended(Ok(()))]), "{of:?}");
+        }
+    });
+}
+
+#[test]
+fn a_panic_is_reported() {
+    let stage = Stage::new(BackendChoice::Auto);
+    stage.workers().broadcast(&Command::Panic).unwrap();
+    let ended = |report: &_| matches!(report, Report::Ended(Err(WorkerError::Panicked)));
+    let reports: Vec<_> = (0..4).map(|_| stage.reports.recv_timeout(PATIENCE).unwrap().1).collect();
+    assert_eq!(reports.iter().filter(|report| ended(report)).count(), 2, "{reports:?}");
+}
+
+/// Far more than one turn's worth, and none of it is lost.
+#[test]
+fn handed_over_datagrams_wait_for_their_turn() {
+    on_both(|choice| {
+        let stage = Stage::new(choice);
+        let peer = StdSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..10 {
+            for length in 1..=60 {
+                peer.send_to(&packet(81, length), stage.outside[0]).unwrap();
+                peer.send_to(&packet(81, 100 + length), stage.outside[1]).unwrap();
+            }
+            let mut lengths: Vec<usize> = (0..120).map(|_| received(&stage.inside[1]).len() - 28).collect();
+            lengths.sort_unstable();
+            assert!(lengths.into_iter().eq((1..=60).chain(101..=160)));
         }
     });
 }

@@ -63,9 +63,12 @@ pub fn run_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
 
 /// Compiles every user's rules; users with equal rules share one set.
 fn compile_users(config: &StaticFile, catalogue: &mut Catalogue) -> Result<HashMap<Box<str>, User>> {
-    let own: Vec<IpAddr> = Links::open()?.addresses()?.into_iter().map(|address| address.address).collect();
     let inner = config.gateway.own();
-    let own: Vec<IpAddr> = own.into_iter().chain(inner.iter()).collect();
+    let mut own: Vec<IpAddr> = inner.iter().collect();
+    for address in Links::open()?.addresses()? {
+        own.push(address.address);
+        own.extend(also_ours(address.address, address.prefix_bits));
+    }
     let pools: Vec<IpNet> = config.gateway.pools().collect();
     let guarded = ringfort_policy::never_reachable(&own, &pools);
     let mut users = HashMap::new();
@@ -76,6 +79,16 @@ fn compile_users(config: &StaticFile, catalogue: &mut Catalogue) -> Result<HashM
         users.insert(user.device.as_str().into(), compiled);
     }
     Ok(users)
+}
+
+/// Other addresses of a network at which this machine answers as well: IPv4 broadcast, in both its forms (RFC 1122
+/// §3.2.1.3), and the subnet-router anycast address of IPv6 (RFC 4291 §2.6.1).
+fn also_ours(address: IpAddr, prefix_bits: u8) -> Vec<IpAddr> {
+    match IpNet::new(address, prefix_bits) {
+        Ok(IpNet::V4(net)) if prefix_bits < 31 => vec![net.network().into(), net.broadcast().into()],
+        Ok(IpNet::V6(net)) if prefix_bits < 127 => vec![net.network().into()],
+        _ => Vec::new(),
+    }
 }
 
 /// Opens what the workers need: TUN queues, sockets, credentials.
@@ -209,5 +222,22 @@ impl Control {
                 tracing::debug!(%outer, "handshake address");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broadcast_and_anycast_addresses_are_ours() {
+        let also = |address: &str, bits| {
+            also_ours(address.parse().unwrap(), bits).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(also("10.98.0.1", 24), ["10.98.0.0", "10.98.0.255"]);
+        assert_eq!(also("fd98::1", 64), ["fd98::"]);
+        assert_eq!(also("192.0.2.1", 31), Vec::<String>::new());
+        assert_eq!(also("192.0.2.1", 32), Vec::<String>::new());
+        assert_eq!(also("fd98::1", 128), Vec::<String>::new());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +13,8 @@ use serde_json::Value;
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket that answers; the file goes when it is dropped.
 #[derive(Debug)]
@@ -26,20 +28,40 @@ pub struct StatusSocket {
 /// # Errors
 /// When the socket cannot be made.
 pub fn serve(path: &Path, document: impl Fn() -> Option<Value> + Send + 'static) -> io::Result<StatusSocket> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_stale(path)?;
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     std::thread::Builder::new().name("status".into()).spawn(move || {
         for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                // No descriptors left, most likely: others need the core more than we do.
+                std::thread::sleep(ACCEPT_PAUSE);
+                continue;
+            };
             let Some(document) = document() else { return };
             // A reader that went away wants nothing more.
-            drop(stream.and_then(|stream| answer(stream, &document)));
+            drop(answer(stream, &document));
         }
     })?;
     Ok(StatusSocket { path: path.into() })
+}
+
+/// Removes a socket on which nobody listens any more, and nothing else.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let taken = |what| Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+    if !found.file_type().is_socket() {
+        return taken("there is a file of that name, and it is no socket");
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => taken("another process answers there"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+    }
 }
 
 fn answer(mut stream: UnixStream, document: &Value) -> io::Result<()> {
@@ -79,8 +101,20 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(socket);
         assert!(query(&path).is_err());
-        let replaced = serve(&path, || Some(serde_json::json!({ "a": 2 }))).unwrap();
+    }
+
+    #[test]
+    fn only_a_stale_socket_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(UnixListener::bind(&path).unwrap());
+        let socket = serve(&path, || Some(serde_json::json!({ "a": 2 }))).unwrap();
         assert_eq!(query(&path).unwrap()["a"], 2);
-        drop(replaced);
+        assert_eq!(serve(&path, || None).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(query(&path).unwrap()["a"], 2, "the first one still answers");
+        drop(socket);
+        fs::write(&path, "a key, say").unwrap();
+        assert_eq!(serve(&path, || None).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a key, say");
     }
 }

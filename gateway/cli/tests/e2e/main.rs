@@ -72,6 +72,7 @@ const CASES: &[Case<Backend>] = cases! {
         packets_up_to_the_mtu_leave_the_client,
         the_site_learns_the_mtu,
         streams_arrive_unchanged,
+        a_narrow_path_carries_streams_too,
     }
     return_path {
         replies_pass_and_unsolicited_packets_do_not,

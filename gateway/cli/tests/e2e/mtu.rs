@@ -2,14 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use ringfort_netlab::{Lab, Spec};
+use ringfort_stage::Stage;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover};
 
 use crate::sockets::{echoed, first_to_arrive, pattern};
-use crate::world::{ALICE, Backend, OPEN, PATIENCE, World};
+use crate::world::{ALICE, Backend, OPEN, PATIENCE, PROGRAM, World, plan};
 
 /// The tunnel's MTU, and that of the site's network.
 const TUNNEL_BYTES: usize = 1_400;
@@ -79,17 +82,32 @@ fn is_too_long(sent: &std::io::Result<usize>) -> bool {
 
 /// Both directions of one connection at once, cut and joined by every offload on the way.
 pub(crate) fn streams_arrive_unchanged(backend: Backend) -> Result<()> {
-    World::start(backend, &["alice"])?.play(|world| {
-        for at in OPEN.map(|at| SocketAddr::new(at, PORT)) {
-            let listener = world.run_at_site(|| TcpListener::bind(at))?;
-            let site = std::thread::spawn(move || exchange(&listener.accept()?.0, 1, 2));
-            let alice = world.run_at("alice", || TcpStream::connect_timeout(&at, PATIENCE))?;
-            exchange(&alice, 2, 1).with_context(|| format!("alice's end of the stream to {at}"))?;
-            let Ok(site) = site.join() else { bail!("the site's end panicked") };
-            site.with_context(|| format!("the site's end of the stream to {at}"))?;
-        }
+    World::start(backend, &["alice"])?.play(exchange_streams)
+}
+
+/// Datagrams of the tunnel that are larger than the way's MTU are cut one by one where they leave.
+pub(crate) fn a_narrow_path_carries_streams_too(backend: Backend) -> Result<()> {
+    let plan = plan(backend);
+    let spec = Spec { wan_mtu_bytes: 1_300, ..Spec::new(["alice", "bob"]) };
+    let stage = Stage::new(Lab::build(&spec)?, &plan, Path::new(PROGRAM))?;
+    World::start_on(stage, &plan, &["alice"])?.play(|world| {
+        exchange_streams(world)?;
+        let cut = world.count("send_segmentation_refused")?;
+        ensure!(cut > 0, "no batch met the narrow path");
         Ok(())
     })
+}
+
+fn exchange_streams(world: &mut World) -> Result<()> {
+    for at in OPEN.map(|at| SocketAddr::new(at, PORT)) {
+        let listener = world.run_at_site(|| TcpListener::bind(at))?;
+        let site = std::thread::spawn(move || exchange(&listener.accept()?.0, 1, 2));
+        let alice = world.run_at("alice", || TcpStream::connect_timeout(&at, PATIENCE))?;
+        exchange(&alice, 2, 1).with_context(|| format!("alice's end of the stream to {at}"))?;
+        let Ok(site) = site.join() else { bail!("the site's end panicked") };
+        site.with_context(|| format!("the site's end of the stream to {at}"))?;
+    }
+    Ok(())
 }
 
 /// Sends the stream of seed `own` and expects that of seed `other`, to its end and not beyond.
