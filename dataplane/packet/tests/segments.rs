@@ -161,6 +161,7 @@ impl Buffers {
 
     /// What the vectored write of each frame carries, and for how many packets.
     fn write(&self, coalescer: &mut Coalescer) -> Vec<(Vec<u8>, usize)> {
+        coalescer.finish();
         let written = coalescer.frames().map(|frame| {
             let mut bytes = frame.header().to_vec();
             for piece in frame.pieces() {

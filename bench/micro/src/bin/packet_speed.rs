@@ -56,6 +56,7 @@ fn main() {
                     Piece { slot: slot as u16, start: 0, len: packet.len() as u32 },
                 );
             }
+            coalescer.finish();
             frames = coalescer.frames().map(|frame| black_box(frame.pieces().len().min(1))).sum();
             coalescer.clear();
         });

@@ -37,7 +37,13 @@ fn datagram(v6: bool, payload_bytes: usize) -> Vec<u8> {
 fn grouped(packets: &[Vec<u8>]) -> Vec<usize> {
     let mut coalescer = Coalescer::new(Offloads { uso: true });
     push_all(&mut coalescer, packets);
-    coalescer.frames().map(|frame| frame.packets()).collect()
+    finished(&mut coalescer).map(|frame| frame.packets()).collect()
+}
+
+/// The frames of all that was pushed.
+fn finished(coalescer: &mut Coalescer) -> impl ExactSizeIterator<Item = SuperFrame<'_>> {
+    coalescer.finish();
+    coalescer.frames()
 }
 
 fn push_all(coalescer: &mut Coalescer, packets: &[Vec<u8>]) {
@@ -61,7 +67,7 @@ fn full_segments_merge_into_one_frame() {
         let packets: Vec<_> = (0..5).map(|index| segment(v6, index)).collect();
         let mut coalescer = Coalescer::new(Offloads::default());
         push_all(&mut coalescer, &packets);
-        let frames: Vec<_> = coalescer.frames().collect();
+        let frames: Vec<_> = finished(&mut coalescer).collect();
         let [frame] = frames[..] else { panic!("{frames:?}") };
         let headers_bytes = network_bytes + 32;
         for (slot, piece) in frame.pieces().iter().enumerate() {
@@ -94,7 +100,7 @@ fn datagrams_merge_into_one_frame() {
         let network_bytes = if v6 { 40 } else { 20 };
         let mut coalescer = Coalescer::new(Offloads { uso: true });
         push_all(&mut coalescer, &[datagram(v6, 50), datagram(v6, 50), datagram(v6, 20)]);
-        let frames: Vec<_> = coalescer.frames().collect();
+        let frames: Vec<_> = finished(&mut coalescer).collect();
         let [frame] = frames[..] else { panic!("{frames:?}") };
         let (vnet, headers) = frame.header().split_first_chunk::<10>().unwrap();
         let segment_bytes = NonZeroU16::new(50).unwrap();
@@ -120,7 +126,7 @@ fn a_packet_alone_is_unchanged() {
         let mut coalescer = Coalescer::new(Offloads { uso: true });
         let longer = [&packet[..], b"trailer"].concat();
         push_all(&mut coalescer, &[longer]);
-        let frames: Vec<_> = coalescer.frames().collect();
+        let frames: Vec<_> = finished(&mut coalescer).collect();
         let [frame] = frames[..] else { panic!("{frames:?}") };
         let (vnet, headers) = frame.header().split_first_chunk::<10>().unwrap();
         assert_eq!(VnetHeader::read(vnet), Ok(VnetHeader::PLAIN));
@@ -161,7 +167,7 @@ fn push_closes_the_frame() {
     assert_eq!(grouped(&packets), [2, 2]);
     let mut coalescer = Coalescer::new(Offloads::default());
     push_all(&mut coalescer, &packets);
-    let flags: Vec<_> = coalescer.frames().map(|frame| frame.header()[10 + 40 + 13]).collect();
+    let flags: Vec<_> = finished(&mut coalescer).map(|frame| frame.header()[10 + 40 + 13]).collect();
     assert_eq!(flags, [tcp_flags::ACK | tcp_flags::PSH, tcp_flags::ACK]);
     assert_eq!(grouped(&packets[1..]), [1, 2]);
 }
@@ -213,7 +219,7 @@ fn datagrams_that_differ_do_not_merge() {
     }
     let mut coalescer = Coalescer::new(Offloads { uso: false });
     push_all(&mut coalescer, &[datagram(false, 9), datagram(false, 9)]);
-    assert_eq!(coalescer.frames().count(), 2);
+    assert_eq!(finished(&mut coalescer).count(), 2);
     // Empty ones; one whose length says less than the packet holds; one without checksum.
     assert_eq!(grouped(&[datagram(false, 0), datagram(false, 0)]), [1, 1]);
     assert_eq!(grouped(&[datagram(false, 9), with(datagram(false, 9), 25, 16)]), [1, 1]);
@@ -299,13 +305,13 @@ fn flows_merge_side_by_side() {
 fn clear_forgets_frames_and_flows() {
     let mut coalescer = Coalescer::new(Offloads::default());
     push_all(&mut coalescer, &[segment(false, 0), segment(false, 1)]);
-    assert_eq!(coalescer.frames().count(), 1);
+    assert_eq!(finished(&mut coalescer).count(), 1);
     coalescer.clear();
-    assert_eq!(coalescer.frames().count(), 0);
+    assert_eq!(finished(&mut coalescer).count(), 0);
     push_all(&mut coalescer, &[segment(false, 2)]);
     coalescer.clear();
     push_all(&mut coalescer, &[segment(false, 3)]);
-    let frames: Vec<_> = coalescer.frames().collect();
+    let frames: Vec<_> = finished(&mut coalescer).collect();
     assert_eq!(frames.len(), 1);
     assert_eq!(frames[0].packets(), 1);
 }
@@ -338,5 +344,5 @@ fn a_foreign_parse_result_does_no_harm() {
             coalescer.push(packet, &parsed.unwrap(), at);
         }
     }
-    assert_eq!(coalescer.frames().map(|frame| frame.packets()).sum::<usize>(), 12);
+    assert_eq!(finished(&mut coalescer).map(|frame| frame.packets()).sum::<usize>(), 12);
 }
