@@ -30,4 +30,4 @@ mod screen;
 
 pub use association::{Association, ClientConfig, Ended, Event, RECORD_OVERHEAD_BYTES, ServerConfig};
 pub use identity::{ConfigError, Credentials, PeerIdentity, Role, TrustAnchor, VerifyError};
-pub use screen::is_client_hello;
+pub use screen::opening_random;

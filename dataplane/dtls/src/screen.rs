@@ -8,26 +8,30 @@ const CLIENT_HELLO_BYTES_MIN: usize = 2 + 32 + 1 + 1 + 4 + 2 + 2 + 7;
 /// The longest: today's largest, with hybrid key shares and a cookie, stay below 2 KiB.
 const CLIENT_HELLO_BYTES_MAX: usize = 8_192;
 
-/// Whether a datagram starts with what may open an association: one plaintext handshake record of epoch 0 with the first
-/// fragment of the first message, a ClientHello (RFC 9147 §4, §5.2). Nothing else from an unknown address deserves any state.
+/// The random of a ClientHello that may open an association: one plaintext handshake record of epoch 0 with the first
+/// fragment of its sender's first message (RFC 9147 §4, §5.2). Nothing else from an unknown address deserves any state; least
+/// of all the second ClientHello, whose cookie only the association that gave it out can judge.
+///
+/// Retransmissions have the same random, another attempt has another.
 #[must_use]
-pub fn is_client_hello(datagram: &[u8]) -> bool {
+pub fn opening_random(datagram: &[u8]) -> Option<[u8; 32]> {
     // Record: type, version, epoch, sequence number, length. Message: type, length, message_seq, fragment offset, fragment
-    // length.
-    let Some((&[22, 0xfe, 0xfd..=0xff, 0, 0, _, _, _, _, _, _, high, low], record)) =
-        datagram.split_first_chunk::<PLAINTEXT_HEADER_BYTES>()
+    // length. Then the version, and the random.
+    let (&[22, 0xfe, 0xfd..=0xff, 0, 0, _, _, _, _, _, _, high, low], record) =
+        datagram.split_first_chunk::<PLAINTEXT_HEADER_BYTES>()?
     else {
-        return false;
+        return None;
     };
-    let Some(record) = record.get(..usize::from(u16::from_be_bytes([high, low]))) else { return false };
-    let Some((&[1, l2, l1, l0, 0, 0, 0, 0, 0, f2, f1, f0], fragment)) = record.split_first_chunk::<12>() else {
-        return false;
+    let record = record.get(..usize::from(u16::from_be_bytes([high, low])))?;
+    let (&[1, l2, l1, l0, 0, 0, 0, 0, 0, f2, f1, f0], fragment) = record.split_first_chunk::<12>()? else {
+        return None;
     };
     let length = u32::from_be_bytes([0, l2, l1, l0]) as usize;
     let fragment_length = u32::from_be_bytes([0, f2, f1, f0]) as usize;
-    (CLIENT_HELLO_BYTES_MIN..=CLIENT_HELLO_BYTES_MAX).contains(&length)
+    let fits = (CLIENT_HELLO_BYTES_MIN..=CLIENT_HELLO_BYTES_MAX).contains(&length)
         && fragment_length <= length
-        && fragment_length == fragment.len()
+        && fragment_length == fragment.len();
+    fragment.get(2..)?.first_chunk().copied().filter(|_| fits)
 }
 
 /// How many bytes at the start of a datagram may be given to dimpl: whole records of the kinds that mean something at this

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use ringfort_dtls::{
     Association, ClientConfig, ConfigError, Credentials, Ended, Event, RECORD_OVERHEAD_BYTES, ServerConfig,
-    TrustAnchor, is_client_hello,
+    TrustAnchor, opening_random,
 };
 use ringfort_types::BootInstant;
 use rustls_pki_types::PrivatePkcs8KeyDer;
@@ -223,27 +223,31 @@ fn a_key_that_is_not_the_certificates_is_refused() {
 }
 
 #[test]
-fn only_a_client_hello_opens_an_association() {
+fn only_a_first_client_hello_opens_an_association() {
     let ca = ca();
     let client = device(&ca);
     let epoch = (START, Instant::now());
     let config = Arc::new(ClientConfig::new(&client, ca.anchor.clone(), epoch).unwrap());
-    let mut client = Association::client(&config, START, Duration::from_secs(1_800_000_000));
-    let mut hello = client.poll_transmit().unwrap();
-    assert!(is_client_hello(&hello));
-    hello[13] = 2;
-    assert!(!is_client_hello(&hello));
-    hello[13] = 1;
-    assert!(is_client_hello(&hello));
-    for (at, byte) in [(18, 1), (19, 1), (21, 1), (24, 0), (14, 9), (12, 0xff)] {
-        let mut other = hello.clone();
-        other[at] = byte;
-        assert!(!is_client_hello(&other), "byte {at}");
+    let hello = || {
+        let mut client = Association::client(&config, START, Duration::from_secs(1_800_000_000));
+        client.poll_transmit().unwrap().into_vec()
+    };
+    let (first, another) = (hello(), hello());
+    let random = opening_random(&first);
+    assert!(random.is_some());
+    assert_eq!(random.unwrap(), first[27..59]);
+    assert_ne!(random, opening_random(&another));
+    // Not a handshake record, not of epoch 0, lengths that do not fit, not a ClientHello, the second message, and not a
+    // beginning.
+    for at in [0, 4, 11, 12, 13, 14, 18, 19, 21, 24] {
+        let mut other = first.clone();
+        other[at] ^= 3;
+        assert_eq!(opening_random(&other), None, "byte {at}");
     }
-    assert!(!is_client_hello(&hello[..hello.len() - 1]));
-    assert!(!is_client_hello(&[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]));
-    assert!(!is_client_hello(&[0x2f; 100]));
-    assert!(!is_client_hello(&[]));
+    for length in 0..first.len() {
+        assert_eq!(opening_random(&first[..length]), None, "{length} bytes");
+    }
+    assert_eq!(opening_random(&[0x2f; 100]), None);
 }
 
 #[test]

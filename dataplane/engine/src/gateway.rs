@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use ringfort_dtls::{
-    Association, Event as DtlsEvent, PeerIdentity, RECORD_OVERHEAD_BYTES, ServerConfig, is_client_hello,
+    Association, Event as DtlsEvent, PeerIdentity, RECORD_OVERHEAD_BYTES, ServerConfig, opening_random,
 };
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
 use ringfort_packet::flow::FlowKey;
@@ -219,6 +219,8 @@ struct Session {
     id: SessionId,
     outer: SocketAddr,
     association: Association,
+    /// Random of the ClientHello that began it.
+    random: [u8; 32],
     phase: Phase,
     /// When the peer last sent something that opened.
     heard: BootInstant,
@@ -405,7 +407,7 @@ impl Gateway {
         self.events.push_back(Event::RulesApplied { session: id, epoch });
     }
 
-    fn begin_handshake(&mut self, from: SocketAddr, now: Now) -> Option<usize> {
+    fn begin_handshake(&mut self, from: SocketAddr, random: [u8; 32], now: Now) -> Option<usize> {
         if self.sessions.handshaking >= HANDSHAKES_MAX
             && let Some(oldest) = self.sessions.oldest_handshake()
         {
@@ -418,7 +420,7 @@ impl Gateway {
         }
         self.counters.handshakes_begun += 1;
         let association = Association::server(&self.config.dtls, now.boot, now.unix);
-        Some(self.sessions.add(self.config.worker, from, association, now))
+        Some(self.sessions.add(self.config.worker, from, association, random, now))
     }
 }
 
@@ -455,17 +457,22 @@ impl Machine for Gateway {
             let at = self.sessions.by_outer.get(&from).copied().unwrap_or_default();
             let datagram = &mut datagrams[start..end];
             let protected = datagram.first().copied().filter(|first| is_protected(*first));
+            if let Some(random) = opening_random(datagram)
+                && at.handshaking.is_none_or(|index| self.sessions.is_another_attempt(index, random))
+            {
+                // The attempt before it, if any, is one that the peer has given up without a word.
+                at.handshaking.into_iter().for_each(|index| self.end(index, EndReason::Replaced, now));
+                if let Some(index) = self.begin_handshake(from, random, now) {
+                    self.handshake_datagram(index, datagram, now);
+                }
+                continue;
+            }
             match (protected, at.established, at.handshaking) {
                 // Records of epoch 2 carry the end of a handshake, later ones belong to the established association.
                 (Some(first), Some(index), handshaking) if handshaking.is_none() || first & 3 != 2 => {
                     self.established_datagrams(index, slot, datagram, segment_bytes, now);
                 }
                 (Some(_), _, Some(index)) | (None, _, Some(index)) => self.handshake_datagram(index, datagram, now),
-                (None, _, None) if is_client_hello(datagram) => {
-                    if let Some(index) = self.begin_handshake(from, now) {
-                        self.handshake_datagram(index, datagram, now);
-                    }
-                }
                 _ => self.counters.datagrams_unknown += 1,
             }
         }
@@ -646,13 +653,21 @@ impl Sessions {
         }
     }
 
-    fn add(&mut self, worker: WorkerIndex, outer: SocketAddr, association: Association, now: Now) -> usize {
+    fn add(
+        &mut self,
+        worker: WorkerIndex,
+        outer: SocketAddr,
+        association: Association,
+        random: [u8; 32],
+        now: Now,
+    ) -> usize {
         self.made += 1;
         let id = SessionId::new(worker, self.made);
         let session = Session {
             id,
             outer,
             association,
+            random,
             phase: Phase::Handshaking { deadline: now.boot + HANDSHAKE_TIME_MAX },
             heard: now.boot,
             wake: BootInstant::FAR_FUTURE,
@@ -675,6 +690,11 @@ impl Sessions {
         }
         self.handshakes.push_back((index, id));
         index
+    }
+
+    /// Whether a ClientHello with this random is no repetition of the one that began the session in `index`.
+    fn is_another_attempt(&self, index: usize, random: [u8; 32]) -> bool {
+        self.slots.get(index).and_then(Option::as_ref).is_none_or(|session| session.random != random)
     }
 
     fn remove(&mut self, index: usize) -> Option<Session> {

@@ -81,6 +81,38 @@ fn a_second_handshake_from_the_same_address_replaces_the_first_only_once_it_is_f
     assert_eq!(ends(&world), Vec::<&EndReason>::new());
 }
 
+/// As after a start of the Gateway during which the kernel changed its mind about whose the sender is: the second
+/// ClientHello reaches a worker that never gave out its cookie.
+#[test]
+fn an_attempt_that_is_lost_on_another_worker_does_not_spoil_the_next() {
+    let mut world = World::new();
+    world.misled = true;
+    let client = world.add_client(None, None);
+    world.run(Duration::from_millis(5));
+    world.misled = false;
+    world.run(Duration::from_secs(5));
+    assert!(world.client_events[client].is_empty(), "its first attempt is lost: {:?}", world.client_events[client]);
+    world.run(Duration::from_secs(5));
+    assert!(
+        matches!(world.client_events[client].last(), Some(ClientEvent::Up(_))),
+        "{:?}",
+        world.client_events[client]
+    );
+}
+
+/// The client refuses the Gateway's certificate in the middle of the handshake and says nothing.
+#[test]
+fn an_attempt_that_the_client_gave_up_does_not_hinder_the_next() {
+    let mut world = World::new();
+    let client = world.add_client_that_trusts(Ca::new().anchor, None, None);
+    world.run(Duration::from_secs(2));
+    let refused = |event: &&ClientEvent| matches!(event, ClientEvent::Down(DownReason::Dtls(Ended::PeerRefused(_))));
+    let attempts = world.client_events[client].iter().filter(refused).count();
+    // Pauses of 100, 200, 400 and 800 ms lie between them.
+    assert_eq!(attempts, 5, "{:?}", world.client_events[client]);
+    assert_eq!(world.counter("sessions"), 1, "only the last of them may still be waited for");
+}
+
 #[test]
 fn noise_from_strangers_makes_no_state() {
     let mut world = World::new();

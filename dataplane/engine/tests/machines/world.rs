@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
-use ringfort_dtls::{ClientConfig, Credentials, ServerConfig, TrustAnchor};
+use ringfort_dtls::{ClientConfig, Credentials, ServerConfig, TrustAnchor, opening_random};
 use ringfort_engine::client::{self, Client};
 use ringfort_engine::gateway::{self, Command, Event, Gateway};
 use ringfort_engine::{Machine, Now, Output};
@@ -26,7 +26,7 @@ pub(crate) const SITE: &str = "10.98.0.10";
 
 pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    anchor: TrustAnchor,
+    pub(crate) anchor: TrustAnchor,
 }
 
 impl Ca {
@@ -71,6 +71,8 @@ pub(crate) struct World {
     pub(crate) client_events: Vec<Vec<client::Event>>,
     /// Datagrams to the Gateway go nowhere: it was killed, or the way is cut.
     pub(crate) cut: bool,
+    /// First ClientHellos go to another worker than what follows them.
+    pub(crate) misled: bool,
 }
 
 pub(crate) fn gateway_address() -> SocketAddr {
@@ -121,6 +123,7 @@ impl World {
             events: Vec::new(),
             client_events: Vec::new(),
             cut: false,
+            misled: false,
         };
         world.restart_gateway();
         world
@@ -140,10 +143,20 @@ impl World {
 
     /// A client of its own device under `ca`, or under the world's.
     pub(crate) fn add_client(&mut self, gateway_id: Option<&str>, ca: Option<&Ca>) -> usize {
+        self.add_client_that_trusts(self.ca.anchor.clone(), gateway_id, ca)
+    }
+
+    /// As [`World::add_client`]; Gateways must be under `anchor`.
+    pub(crate) fn add_client_that_trusts(
+        &mut self,
+        anchor: TrustAnchor,
+        gateway_id: Option<&str>,
+        ca: Option<&Ca>,
+    ) -> usize {
         let index = self.clients.len();
         let uri = format!("ringfort://example/device/d{index}");
         let own = ca.unwrap_or(&self.ca).leaf(&uri, ExtendedKeyUsagePurpose::ClientAuth);
-        let dtls = Arc::new(ClientConfig::new(&own, self.ca.anchor.clone(), self.epoch).unwrap());
+        let dtls = Arc::new(ClientConfig::new(&own, anchor, self.epoch).unwrap());
         let gateway_id = gateway_id.map(Into::into);
         let routes = ["10.98.0.0/24".parse().unwrap()].into_iter().collect();
         let config = client::Config { dtls, gateway_id, offloads: Offloads { uso: true }, inner: inner(index), routes };
@@ -221,7 +234,8 @@ impl World {
         let length = datagram.bytes.len();
         if datagram.to == gateway_address() {
             // The kernel spreads senders over the workers' sockets; here by port.
-            let worker = usize::from(datagram.from.port()) % self.workers.len();
+            let elsewhere = self.misled && opening_random(&datagram.bytes).is_some();
+            let worker = (usize::from(datagram.from.port()) + usize::from(elsewhere)) % self.workers.len();
             if !self.cut {
                 self.reaches_worker(worker, datagram.from, &mut datagram.bytes, length);
             }
