@@ -7,6 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::address::Family;
 use crate::sys;
 
+/// Datagrams dropped by one [`UdpSocket::discard_arrived`]: an empty one takes 768 bytes of a buffer of 8 MiB. It only bounds
+/// the call under a flood.
+const DISCARDED_MAX: usize = 16_384;
+
 /// Whether other sockets may be bound to the same address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortSharing {
@@ -62,6 +66,13 @@ impl UdpSocket {
         self.socket.connect(peer)
     }
 
+    /// Drops what has arrived so far. For sockets that share a port, once all of them are bound: what came before was
+    /// spread over fewer, and what follows it goes to another one.
+    pub fn discard_arrived(&self) {
+        // Stops at the first failure, of which "would block" is the usual one, and after more than any buffer holds.
+        (0..DISCARDED_MAX).take_while(|_| self.socket.recv(&mut []).is_ok()).for_each(drop);
+    }
+
     /// The address the socket is bound to.
     ///
     /// # Errors
@@ -86,5 +97,25 @@ impl UdpSocket {
 impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_arrived_is_discarded_and_what_comes_later_is_not() {
+        let socket = UdpSocket::bind(([127, 0, 0, 1], 0).into(), PortSharing::ReusePort, 1 << 20).unwrap();
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.connect(socket.local_addr().unwrap()).unwrap();
+        for datagram in [&b""[..], b"early", &[7; 9_000]] {
+            peer.send(datagram).unwrap();
+        }
+        socket.discard_arrived();
+        let mut received = [0; 16];
+        assert_eq!(socket.socket.recv(&mut received).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        peer.send(b"late").unwrap();
+        assert_eq!(socket.socket.recv(&mut received).unwrap(), 4);
     }
 }

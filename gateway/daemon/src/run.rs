@@ -109,6 +109,8 @@ fn machines(path: &Path, gateway: &GatewaySection) -> Result<Vec<Worker<Gateway>
         let udp = bind(gateway)?;
         workers.push(Worker { machine: Gateway::new(config, now()), udp, tun, core: Some(core) });
     }
+    // A handshake begun at one worker would go on at another. Clients that were already trying send again.
+    workers.iter().for_each(|worker| worker.udp.discard_arrived());
     Ok(workers)
 }
 
