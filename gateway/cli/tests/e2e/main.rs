@@ -92,9 +92,8 @@ const CASES: &[Case<Backend>] = cases! {
     }
     identity {
         a_known_device_has_a_session,
-        a_certificate_of_another_ca_gets_nothing,
+        foreign_certificates_get_nothing,
         an_unknown_device_gets_nothing,
-        a_gateway_is_no_client,
         the_newest_session_of_a_device_replaces_the_older,
         a_client_refuses_another_gateway,
     }
