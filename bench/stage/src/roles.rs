@@ -59,8 +59,16 @@ impl Stage {
     /// # Errors
     /// When it does not become ready; the error carries the end of its log.
     pub fn gateway(&self) -> Result<Process> {
+        self.gateway_begin()?.ready()
+    }
+
+    /// Starts the Gateway and does not wait.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn gateway_begin(&self) -> Result<Starting> {
         let file = Plan::gateway_file(&self.files());
-        self.start("gateway", self.lab.gateway(), &["gateway", "--static"], &file)?.ready()
+        self.start("gateway", self.lab.gateway(), &["gateway", "--static"], &file)
     }
 
     /// Starts `user`'s client in the namespace of the same name and waits until its tunnel is up.
@@ -130,6 +138,12 @@ impl Starting {
             Ok(line) => bail!("{}: expected the line `ready`, found {line:?}", self.name),
             Err(_) => bail!("{} did not become ready:\n{}", self.name, self.process.log_text()),
         }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.role.pid()
     }
 
     /// The process as it is: for one that is not expected to become ready.

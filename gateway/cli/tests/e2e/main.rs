@@ -81,6 +81,7 @@ const CASES: &[Case<Backend>] = cases! {
     }
     restart {
         a_killed_gateway_comes_back,
+        a_gateway_waits_for_its_interface,
         a_killed_client_comes_back,
         a_stopped_gateway_leaves_nothing,
         a_stopped_client_leaves_nothing,

@@ -1,8 +1,9 @@
 //! Processes end, by a signal or by force, and come back.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ringfort_link::Links;
 use ringfort_netlab::Namespace;
 use ringfort_stage::files::Plan;
@@ -12,8 +13,7 @@ use crate::world::{Backend, PATIENCE, WIKI, World, sessions};
 /// The interface of either side's tunnel.
 const TUN: &str = "ringfort0";
 
-/// The new process finds the interface and the port of the old one still held by its rings for a moment. The client knows
-/// nothing of it all, and finds out.
+/// The client knows nothing of it, and finds out.
 pub(crate) fn a_killed_gateway_comes_back(backend: Backend) -> Result<()> {
     World::start(backend, &["alice"])?.play(|world| {
         let _server = world.serve(WIKI[0], "wiki")?;
@@ -25,6 +25,32 @@ pub(crate) fn a_killed_gateway_comes_back(backend: Backend) -> Result<()> {
         ensure!(tunnels == 2, "expected the client's second tunnel, found {tunnels}");
         Ok(())
     })
+}
+
+/// What a quick restart meets: the interface is held by the process before it, whose end takes the kernel a moment.
+pub(crate) fn a_gateway_waits_for_its_interface(backend: Backend) -> Result<()> {
+    World::start(backend, &[])?.play(|world| {
+        let successor = world.stage.gateway_begin()?;
+        let deadline = Instant::now() + PATIENCE;
+        while pauses(successor.pid())? < PAUSES_WHEN_WAITING {
+            ensure!(Instant::now() < deadline, "it does not wait:\n{}", successor.unready().log_text());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        world.gateway.kill()?;
+        world.gateway = successor.ready()?;
+        world.probe("alice", "alice").map(drop)
+    })
+}
+
+/// Pauses by which a Gateway is surely among its attempts to make the interface: up to there it makes about ten, and then
+/// one every 10 ms for 3 s.
+const PAUSES_WHEN_WAITING: u64 = 40;
+
+/// How often the main thread of a process has given up its core by itself.
+fn pauses(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{pid}/status"))?;
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    Ok(count.context("no voluntary_ctxt_switches")?.trim().parse()?)
 }
 
 pub(crate) fn a_killed_client_comes_back(backend: Backend) -> Result<()> {
