@@ -57,6 +57,7 @@ pub(crate) fn foreign_certificates_get_nothing(backend: Backend) -> Result<()> {
 }
 
 /// The CA vouches for the device, but the administrator gave it to nobody.
+// Covers: A12 refuse
 pub(crate) fn an_unknown_device_gets_nothing(backend: Backend) -> Result<()> {
     let plan = plan(backend);
     let stage = stage(&plan)?;
