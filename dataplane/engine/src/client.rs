@@ -1,11 +1,15 @@
 //! The client's side: one association with one Gateway, kept up.
 //!
 //! ```text
-//!              start, or pause over               Established
-//!   Paused ──────────────────────────▶ Connecting ───────────▶ Up
-//!     ▲                                    │ failed             │ closed, or the Gateway is silent
-//!     └────────────────────────────────────┴────────────────────┘
+//!              start, or pause over               Established              first answer
+//!   Paused ──────────────────────────▶ Connecting ───────────▶ Up, unadmitted ────────────▶ Up
+//!     ▲                                    │ failed             │ silent                     │ closed, silent
+//!     └────────────────────────────────────┴────────────────────┴────────────────────────────┘
 //! ```
+//!
+//! The client's side of a handshake ends before the Gateway has judged the client's certificate, and long before it has
+//! rules. So the tunnel counts as up only when something has come through it; a Gateway speaks first when the rules are in
+//! force.
 //!
 //! Packets that the system routes into the TUN queue are sealed, those that the Gateway sends are passed to the system.
 //! While there is no association they are dropped and counted: nothing that was routed here ever leaves another way.
@@ -62,7 +66,7 @@ pub struct Config {
 /// What the control side learns.
 #[derive(Debug)]
 pub enum Event {
-    /// The tunnel is up.
+    /// The tunnel is up: the Gateway has admitted us, and our rules are in force.
     Up(PeerIdentity),
     /// The tunnel is down; another attempt follows by itself.
     Down(DownReason),
@@ -77,6 +81,9 @@ pub enum DownReason {
     /// Questions went unanswered.
     #[error("the gateway is silent")]
     Silent,
+    /// The handshake went well, and then nothing came.
+    #[error("the gateway does not admit this device: it has refused the certificate or has no rules for it")]
+    NotAdmitted,
     /// A Gateway of the same CA, but not the one asked for.
     #[error("expected gateway {expected}, found {found}")]
     OtherGateway {
@@ -109,7 +116,8 @@ enum Phase {
 #[derive(Debug)]
 struct Up {
     association: Association,
-    heard: BootInstant,
+    /// The Gateway, until it has said something.
+    unadmitted: Option<PeerIdentity>,
     sent: BootInstant,
     /// When the first packet went out to which nothing was heard since.
     unanswered_since: Option<BootInstant>,
@@ -169,13 +177,15 @@ impl Client {
         }
         let paused = Phase::Paused { until: now.boot };
         self.phase = match std::mem::replace(&mut self.phase, paused) {
-            Phase::Connecting(association) => {
-                Phase::Up(Up { association, heard: now.boot, sent: now.boot, unanswered_since: None, probes: 0 })
-            }
+            Phase::Connecting(association) => Phase::Up(Up {
+                association,
+                unadmitted: Some(peer),
+                sent: now.boot,
+                unanswered_since: Some(now.boot),
+                probes: 0,
+            }),
             other => other,
         };
-        self.pause = PAUSE_FIRST;
-        self.events.push_back(Event::Up(peer));
     }
 
     /// Whether a packet is for us and comes from where our routes lead: a Gateway is no way around the user's own network.
@@ -218,7 +228,11 @@ impl Machine for Client {
         self.after_association(now);
         let Phase::Up(up) = &mut self.phase else { return None };
         if !self.opened.is_empty() {
-            up.heard(now.boot);
+            (up.unanswered_since, up.probes) = (None, 0);
+            if let Some(gateway) = up.unadmitted.take() {
+                self.pause = PAUSE_FIRST;
+                self.events.push_back(Event::Up(gateway));
+            }
         }
         for index in 0..self.opened.len() {
             let (start, length) = self.opened[index];
@@ -288,7 +302,8 @@ impl Machine for Client {
                 }
                 if up.next_probe().is_some_and(|at| at <= now.boot) {
                     if up.probes == PROBES_MAX {
-                        return self.down(DownReason::Silent, now);
+                        let silent = if up.unadmitted.is_some() { DownReason::NotAdmitted } else { DownReason::Silent };
+                        return self.down(silent, now);
                     }
                     up.probes += 1;
                     up.send(&Keepalive::Request.encode(), &mut self.output.outside, now.boot);
@@ -339,12 +354,6 @@ impl Up {
         self.unanswered_since.get_or_insert(now);
         let association = &mut self.association;
         outbox.append(None, packet.len() + RECORD_OVERHEAD_BYTES, |space| association.seal(packet, space))
-    }
-
-    fn heard(&mut self, now: BootInstant) {
-        self.heard = now;
-        self.unanswered_since = None;
-        self.probes = 0;
     }
 
     /// When the next question is due, or the last one has waited long enough.

@@ -271,7 +271,9 @@ impl Gateway {
         for &(start, length) in opened.iter() {
             let plaintext = &datagrams[start..start + length];
             if Keepalive::is_message(plaintext) {
-                if Keepalive::decode(plaintext) == Some(Keepalive::Request) {
+                // Silence until there are rules: an answer means that the client is admitted.
+                if Keepalive::decode(plaintext) == Some(Keepalive::Request) && matches!(session.phase, Phase::Bound(_))
+                {
                     session.send(&Keepalive::Reply.encode(), &mut self.output.outside);
                 }
                 continue;
@@ -399,6 +401,8 @@ impl Gateway {
                 let mut bound = SessionRules::new(id, inner);
                 let epoch = bound.install(rules, not_after);
                 session.phase = Phase::Bound(bound);
+                // Nobody asked, but the client waits for a sign that it may begin.
+                session.send(&Keepalive::Reply.encode(), &mut self.output.outside);
                 (epoch, inner)
             }
         };

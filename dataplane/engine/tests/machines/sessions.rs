@@ -46,10 +46,29 @@ fn another_gateway_than_the_one_asked_for_is_left() {
 fn a_session_without_rules_ends_after_ten_seconds() {
     let mut world = World::new();
     world.add_client(None, None);
+    world.run(Duration::from_millis(100));
+    world.cut = true;
     world.run(Duration::from_millis(9_000));
     assert!(ends(&world).is_empty());
     world.run(Duration::from_millis(1_500));
     assert_eq!(ends(&world).first(), Some(&&EndReason::Unbound));
+}
+
+/// The client's handshake is done before the Gateway has looked at its certificate, let alone for its rules.
+#[test]
+fn a_client_is_up_only_once_it_is_admitted() {
+    let mut world = World::new();
+    let client = world.add_client(None, None);
+    let foreign = world.add_client(None, Some(&Ca::new()));
+    world.run(Duration::from_millis(500));
+    assert!(world.client_events[client].is_empty(), "{:?}", world.client_events[client]);
+    let session = world.session_of(client);
+    world.install(session, client, rules(), BootInstant::FAR_FUTURE);
+    world.run(Duration::from_millis(5));
+    assert!(matches!(world.client_events[client][..], [ClientEvent::Up(_)]), "{:?}", world.client_events[client]);
+    world.run(Duration::from_secs(20));
+    let refused = |event: &ClientEvent| matches!(event, ClientEvent::Down(DownReason::NotAdmitted));
+    assert!(world.client_events[foreign].len() > 2 && world.client_events[foreign].iter().all(refused));
 }
 
 #[test]
@@ -86,7 +105,7 @@ fn a_second_handshake_from_the_same_address_replaces_the_first_only_once_it_is_f
 #[test]
 fn an_attempt_that_is_lost_on_another_worker_does_not_spoil_the_next() {
     let mut world = World::new();
-    world.misled = true;
+    (world.misled, world.admits) = (true, true);
     let client = world.add_client(None, None);
     world.run(Duration::from_millis(5));
     world.misled = false;

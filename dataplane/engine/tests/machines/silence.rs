@@ -56,7 +56,7 @@ fn an_idle_tunnel_lives_and_keeps_its_way_open() {
 #[test]
 fn a_client_tries_again_and_again_at_growing_intervals() {
     let mut world = World::new();
-    world.cut = true;
+    (world.cut, world.admits) = (true, true);
     let client = world.add_client(None, None);
     world.run(Duration::from_secs(60));
     let attempts = world.client_events[client].len();

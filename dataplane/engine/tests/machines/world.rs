@@ -71,6 +71,8 @@ pub(crate) struct World {
     pub(crate) client_events: Vec<Vec<client::Event>>,
     /// Datagrams to the Gateway go nowhere: it was killed, or the way is cut.
     pub(crate) cut: bool,
+    /// Every session that authenticates is given the usual rules at once.
+    pub(crate) admits: bool,
     /// First ClientHellos go to another worker than what follows them.
     pub(crate) misled: bool,
 }
@@ -123,6 +125,7 @@ impl World {
             events: Vec::new(),
             client_events: Vec::new(),
             cut: false,
+            admits: false,
             misled: false,
         };
         world.restart_gateway();
@@ -166,13 +169,13 @@ impl World {
         index
     }
 
-    /// A client that is up, on the worker of even or odd index as its own, with the usual rules.
+    /// A client that is up, on the worker of even or odd index as its own, with the usual rules. From here on, all are
+    /// admitted.
     pub(crate) fn bound_client(&mut self) -> (usize, SessionId) {
+        self.admits = true;
         let index = self.add_client(Some("g1"), None);
         self.run(Duration::from_millis(100));
         let session = self.session_of(index);
-        self.install(session, index, rules(), BootInstant::FAR_FUTURE);
-        self.run(Duration::from_millis(10));
         self.events.clear();
         (index, session)
     }
@@ -280,7 +283,16 @@ impl World {
         let worker = &mut self.workers[index];
         self.at_site.extend(collect(worker.output(), buffer, &mut self.wire, gateway_address(), gateway_address()));
         worker.clear_output();
+        let new = self.events.len();
         self.events.extend(std::iter::from_fn(|| worker.poll_event()));
+        let authenticated = |event: &Event| match event {
+            Event::Authenticated { session, outer, .. } => Some((*session, usize::from(outer.port() - 40_000))),
+            _ => None,
+        };
+        let admitted: Vec<_> = self.events[new..].iter().filter_map(authenticated).filter(|_| self.admits).collect();
+        for (session, client) in admitted {
+            self.install(session, client, rules(), BootInstant::FAR_FUTURE);
+        }
     }
 
     fn after_client(&mut self, index: usize, buffer: &[u8]) {
