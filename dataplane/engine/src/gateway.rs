@@ -11,19 +11,17 @@
 //! Only a bound session carries packets. A session's receive state belongs to the worker that shook hands with it; the
 //! others know only where it is ([`Command::Install`] goes to all of them) and hand its packets over.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+mod sessions;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
-use ringfort_dtls::{
-    Association, Event as DtlsEvent, PeerIdentity, RECORD_OVERHEAD_BYTES, ServerConfig, opening_random,
-};
+use ringfort_dtls::{Association, Event as DtlsEvent, PeerIdentity, ServerConfig, opening_random};
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
 use ringfort_packet::flow::FlowKey;
-use ringfort_packet::parse::{self, Parsed};
-use ringfort_packet::reject;
+use ringfort_packet::parse;
 use ringfort_packet::split::Splitter;
 use ringfort_packet::vnet;
 use ringfort_rules::{Direction, Firewall, InnerAddresses, RuleSet, SessionRules, Verdict};
@@ -35,6 +33,7 @@ use crate::keepalive::Keepalive;
 use crate::machine::{Machine, Now, Output};
 use crate::outbox::Outbox;
 use crate::timers::Timers;
+use sessions::{AtAddress, Home, Phase, Sessions};
 
 /// Sessions of one worker, all phases together. Beyond it a ClientHello is dropped and counted.
 const SESSIONS_MAX: usize = 16_384;
@@ -42,14 +41,8 @@ const SESSIONS_MAX: usize = 16_384;
 /// if the peer fills dimpl's queue. Beyond it the oldest one is given up and counted: a flood of made-up ClientHellos then
 /// locks nobody out whose handshake takes less time than 1,024 of them.
 const HANDSHAKES_MAX: usize = 1_024;
-/// A handshake that takes longer is given up. dimpl's own limit begins only with a whole ClientHello.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// An authenticated session without rules is ended after this time (docs/protocols, "Session channel and binding").
+/// An authenticated session without rules is ended after this time (docs/TUNNEL.md).
 const UNBOUND_MAX: Duration = Duration::from_secs(10);
-/// A session is ended when its peer has been silent for so long. Clients send a keep-alive every 20 s.
-const IDLE_MAX: Duration = Duration::from_secs(300);
-/// How often an established session is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How often the firewall's tables are swept, and how many entries each time.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_ENTRIES: usize = 1_024;
@@ -61,8 +54,6 @@ const FAILURES_PER_SECOND: u32 = 50;
 const FAILURES_BURST: u32 = 50;
 /// Events waiting for the control side. When full, denials are dropped and counted; the life of sessions is always told.
 const EVENTS_MAX: usize = 4_096;
-/// Largest answer to a denied packet: what RFC 4443 §2.4(c) allows an ICMPv6 error to be.
-const REJECT_BYTES_MAX: usize = 1_280;
 
 /// What a Gateway's worker starts with.
 #[derive(Clone, Debug)]
@@ -183,56 +174,6 @@ pub struct Gateway {
     failures: Budget,
     /// Plaintexts of the buffer in hand: start and length in it.
     opened: Vec<(usize, usize)>,
-}
-
-#[derive(Debug)]
-struct Sessions {
-    slots: Vec<Option<Session>>,
-    free: Vec<usize>,
-    by_id: HashMap<SessionId, usize, FixedState>,
-    by_outer: HashMap<SocketAddr, AtAddress, FixedState>,
-    by_inner: HashMap<IpAddr, Home, FixedState>,
-    /// Sessions of other workers: where their datagrams come from and which addresses they have.
-    elsewhere: HashMap<SessionId, (SocketAddr, InnerAddresses), FixedState>,
-    elsewhere_by_outer: HashMap<SocketAddr, SessionId, FixedState>,
-    handshaking: usize,
-    /// Handshakes in the order in which they began. Those that are over stay until they come first.
-    handshakes: VecDeque<(usize, SessionId)>,
-    made: u64,
-}
-
-/// The sessions at one outer address: one that is established, and one that is about to take its place.
-#[derive(Clone, Copy, Debug, Default)]
-struct AtAddress {
-    established: Option<usize>,
-    handshaking: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Home {
-    Here(usize),
-    Elsewhere(SessionId),
-}
-
-#[derive(Debug)]
-struct Session {
-    id: SessionId,
-    outer: SocketAddr,
-    association: Association,
-    /// Random of the ClientHello that began it.
-    random: [u8; 32],
-    phase: Phase,
-    /// When the peer last sent something that opened.
-    heard: BootInstant,
-    /// The wake-up that counts; earlier ones in the queue are void.
-    wake: BootInstant,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Handshaking { deadline: BootInstant },
-    Unbound { deadline: BootInstant },
-    Bound(SessionRules),
 }
 
 impl Gateway {
@@ -600,173 +541,4 @@ impl Machine for Gateway {
 /// Whether a datagram begins with a protected record of DTLS 1.3 (RFC 9147 §4: the unified header starts with 001).
 const fn is_protected(first: u8) -> bool {
     first >> 5 == 1
-}
-
-impl Session {
-    fn send(&mut self, packet: &[u8], outbox: &mut Outbox) -> bool {
-        let association = &mut self.association;
-        outbox.append(Some(self.outer), packet.len() + RECORD_OVERHEAD_BYTES, |space| association.seal(packet, space))
-    }
-
-    /// Answers a denied packet, so that the user's program learns it at once: a reset for TCP, ICMP for the rest.
-    fn refuse(&mut self, packet: &[u8], parsed: &Parsed, own: InnerAddresses, outbox: &mut Outbox) {
-        let mut answer = [0; REJECT_BYTES_MAX];
-        let from = match parsed.destination {
-            IpAddr::V4(_) => own.ipv4.map(IpAddr::V4),
-            IpAddr::V6(_) => own.ipv6.map(IpAddr::V6),
-        };
-        let length = reject::tcp_reset(packet, parsed, &mut answer)
-            .or_else(|| reject::unreachable_prohibited(packet, parsed, from?, &mut answer));
-        if let Some(length) = length {
-            self.send(&answer[..length], outbox);
-        }
-    }
-
-    fn next_wake(&self, now: Now) -> BootInstant {
-        let look = now.boot + LOOK_EVERY;
-        let own = match self.phase {
-            Phase::Handshaking { deadline } | Phase::Unbound { deadline } => deadline,
-            Phase::Bound(_) => look,
-        };
-        own.min(self.association.poll_timeout().unwrap_or(look)).min(look)
-    }
-
-    fn overdue(&self, now: BootInstant) -> Option<EndReason> {
-        match self.phase {
-            Phase::Handshaking { deadline } if now >= deadline => Some(EndReason::HandshakeTime),
-            Phase::Unbound { deadline } if now >= deadline => Some(EndReason::Unbound),
-            Phase::Bound(_) if now.saturating_since(self.heard) >= IDLE_MAX => Some(EndReason::Idle),
-            _ => None,
-        }
-    }
-}
-
-impl Sessions {
-    fn new(seed: u64) -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            by_id: HashMap::with_hasher(FixedState::with_seed(seed)),
-            by_outer: HashMap::with_hasher(FixedState::with_seed(seed)),
-            by_inner: HashMap::with_hasher(FixedState::with_seed(seed)),
-            elsewhere: HashMap::with_hasher(FixedState::with_seed(seed)),
-            elsewhere_by_outer: HashMap::with_hasher(FixedState::with_seed(seed)),
-            handshaking: 0,
-            handshakes: VecDeque::new(),
-            made: 0,
-        }
-    }
-
-    fn add(
-        &mut self,
-        worker: WorkerIndex,
-        outer: SocketAddr,
-        association: Association,
-        random: [u8; 32],
-        now: Now,
-    ) -> usize {
-        self.made += 1;
-        let id = SessionId::new(worker, self.made);
-        let session = Session {
-            id,
-            outer,
-            association,
-            random,
-            phase: Phase::Handshaking { deadline: now.boot + HANDSHAKE_TIME_MAX },
-            heard: now.boot,
-            wake: BootInstant::FAR_FUTURE,
-        };
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.slots[index] = Some(session);
-                index
-            }
-            None => {
-                self.slots.push(Some(session));
-                self.slots.len() - 1
-            }
-        };
-        self.by_id.insert(id, index);
-        self.by_outer.entry(outer).or_default().handshaking = Some(index);
-        self.handshaking += 1;
-        while self.handshakes.front().is_some_and(|(index, id)| !self.is_handshaking(*index, *id)) {
-            self.handshakes.pop_front();
-        }
-        self.handshakes.push_back((index, id));
-        index
-    }
-
-    /// Whether a ClientHello with this random is no repetition of the one that began the session in `index`.
-    fn is_another_attempt(&self, index: usize, random: [u8; 32]) -> bool {
-        self.slots.get(index).and_then(Option::as_ref).is_none_or(|session| session.random != random)
-    }
-
-    fn remove(&mut self, index: usize) -> Option<Session> {
-        let session = self.slots.get_mut(index)?.take()?;
-        self.free.push(index);
-        self.by_id.remove(&session.id);
-        if let Some(at) = self.by_outer.get_mut(&session.outer) {
-            for place in [&mut at.established, &mut at.handshaking] {
-                if *place == Some(index) {
-                    *place = None;
-                }
-            }
-            if at.established.is_none() && at.handshaking.is_none() {
-                self.by_outer.remove(&session.outer);
-            }
-        }
-        match &session.phase {
-            Phase::Handshaking { .. } => self.handshaking -= 1,
-            Phase::Unbound { .. } => {}
-            Phase::Bound(rules) => self.clear_home(rules.inner(), Home::Here(index)),
-        }
-        Some(session)
-    }
-
-    /// Takes the handshake under way that began first off the list.
-    fn oldest_handshake(&mut self) -> Option<usize> {
-        while let Some((index, id)) = self.handshakes.pop_front() {
-            if self.is_handshaking(index, id) {
-                return Some(index);
-            }
-        }
-        None
-    }
-
-    fn is_handshaking(&self, index: usize, id: SessionId) -> bool {
-        let session = self.slots.get(index).and_then(Option::as_ref);
-        session.is_some_and(|session| session.id == id && matches!(session.phase, Phase::Handshaking { .. }))
-    }
-
-    /// Notes where a session of another worker is.
-    fn learn(&mut self, session: SessionId, outer: SocketAddr, inner: InnerAddresses) {
-        self.forget(session);
-        self.elsewhere.insert(session, (outer, inner));
-        self.elsewhere_by_outer.insert(outer, session);
-        self.set_home(inner, Home::Elsewhere(session));
-    }
-
-    fn forget(&mut self, session: SessionId) {
-        if let Some((outer, inner)) = self.elsewhere.remove(&session) {
-            if self.elsewhere_by_outer.get(&outer) == Some(&session) {
-                self.elsewhere_by_outer.remove(&outer);
-            }
-            self.clear_home(inner, Home::Elsewhere(session));
-        }
-    }
-
-    fn set_home(&mut self, inner: InnerAddresses, home: Home) {
-        for address in inner.iter() {
-            self.by_inner.insert(address, home);
-        }
-    }
-
-    /// Takes the addresses back, unless another session has them by now.
-    fn clear_home(&mut self, inner: InnerAddresses, home: Home) {
-        for address in inner.iter() {
-            if self.by_inner.get(&address) == Some(&home) {
-                self.by_inner.remove(&address);
-            }
-        }
-    }
 }
