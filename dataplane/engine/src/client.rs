@@ -365,9 +365,6 @@ impl Up {
 
 fn transmit(association: &mut Association, outbox: &mut Outbox) {
     while let Some(datagram) = association.poll_transmit() {
-        outbox.append(None, datagram.len(), |space| {
-            space.get_mut(..datagram.len())?.copy_from_slice(&datagram);
-            Some(datagram.len())
-        });
+        outbox.push(None, &datagram);
     }
 }

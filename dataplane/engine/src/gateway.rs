@@ -15,6 +15,7 @@ mod sessions;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,22 +196,31 @@ impl Gateway {
         }
     }
 
-    /// Opens the plaintexts of `datagrams` by the session in `index` and passes on what the rules allow.
-    fn established_datagrams(&mut self, index: usize, slot: u16, datagrams: &mut [u8], segment_bytes: usize, now: Now) {
+    /// Opens the datagrams in `range` of a received buffer by the session in `index` and passes on what the rules allow. The
+    /// output refers to packets by their place in the whole buffer, so it is the whole buffer that is handed in.
+    fn established_datagrams(
+        &mut self,
+        index: usize,
+        slot: u16,
+        buffer: &mut [u8],
+        range: Range<usize>,
+        segment_bytes: usize,
+        now: Now,
+    ) {
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
         let opened = &mut self.opened;
         opened.clear();
-        for (count, datagram) in datagrams.chunks_mut(segment_bytes).enumerate() {
-            let base = count * segment_bytes;
+        for start in range.clone().step_by(segment_bytes) {
+            let datagram = &mut buffer[start..(start + segment_bytes).min(range.end)];
             session
                 .association
-                .handle_datagram(datagram, now.boot, |at, packet| opened.push((base + at, packet.len())));
+                .handle_datagram(datagram, now.boot, |at, packet| opened.push((start + at, packet.len())));
         }
         if !opened.is_empty() {
             session.heard = now.boot;
         }
         for &(start, length) in opened.iter() {
-            let plaintext = &datagrams[start..start + length];
+            let plaintext = &buffer[start..start + length];
             if Keepalive::is_message(plaintext) {
                 // Silence until there are rules: an answer means that the client is admitted.
                 if Keepalive::decode(plaintext) == Some(Keepalive::Request) && matches!(session.phase, Phase::Bound(_))
@@ -268,12 +278,7 @@ impl Gateway {
     /// Takes what an association has to send and to say, and sees to its next wake-up.
     fn after_association(&mut self, index: usize, now: Now) {
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
-        while let Some(datagram) = session.association.poll_transmit() {
-            self.output.outside.append(Some(session.outer), datagram.len(), |space| {
-                space.get_mut(..datagram.len())?.copy_from_slice(&datagram);
-                Some(datagram.len())
-            });
-        }
+        session.transmit(&mut self.output.outside);
         while let Some(event) = self.sessions.slots[index].as_mut().and_then(|session| session.association.poll_event())
         {
             match event {
@@ -308,12 +313,7 @@ impl Gateway {
     fn end(&mut self, index: usize, reason: EndReason, now: Now) {
         let Some(mut session) = self.sessions.remove(index) else { return };
         session.association.close();
-        while let Some(datagram) = session.association.poll_transmit() {
-            self.output.outside.append(Some(session.outer), datagram.len(), |space| {
-                space.get_mut(..datagram.len())?.copy_from_slice(&datagram);
-                Some(datagram.len())
-            });
-        }
+        session.transmit(&mut self.output.outside);
         self.firewall.close_session(session.id);
         match (&session.phase, reason) {
             (Phase::Handshaking { .. }, EndReason::Dtls(reason)) => {
@@ -386,7 +386,7 @@ impl Machine for Gateway {
         if let Some(AtAddress { established: Some(index), handshaking: None }) = at
             && datagrams.first().is_some_and(|first| is_protected(*first))
         {
-            self.established_datagrams(index, slot, datagrams, segment_bytes, now);
+            self.established_datagrams(index, slot, datagrams, 0..datagrams.len(), segment_bytes, now);
             return None;
         }
         if at.is_none()
@@ -415,7 +415,7 @@ impl Machine for Gateway {
             match (protected, at.established, at.handshaking) {
                 // Records of epoch 2 carry the end of a handshake, later ones belong to the established association.
                 (Some(first), Some(index), handshaking) if handshaking.is_none() || first & 3 != 2 => {
-                    self.established_datagrams(index, slot, datagram, segment_bytes, now);
+                    self.established_datagrams(index, slot, datagrams, start..end, segment_bytes, now);
                 }
                 (Some(_), _, Some(index)) | (None, _, Some(index)) => self.handshake_datagram(index, datagram, now),
                 _ => self.counters.datagrams_unknown += 1,

@@ -114,6 +114,14 @@ impl Outbox {
         true
     }
 
+    /// Adds a datagram that is ready, under the same conditions.
+    pub fn push(&mut self, to: Option<SocketAddr>, datagram: &[u8]) -> bool {
+        self.append(to, datagram.len(), |space| {
+            space.get_mut(..datagram.len())?.copy_from_slice(datagram);
+            Some(datagram.len())
+        })
+    }
+
     fn batch_for(&mut self, to: Option<SocketAddr>, length_max: usize) -> Option<usize> {
         let recent = self.batches[..self.used].iter().enumerate().rev().take(SEARCH);
         let found =

@@ -78,6 +78,13 @@ impl Session {
         outbox.append(Some(self.outer), packet.len() + RECORD_OVERHEAD_BYTES, |space| association.seal(packet, space))
     }
 
+    /// Passes on what the association itself has to send.
+    pub(super) fn transmit(&mut self, outbox: &mut Outbox) {
+        while let Some(datagram) = self.association.poll_transmit() {
+            outbox.push(Some(self.outer), &datagram);
+        }
+    }
+
     /// Answers a denied packet, so that the user's program learns it at once: a reset for TCP, ICMP for the rest.
     pub(super) fn refuse(&mut self, packet: &[u8], parsed: &Parsed, own: InnerAddresses, outbox: &mut Outbox) {
         let mut answer = [0; reject::ANSWER_BYTES_MAX];

@@ -32,6 +32,34 @@ fn forged_datagrams_do_not_end_a_session() {
     assert_eq!(world.counter("sessions"), 1);
 }
 
+/// While a handshake is under way at a session's address, each datagram of a batch is looked at by itself. What is passed on
+/// is the packet that was judged, not another one of the same buffer.
+#[test]
+fn the_packet_that_was_judged_is_the_one_that_passes() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let worker = usize::from(session.worker().0);
+    let mut hello = forged_hello();
+    let length = hello.len();
+    world.reaches_worker(worker, client_address(client), &mut hello, length);
+    world.intercept();
+    let syn = Tcp { sequence: 100, acknowledgement: 0, flags: tcp_flags::SYN, window: 1_000, options: &[] };
+    let packet = |port| {
+        let to = SocketAddr::new(SITE.parse().unwrap(), port);
+        build::tcp(SocketAddr::new(inner_address(client), 5_000), to, &syn, &[])
+    };
+    for port in [81, 80, 82] {
+        world.client_sends(client, &packet(port));
+    }
+    let records = world.intercept();
+    let segment_bytes = records[0].len();
+    let mut batch = records.concat();
+    assert_eq!(batch.len(), 3 * segment_bytes);
+    world.reaches_worker(worker, client_address(client), &mut batch, segment_bytes);
+    assert_eq!(world.counter("packets_denied"), 2);
+    assert_eq!(world.at_site, [packet(80)]);
+}
+
 /// Made-up ClientHellos from made-up addresses, more than there is room for, and more all the time.
 #[test]
 fn a_flood_of_hellos_is_bounded_and_locks_nobody_out() {

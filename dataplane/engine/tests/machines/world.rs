@@ -303,6 +303,11 @@ impl World {
         self.client_events[index].extend(std::iter::from_fn(|| client.poll_event()));
     }
 
+    /// Takes what is under way off the wire.
+    pub(crate) fn intercept(&mut self) -> Vec<Vec<u8>> {
+        self.wire.drain(..).map(|datagram| datagram.bytes).collect()
+    }
+
     /// The first ClientHello of a client that has not run yet.
     pub(crate) fn hello_of_client(&mut self, client: usize) -> Vec<u8> {
         self.clients[client].handle_timeout(self.now);
