@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ringfort_netlab::bulk::{self, Received};
-use ringfort_netlab::{address, udp};
+use ringfort_netlab::{Namespace, address, udp};
 use ringfort_stage::{Process, Stage};
 use serde_json::{Value, json};
 
@@ -25,9 +25,14 @@ enum Way {
 
 pub(super) fn measure(stage: &Stage, cast: &Cast, report: &mut Report, duration: Duration) -> Result<()> {
     let target = SocketAddr::new(address::SITE_V4[2].into(), PORT);
-    let idle =
-        report.step("bench rtt", "round trips of 64 bytes on the idle tunnel", |_| round_trips(stage, target))?;
+    let idle = report.step("bench rtt", "round trips of 64 bytes on the idle tunnel", |_| {
+        round_trips(stage, stage.lab.site(), target)
+    })?;
     report.measured("idle round trip", idle);
+    let plain = report.step("bench rtt", "the same to the gateway's outer address, without the tunnel", |_| {
+        round_trips(stage, stage.lab.gateway(), SocketAddr::new(address::GATEWAY_V4.into(), PORT))
+    })?;
+    report.measured("idle round trip without tunnel", plain);
     for (name, title, way) in [("bench up", "client to site", Way::Up), ("bench down", "site to client", Way::Down)] {
         let measured = report.step(name, &format!("TCP, one stream, {title}"), |what| {
             let before = Reading::of(&cast.gateway)?;
@@ -99,8 +104,9 @@ fn stream(stage: &Stage, target: SocketAddr, way: Way, duration: Duration) -> Re
     client.or(site).context("nobody received")
 }
 
-fn round_trips(stage: &Stage, target: SocketAddr) -> Result<Value> {
-    let socket = stage.lab.run_in(stage.lab.site(), || UdpSocket::bind(target))??;
+/// Round trips from alice to an echo at `target`, which is an address of `place`.
+fn round_trips(stage: &Stage, place: &Namespace, target: SocketAddr) -> Result<Value> {
+    let socket = stage.lab.run_in(place, || UdpSocket::bind(target))??;
     let echo = udp::echo(socket)?;
     let trips = stage.lab.run_in(stage.lab.client("alice")?, || {
         let socket = UdpSocket::bind(SocketAddr::from(([0; 4], 0)))?;
