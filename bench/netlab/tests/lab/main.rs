@@ -4,23 +4,23 @@
 //! itself: without [`TIER_VARIABLE`] it conducts, once per tier, the tests inside and then the tests from outside.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod links;
+mod roles;
+
 use std::{
     env, fs, io,
     io::{BufRead, BufReader},
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
-    os::{
-        fd::AsFd,
-        unix::process::{CommandExt, ExitStatusExt},
-    },
+    os::unix::process::CommandExt,
     process::{Child, Command, ExitCode, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use ringfort_link::{Links, read_sysctl, sysctl};
+use ringfort_link::{Links, read_sysctl};
 use ringfort_netlab::{
-    Lab, LabError, Namespace, Role, Spec, Steering, TIER_VARIABLE, Tier, address, bulk, enter, http, pin_thread, udp,
+    Lab, LabError, Namespace, Spec, Steering, TIER_VARIABLE, Tier, address, bulk, enter, http, pin_thread, udp,
 };
 
 /// Names what a helper process (this program again) does.
@@ -205,16 +205,16 @@ fn inside(tier: Tier) -> Vec<Trial> {
         trial("site_sends_inner_addresses_to_the_gateway", site_sends_inner_addresses_to_the_gateway),
         trial("wan_mtu_is_as_specified", wan_mtu_is_as_specified),
         trial("steering_is_as_specified", steering_is_as_specified),
-        trial("roles_live_in_their_namespace", roles_live_in_their_namespace),
-        trial("roles_stop_when_asked_and_are_killed_when_deaf", roles_stop_when_asked_and_are_killed_when_deaf),
-        trial("roles_end_when_dropped", roles_end_when_dropped),
-        trial("cpu_time_is_counted", cpu_time_is_counted),
-        trial("a_missing_program_is_named", a_missing_program_is_named),
+        trial("roles_live_in_their_namespace", roles::roles_live_in_their_namespace),
+        trial("roles_stop_when_asked_and_are_killed_when_deaf", roles::roles_stop_when_asked_and_are_killed_when_deaf),
+        trial("roles_end_when_dropped", roles::roles_end_when_dropped),
+        trial("cpu_time_is_counted", roles::cpu_time_is_counted),
+        trial("a_missing_program_is_named", roles::a_missing_program_is_named),
         trial("bulk_and_round_trips_cross_the_laboratory", bulk_and_round_trips_cross_the_laboratory),
         trial("panics_and_values_come_back", panics_and_values_come_back),
         trial("dropping_removes_everything", dropping_removes_everything),
-        trial("routes_are_added_replaced_and_deleted", routes_are_added_replaced_and_deleted),
-        trial("links_are_moved_and_set", links_are_moved_and_set),
+        trial("routes_are_added_replaced_and_deleted", links::routes_are_added_replaced_and_deleted),
+        trial("links_are_moved_and_set", links::links_are_moved_and_set),
     ]
 }
 
@@ -317,75 +317,6 @@ fn steering_is_as_specified() {
     page_from(&lab, lab.gateway(), lab.client("alice").unwrap(), lab.gateway().v4().into()).unwrap();
 }
 
-fn roles_live_in_their_namespace() {
-    let lab = lab();
-    let mut role = lab.spawn_on(lab.gateway(), &[0], Command::new("cat")).unwrap();
-    let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
-    let theirs = |kind: &str| fs::read_link(format!("/proc/{}/ns/{kind}", role.pid())).unwrap();
-    assert_eq!(theirs("net").to_str().unwrap(), lab_namespace(&lab, lab.gateway()));
-    assert_ne!(theirs("net"), own("net"));
-    assert_eq!(theirs("user"), own("user"));
-    let status = fs::read_to_string(format!("/proc/{}/status", role.pid())).unwrap();
-    assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
-    // The end of standard input is how a role learns that the laboratory is gone.
-    role.close_stdin();
-    assert!(role.wait(LIMIT).unwrap().unwrap().success());
-}
-
-fn roles_stop_when_asked_and_are_killed_when_deaf() {
-    let lab = lab();
-    let mut role = lab.spawn(lab.gateway(), Command::new("cat")).unwrap();
-    assert_eq!(role.stop(LIMIT).unwrap().signal(), Some(15));
-    assert_eq!(role.stop(LIMIT).unwrap().signal(), Some(15), "stopping twice answers the same");
-    assert!(role.cpu_time().is_err());
-
-    let mut deaf = Command::new("sh");
-    deaf.args(["-c", "trap '' TERM; echo ready; exec cat"]).stdout(Stdio::piped());
-    let mut role = lab.spawn(lab.gateway(), deaf).unwrap();
-    let mut line = String::new();
-    BufReader::new(role.take_stdout().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "ready\n");
-    let started = Instant::now();
-    assert_eq!(role.stop(SILENCE).unwrap().signal(), Some(9));
-    assert!((SILENCE..LIMIT).contains(&started.elapsed()));
-}
-
-fn roles_end_when_dropped() {
-    let lab = lab();
-    let role = lab.spawn(lab.site(), Command::new("cat")).unwrap();
-    let process = format!("/proc/{}", role.pid());
-    assert!(fs::exists(&process).unwrap());
-    drop(role);
-    assert!(!fs::exists(&process).unwrap());
-}
-
-fn cpu_time_is_counted() {
-    let lab = lab();
-    let idle = lab.spawn(lab.gateway(), Command::new("cat")).unwrap();
-    let mut busy = Command::new("sh");
-    // It ends by itself after some seconds, should this process be killed.
-    busy.args(["-c", "i=0; while [ $i -lt 5000000 ]; do i=$((i + 1)); done"]);
-    let busy = lab.spawn(lab.gateway(), busy).unwrap();
-    eventually("50 ms of CPU time are used", || busy.cpu_time().unwrap() >= Duration::from_millis(50));
-    let ran = |role: &Role| {
-        let text = fs::read_to_string(format!("/proc/{}/schedstat", role.pid())).unwrap();
-        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
-    };
-    let (before, scheduler, after) = (busy.cpu_time().unwrap(), ran(&busy), busy.cpu_time().unwrap());
-    // The scheduler's figure is brought up to date at its ticks, the clock at once.
-    assert!(scheduler <= after && before < scheduler + Duration::from_millis(50), "{before:?} {scheduler:?} {after:?}");
-    assert!(idle.cpu_time().unwrap() < Duration::from_millis(50));
-}
-
-fn a_missing_program_is_named() {
-    let lab = lab();
-    let error = lab.spawn(lab.gateway(), Command::new("no-such-program")).unwrap_err();
-    assert!(error.to_string().contains("start no-such-program in namespace gateway"), "{error}");
-    assert_eq!(error.exit_code(), 1);
-    assert!(lab.spawn_on(lab.gateway(), &[], Command::new("cat")).is_err());
-    assert!(matches!(lab.client("mallory"), Err(LabError::UnknownClient(_))));
-}
-
 fn bulk_and_round_trips_cross_the_laboratory() {
     let lab = lab();
     let (alice, gateway) = (lab.client("alice").unwrap(), lab.gateway());
@@ -446,74 +377,6 @@ fn dropping_removes_everything() {
     for interface in ["to-alice", "to-bob", "to-gateway"] {
         eventually("the pairs vanish", || witness.index_of(interface).is_err_and(|error| error.is_not_found()));
     }
-}
-
-fn routes_are_added_replaced_and_deleted() {
-    let lab = lab();
-    lab.run_in(lab.gateway(), || {
-        let mut links = Links::open().unwrap();
-        let (wan, lan) = (links.index_of("wan0").unwrap(), links.index_of("lan0").unwrap());
-        let cases: [(&str, u8, &str, &str); 2] =
-            [("10.77.0.0", 16, "10.77.1.2", "203.0.113.1"), ("fd77::", 64, "fd77::9", "2001:db8:2::1")];
-        for (network, bits, inside, via) in cases {
-            let prefix = (network.parse().unwrap(), bits);
-            let (inside, via): (IpAddr, IpAddr) = (inside.parse().unwrap(), via.parse().unwrap());
-            links.add_route(prefix, None, lan, Some(50)).unwrap();
-            let answer = links.route_to(inside).unwrap();
-            assert_eq!((answer.output, answer.gateway), (lan, None));
-            assert!(links.add_route(prefix, None, lan, Some(50)).unwrap_err().is_already_there());
-            links.replace_route(prefix, Some(via), wan, Some(50)).unwrap();
-            let answer = links.route_to(inside).unwrap();
-            assert_eq!((answer.output, answer.gateway), (wan, Some(via)));
-            links.delete_route(prefix, Some(via), wan, Some(50)).unwrap();
-            let error = links.delete_route(prefix, Some(via), wan, Some(50)).unwrap_err();
-            assert!(error.is_not_found(), "{error}");
-            links.add_route(prefix, None, lan, None).unwrap();
-            links.delete_route(prefix, None, lan, None).unwrap();
-        }
-        let unreachable = links.add_route(("10.78.0.0".parse().unwrap(), 16), Some([192, 0, 2, 1].into()), wan, None);
-        let text = unreachable.unwrap_err().to_string();
-        assert!(text.contains("through 192.0.2.1 by interface wan0 ("), "{text}");
-        assert!(text.contains("gateway"), "the kernel's sentence is missing: {text}");
-    })
-    .unwrap();
-}
-
-fn links_are_moved_and_set() {
-    let lab = lab();
-    let mut here = lab.run_in(lab.internet(), || Links::open().unwrap()).unwrap();
-    let mut there = lab.run_in(lab.site(), || Links::open().unwrap()).unwrap();
-    let near = here.add_veth("near", "far", None).unwrap();
-    assert!(here.add_veth("near", "other", None).unwrap_err().is_already_there());
-    let far = here.index_of("far").unwrap();
-    here.move_to_namespace(far, lab.site().as_fd()).unwrap();
-    assert!(here.index_of("far").unwrap_err().is_not_found());
-    let far = there.index_of("far").unwrap();
-    assert_eq!(there.name_of(far).unwrap(), "far");
-    assert!(!here.is_operational(near).unwrap());
-    here.set_up(near).unwrap();
-    there.set_up(far).unwrap();
-    eventually("the pair carries packets", || here.is_operational(near).unwrap() && there.is_operational(far).unwrap());
-
-    here.set_mtu(near, 1300).unwrap();
-    here.set_tx_queue_length(near, 77).unwrap();
-    let error = here.set_mtu(near, 7).unwrap_err();
-    assert!(error.to_string().contains("set the MTU of interface near ("), "{error}");
-    // The laboratory switches duplicate address detection off; here it is on, and must be left out for the address.
-    lab.run_in(lab.internet(), || sysctl("net/ipv6/conf/near/accept_dad", "1").unwrap()).unwrap();
-    let address: IpAddr = "fd55::1".parse().unwrap();
-    here.add_address(near, address, 64).unwrap();
-    assert!(here.add_address(near, address, 64).unwrap_err().is_already_there());
-    let listed = here.addresses().unwrap();
-    assert!(listed.iter().any(|entry| (entry.index, entry.address, entry.prefix_bits) == (near, address, 64)));
-    // Usable at once: without duplicate address detection there is nothing to wait for.
-    lab.run_in(lab.internet(), || UdpSocket::bind((address, 0)).unwrap()).unwrap();
-    lab.run_in(lab.internet(), || {
-        assert_eq!(read_sysctl("net/ipv4/ip_forward").unwrap(), "1");
-        sysctl("net/ipv4/ip_forward", "0").unwrap();
-        assert_eq!(read_sysctl("net/ipv4/ip_forward").unwrap(), "0");
-    })
-    .unwrap();
 }
 
 // ---- what they share -----------------------------------------------------------------------------------------------
