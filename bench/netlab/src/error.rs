@@ -37,6 +37,17 @@ pub enum LabError {
     /// No client of that name is in the laboratory.
     #[error("there is no client {0:?} in the laboratory")]
     UnknownClient(String),
+    /// The laboratory has not that many sites.
+    #[error("there is no site {number} in the laboratory: it has {sites}, numbered from 0 (see `Spec::with_sites`)")]
+    UnknownSite {
+        /// The number asked for.
+        number: usize,
+        /// How many sites there are.
+        sites: usize,
+    },
+    /// The laboratory was built without a controller.
+    #[error("there is no controller in the laboratory (see `Spec::with_controller`)")]
+    NoController,
     /// An interface, an address, a route or a sysctl was refused.
     #[error("in namespace {namespace}: {source}")]
     Link {

@@ -1,6 +1,7 @@
 //! Building the namespaces, and running things in them.
 
 use std::{
+    array, iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     process::{self, Command},
     thread,
@@ -19,6 +20,9 @@ use crate::{
 /// figures. [`Lab::build`] refuses more.
 pub const CLIENTS_MAX: usize = 32;
 
+/// Sites in one laboratory: as many as `fd98::` to `fd9f::` gives them networks. [`Lab::build`] refuses more.
+pub const SITES_MAX: usize = 8;
+
 /// Longest name of a client in bytes: `to-NAME` must be an interface name (15 bytes).
 const CLIENT_NAME_BYTES_MAX: usize = 12;
 
@@ -36,32 +40,50 @@ const OPERATIONAL_WAIT: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// Names of the clients' namespaces: 1 to [`CLIENTS_MAX`], different, each of 1 to 12 letters `a-z`, digits or `-`,
-    /// and none called `internet`, `gateway` or `site`.
+    /// and none called like another namespace: `internet`, `controller`, `gateway`, `gateway-1`, `site`, `site-1` and so
+    /// on, whether or not the laboratory has it.
     pub clients: Vec<String>,
-    /// Largest packet, in bytes of IP, on the way between clients, internet and gateway: 1280 to 65535.
+    /// How many sites there are, each behind a gateway of its own: 1 to [`SITES_MAX`].
+    pub sites: usize,
+    /// Whether there is a controller.
+    pub controller: bool,
+    /// Largest packet, in bytes of IP, on all ways but those between a gateway and its site: 1280 to 65535.
     pub wan_mtu_bytes: u32,
     /// Which cores do the kernel's receive work; `None` leaves it on the sender's core.
     pub steering: Option<Steering>,
 }
 
 impl Spec {
-    /// A laboratory with these clients, an MTU of 1500 bytes and no steering.
+    /// A laboratory with these clients, one site, no controller, an MTU of 1500 bytes and no steering.
     pub fn new<N: Into<String>>(clients: impl IntoIterator<Item = N>) -> Self {
-        Self { clients: clients.into_iter().map(Into::into).collect(), wan_mtu_bytes: 1500, steering: None }
+        let clients = clients.into_iter().map(Into::into).collect();
+        Self { clients, sites: 1, controller: false, wan_mtu_bytes: 1500, steering: None }
+    }
+
+    /// The same with this many sites.
+    #[must_use]
+    pub fn with_sites(self, sites: usize) -> Self {
+        Self { sites, ..self }
+    }
+
+    /// The same with a controller.
+    #[must_use]
+    pub fn with_controller(self) -> Self {
+        Self { controller: true, ..self }
     }
 }
 
 /// Receive packet steering for measurements.
 ///
 /// A packet that crosses a veth pair is received on the core that sent it, so that the clients' cores would do the
-/// gateway's receive work and the figures of both would be wrong. With steering the gateway's receive work goes to one
+/// gateway's receive work and the figures of both would be wrong. With steering a gateway's receive work goes to one
 /// core and everyone else's to another, as the interrupts of a network card would have it. It costs interrupts between
 /// the cores, 12-28 % of the gateway's time when measured in a virtual machine, so it is off unless asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steering {
-    /// The core for clients, internet and site.
+    /// The core for clients, internet, sites and controller.
     pub endpoints: usize,
-    /// The core for the gateway.
+    /// The core for all gateways.
     pub gateway: usize,
 }
 
@@ -70,8 +92,16 @@ pub struct Steering {
 pub struct Lab {
     clients: Vec<Namespace>,
     internet: Namespace,
+    first: Site,
+    more: Vec<Site>,
+    controller: Option<Namespace>,
+}
+
+/// A site's namespaces.
+#[derive(Debug)]
+struct Site {
     gateway: Namespace,
-    site: Namespace,
+    hosts: Namespace,
 }
 
 impl Lab {
@@ -83,24 +113,28 @@ impl Lab {
     /// refused; [`LabError::NotOperational`].
     pub fn build(spec: &Spec) -> Result<Self, LabError> {
         check(spec)?;
-        let steer = |core: fn(Steering) -> usize| spec.steering.map(core);
-        let endpoint = steer(|steering| steering.endpoints);
-        let client = |(number, name): (u8, &String)| make(name, address::client(number), Forwarding::Off, endpoint);
+        let core = |of: fn(Steering) -> usize| spec.steering.map(of);
+        let endpoint = |name: &str, addresses: Pair, forwarding: Forwarding| {
+            make(name, addresses, forwarding, core(|steering| steering.endpoints))
+        };
+        let client = |(number, name): (u8, &String)| endpoint(name, address::client(number), Forwarding::Off);
+        let site = |number: usize| {
+            let (gateway, hosts) = (numbered("gateway", number), numbered("site", number));
+            Ok::<_, LabError>(Site {
+                gateway: make(&gateway, address::gateway(number), Forwarding::On, core(|steering| steering.gateway))?,
+                hosts: endpoint(&hosts, address::site_host(number, 0), Forwarding::Off)?,
+            })
+        };
         let lab = Self {
             clients: (0..).zip(&spec.clients).map(client).collect::<Result<_, _>>()?,
-            internet: make(
-                "internet",
-                (address::INTERNET_HOST_V4, address::INTERNET_HOST_V6),
-                Forwarding::On,
-                endpoint,
-            )?,
-            gateway: make(
-                "gateway",
-                (address::GATEWAY_V4, address::GATEWAY_V6),
-                Forwarding::On,
-                steer(|steering| steering.gateway),
-            )?,
-            site: make("site", (address::SITE_V4[0], address::SITE_V6[0]), Forwarding::Off, endpoint)?,
+            internet: endpoint("internet", INTERNET_HOST, Forwarding::On)?,
+            first: site(0)?,
+            more: (1..spec.sites).map(site).collect::<Result<_, _>>()?,
+            controller: if spec.controller {
+                Some(endpoint("controller", (address::CONTROLLER_V4, address::CONTROLLER_V6), Forwarding::Off)?)
+            } else {
+                None
+            },
         };
         lab.configure(spec)?;
         Ok(lab)
@@ -115,24 +149,50 @@ impl Lab {
         found.ok_or_else(|| LabError::UnknownClient(name.into()))
     }
 
-    /// The router between clients and gateway, and some host of the internet in one.
+    /// The router between clients, gateways and controller, and some host of the internet in one.
     pub fn internet(&self) -> &Namespace {
         &self.internet
     }
 
-    /// Where the gateway runs.
+    /// Where the gateway of the first site runs.
     pub fn gateway(&self) -> &Namespace {
-        &self.gateway
+        &self.first.gateway
     }
 
-    /// Where the services are that the gateway protects.
+    /// Where the services are that the gateway of the first site protects.
     pub fn site(&self) -> &Namespace {
-        &self.site
+        &self.first.hosts
     }
 
-    /// All namespaces: the clients in the order of the specification, internet, gateway, site.
+    /// Where the gateway of site number `site` (from 0) runs.
+    ///
+    /// # Errors
+    /// [`LabError::UnknownSite`].
+    pub fn gateway_at(&self, site: usize) -> Result<&Namespace, LabError> {
+        self.numbered_site(site).map(|site| &site.gateway)
+    }
+
+    /// Where the services of site number `site` (from 0) are.
+    ///
+    /// # Errors
+    /// [`LabError::UnknownSite`].
+    pub fn site_at(&self, site: usize) -> Result<&Namespace, LabError> {
+        self.numbered_site(site).map(|site| &site.hosts)
+    }
+
+    /// Where the controller runs.
+    ///
+    /// # Errors
+    /// [`LabError::NoController`] if the specification asked for none.
+    pub fn controller(&self) -> Result<&Namespace, LabError> {
+        self.controller.as_ref().ok_or(LabError::NoController)
+    }
+
+    /// All namespaces: the clients in the order of the specification, internet, gateway and site of each site in turn,
+    /// controller.
     pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
-        self.clients.iter().chain([&self.internet, &self.gateway, &self.site])
+        let of_sites = self.sites().flat_map(|site| [&site.gateway, &site.hosts]);
+        self.clients.iter().chain([&self.internet]).chain(of_sites).chain(&self.controller)
     }
 
     /// Runs `work` inside `namespace` on a thread of its own and waits for it. A socket opened there stays in that
@@ -177,12 +237,20 @@ impl Lab {
         self.namespaces().map(line).collect()
     }
 
-    /// Joins the namespaces. The pairs come first: one end is made directly in the other namespace, and both ends of
-    /// all are then named, addressed and set up from within.
+    fn sites(&self) -> impl Iterator<Item = &Site> {
+        iter::once(&self.first).chain(&self.more)
+    }
+
+    fn numbered_site(&self, number: usize) -> Result<&Site, LabError> {
+        let unknown = LabError::UnknownSite { number, sites: self.more.len() + 1 };
+        self.sites().nth(number).ok_or(unknown)
+    }
+
+    /// Joins the namespaces. Of each pair one end is made directly in the other namespace; both ends are then addressed
+    /// and set up from within.
     fn configure(&self, spec: &Spec) -> Result<(), LabError> {
         let mut internet = Host::open(&self.internet)?;
-        let mut gateway = Host::open(&self.gateway)?;
-        let mut site = Host::open(&self.site)?;
+        internet.add_addresses("lo", &[INTERNET_HOST], address::HOST_BITS)?;
         let mtu_bytes = spec.wan_mtu_bytes;
 
         let mut ends = Vec::new();
@@ -193,26 +261,28 @@ impl Lab {
             let router = address::client_router(number);
             internet.equip(&near, mtu_bytes, &[router], address::CLIENT_BITS)?;
             host.equip("wan0", mtu_bytes, &[address::client(number)], address::CLIENT_BITS)?;
-            host.route_by("wan0", &DEFAULT, router)?;
+            host.route("wan0", &DEFAULT, Some(router))?;
             ends.push(host);
         }
-        internet.join("to-gateway", &self.gateway, "wan0")?;
-        let host = (address::INTERNET_HOST_V4, address::INTERNET_HOST_V6);
-        internet.equip("to-gateway", mtu_bytes, &[address::ROUTER, host], address::WAN_BITS)?;
-        gateway.equip("wan0", mtu_bytes, &[(address::GATEWAY_V4, address::GATEWAY_V6)], address::WAN_BITS)?;
-        gateway.route_by("wan0", &DEFAULT, address::ROUTER)?;
+        for (number, site) in self.sites().enumerate() {
+            let mut gateway = internet.join_server(&site.gateway, mtu_bytes)?;
+            let mut hosts = Host::open(&site.hosts)?;
+            let gateway_at_site = address::gateway_at_site(number);
+            let services: [Pair; address::SERVICES] = array::from_fn(|service| address::site_host(number, service));
+            gateway.join("lan0", &site.hosts, "lan0")?;
+            gateway.equip("lan0", SITE_MTU_BYTES, &[gateway_at_site], address::SITE_BITS)?;
+            hosts.equip("lan0", SITE_MTU_BYTES, &services, address::SITE_BITS)?;
+            hosts.route("lan0", &DEFAULT, Some(gateway_at_site))?;
+            // Beside the default route: a site has these of its own, also where its default route leads elsewhere.
+            let (v4, v6) = address::pool(number);
+            hosts.route("lan0", &[(v4.0.into(), v4.1), (v6.0.into(), v6.1)], Some(gateway_at_site))?;
+            ends.extend([gateway, hosts]);
+        }
+        if let Some(controller) = &self.controller {
+            ends.push(internet.join_server(controller, mtu_bytes)?);
+        }
 
-        let gateway_at_site = (address::GATEWAY_SITE_V4, address::GATEWAY_SITE_V6);
-        let services: Vec<Pair> = address::SITE_V4.into_iter().zip(address::SITE_V6).collect();
-        gateway.join("lan0", &self.site, "lan0")?;
-        gateway.equip("lan0", SITE_MTU_BYTES, &[gateway_at_site], address::SITE_BITS)?;
-        site.equip("lan0", SITE_MTU_BYTES, &services, address::SITE_BITS)?;
-        site.route_by("lan0", &DEFAULT, gateway_at_site)?;
-        // Beside the default route: a site has these of its own, also where its default route leads elsewhere.
-        let (v4, v6) = (address::INNER_POOL_V4, address::INNER_POOL_V6);
-        site.route_by("lan0", &[(v4.0.into(), v4.1), (v6.0.into(), v6.1)], gateway_at_site)?;
-
-        ends.extend([internet, gateway, site]);
+        ends.push(internet);
         let deadline = Instant::now() + OPERATIONAL_WAIT;
         ends.iter_mut().try_for_each(|end| end.wait_until_operational(deadline))
     }
@@ -223,6 +293,9 @@ const SITE_MTU_BYTES: u32 = 1500;
 
 /// The default routes of both families.
 const DEFAULT: [Prefix; 2] = [(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)];
+
+/// The addresses of the internet as some host.
+const INTERNET_HOST: Pair = (address::INTERNET_HOST_V4, address::INTERNET_HOST_V6);
 
 /// Whether a namespace passes on packets that are not for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,10 +314,15 @@ fn check(spec: &Spec) -> Result<(), LabError> {
         if name.is_empty() || name.len() > CLIENT_NAME_BYTES_MAX || !letters {
             return refuse(format!("{name:?} is no client name: 1 to {CLIENT_NAME_BYTES_MAX} of a-z, 0-9 and '-'"));
         }
-        let taken = ["internet", "gateway", "site"].contains(&name.as_str());
+        let of_site = |site: usize| [numbered("gateway", site), numbered("site", site)];
+        let taken = ["internet", "controller"].contains(&name.as_str())
+            || (0..SITES_MAX).flat_map(of_site).any(|other| other == *name);
         if taken || spec.clients.iter().take(number).any(|other| other == name) {
             return refuse(format!("the name {name:?} is taken"));
         }
+    }
+    if !(1..=SITES_MAX).contains(&spec.sites) {
+        return refuse(format!("it has {} sites, and may have 1 to {SITES_MAX}", spec.sites));
     }
     if !WAN_MTU_BYTES.contains(&spec.wan_mtu_bytes) {
         return refuse(format!("an MTU of {} bytes is not within {WAN_MTU_BYTES:?}", spec.wan_mtu_bytes));
@@ -254,6 +332,11 @@ fn check(spec: &Spec) -> Result<(), LabError> {
         return refuse(format!("steering is for cores below {STEERING_CORES_MAX}"));
     }
     Ok(())
+}
+
+/// The name of a site's namespace: the first site's without a number.
+fn numbered(name: &str, site: usize) -> String {
+    if site == 0 { name.to_owned() } else { format!("{name}-{site}") }
 }
 
 /// Makes a namespace with its loopback interface up and its sysctls written, which interfaces made later inherit.
@@ -316,25 +399,49 @@ impl<'a> Host<'a> {
         self.links.add_veth(near, far, Some(std::os::fd::AsFd::as_fd(other))).map(drop).map_err(failed)
     }
 
+    /// Joins this host, the internet, to a server: by a pair of its own and routes to single addresses, not by a network
+    /// that the servers share, which would take a bridge.
+    fn join_server<'b>(&mut self, server: &'b Namespace, mtu_bytes: u32) -> Result<Host<'b>, LabError> {
+        let near = format!("to-{}", server.name());
+        let own = (server.v4(), server.v6());
+        let mut host = Host::open(server)?;
+        self.join(&near, server, "wan0")?;
+        self.equip(&near, mtu_bytes, &[address::ROUTER], address::HOST_BITS)?;
+        host.equip("wan0", mtu_bytes, &[own], address::HOST_BITS)?;
+        self.route(&near, &address::with_bits(own, address::HOST_BITS), None)?;
+        host.route("wan0", &address::with_bits(address::ROUTER, address::HOST_BITS), None)?;
+        host.route("wan0", &DEFAULT, Some(address::ROUTER))?;
+        Ok(host)
+    }
+
     fn equip(&mut self, interface: &str, mtu_bytes: u32, addresses: &[Pair], bits: Bits) -> Result<(), LabError> {
         let failed = self.link_error();
         let index = self.links.index_of(interface).map_err(&failed)?;
         self.links.set_mtu(index, mtu_bytes).map_err(&failed)?;
-        for pair in addresses {
-            for (address, prefix_bits) in address::with_bits(*pair, bits) {
-                self.links.add_address(index, address, prefix_bits).map_err(&failed)?;
-            }
-        }
+        self.add_addresses(interface, addresses, bits)?;
         self.links.set_up(index).map_err(&failed)?;
         self.equipped.push((interface.to_owned(), index));
         Ok(())
     }
 
-    fn route_by(&mut self, interface: &str, destinations: &[Prefix; 2], via: Pair) -> Result<(), LabError> {
+    fn add_addresses(&mut self, interface: &str, addresses: &[Pair], bits: Bits) -> Result<(), LabError> {
         let failed = self.link_error();
         let index = self.links.index_of(interface).map_err(&failed)?;
-        for (destination, via) in destinations.iter().zip([IpAddr::V4(via.0), IpAddr::V6(via.1)]) {
-            self.links.add_route(*destination, Some(via), index, None).map_err(&failed)?;
+        for pair in addresses {
+            for (address, prefix_bits) in address::with_bits(*pair, bits) {
+                self.links.add_address(index, address, prefix_bits).map_err(&failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Routes of both families, through the next hop `via` or, without one, to neighbours.
+    fn route(&mut self, interface: &str, destinations: &[Prefix; 2], via: Option<Pair>) -> Result<(), LabError> {
+        let failed = self.link_error();
+        let index = self.links.index_of(interface).map_err(&failed)?;
+        let via = [via.map(|via| IpAddr::V4(via.0)), via.map(|via| IpAddr::V6(via.1))];
+        for (destination, via) in destinations.iter().zip(via) {
+            self.links.add_route(*destination, via, index, None).map_err(&failed)?;
         }
         Ok(())
     }
@@ -364,11 +471,16 @@ mod tests {
     #[test]
     fn what_cannot_be_built_is_refused() {
         let many: Vec<String> = (0..=CLIENTS_MAX).map(|number| format!("client-{number}")).collect();
-        let names: [&[&str]; 6] = [&[], &["a", "a"], &["site"], &["Alice"], &["thirteen-long"], &["../x"]];
-        for clients in names {
+        let names: [&[&str]; 5] = [&[], &["a", "a"], &["Alice"], &["thirteen-long"], &["../x"]];
+        let taken: [&[&str]; 6] =
+            [&["internet"], &["gateway"], &["site"], &["gateway-1"], &["site-7"], &["controller"]];
+        for clients in names.into_iter().chain(taken) {
             assert!(matches!(check(&Spec::new(clients.iter().copied())), Err(LabError::Spec(_))), "{clients:?}");
         }
         assert!(matches!(check(&Spec::new(many)), Err(LabError::Spec(_))));
+        for sites in [0, SITES_MAX + 1] {
+            assert!(matches!(check(&Spec::new(["alice"]).with_sites(sites)), Err(LabError::Spec(_))), "{sites}");
+        }
         for wan_mtu_bytes in [0, 1279, 65_536] {
             let spec = Spec { wan_mtu_bytes, ..Spec::new(["alice"]) };
             assert!(matches!(check(&spec), Err(LabError::Spec(_))), "{wan_mtu_bytes}");
@@ -376,6 +488,7 @@ mod tests {
         let steering = Some(Steering { endpoints: 0, gateway: STEERING_CORES_MAX });
         assert!(matches!(check(&Spec { steering, ..Spec::new(["alice"]) }), Err(LabError::Spec(_))));
         assert!(check(&Spec::new(["alice", "bob", "client-3"])).is_ok());
+        assert!(check(&Spec::new(["alice"]).with_sites(SITES_MAX).with_controller()).is_ok());
     }
 
     #[test]

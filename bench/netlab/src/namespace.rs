@@ -39,13 +39,14 @@ impl Namespace {
         Ok(Self { name: name.to_owned(), file, addresses })
     }
 
-    /// The name in output and errors: a client's name, `internet`, `gateway` or `site`.
+    /// The name in output and errors: a client's name, `internet`, `controller`, `gateway`, `site`, and from the second
+    /// site on `gateway-1`, `site-1`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The namespace's outer address: where others reach it. For the internet that of its host, for the site that of
-    /// its first service.
+    /// The namespace's outer address: where others reach it. For the internet that of its host, for a site that of its
+    /// first service.
     pub fn v4(&self) -> Ipv4Addr {
         self.addresses.0
     }

@@ -6,6 +6,7 @@
 
 mod links;
 mod roles;
+mod sites;
 
 use std::{
     env, fs, io,
@@ -203,6 +204,14 @@ fn inside(tier: Tier) -> Vec<Trial> {
         trial("gateway_and_site_reach_each_other", gateway_and_site_reach_each_other),
         trial("clients_and_site_do_not_reach_each_other", clients_and_site_do_not_reach_each_other),
         trial("site_sends_inner_addresses_to_the_gateway", site_sends_inner_addresses_to_the_gateway),
+        trial("namespaces_are_named_and_counted", sites::namespaces_are_named_and_counted),
+        trial("whoever_is_outside_reaches_each_other", sites::whoever_is_outside_reaches_each_other),
+        trial("a_site_is_reached_by_its_own_gateway_only", sites::a_site_is_reached_by_its_own_gateway_only),
+        trial("a_site_reaches_nothing_beyond_its_gateway", sites::a_site_reaches_nothing_beyond_its_gateway),
+        trial(
+            "a_site_reaches_its_pool_through_its_own_gateway",
+            sites::a_site_reaches_its_pool_through_its_own_gateway,
+        ),
         trial("wan_mtu_is_as_specified", wan_mtu_is_as_specified),
         trial("steering_is_as_specified", steering_is_as_specified),
         trial("roles_live_in_their_namespace", roles::roles_live_in_their_namespace),
@@ -219,18 +228,21 @@ fn inside(tier: Tier) -> Vec<Trial> {
 }
 
 fn is_built_quickly() {
-    let mut times: Vec<Duration> = (0..5)
-        .map(|_| {
-            let started = Instant::now();
-            let lab = Lab::build(&Spec::new(["alice", "bob"])).unwrap();
-            let elapsed = started.elapsed();
-            drop(lab);
-            elapsed
-        })
-        .collect();
-    times.sort_unstable();
-    println!("laboratory with two clients built in {:.1?} (median), {:.1?} (worst of 5)", times[2], times[4]);
-    assert!(times[2] < Duration::from_secs(1), "{times:?}");
+    let specs = [("two clients", Spec::new(["alice", "bob"])), ("a client, two sites and a controller", two_sites())];
+    for (what, spec) in specs {
+        let mut times: Vec<Duration> = (0..5)
+            .map(|_| {
+                let started = Instant::now();
+                let lab = Lab::build(&spec).unwrap();
+                let elapsed = started.elapsed();
+                drop(lab);
+                elapsed
+            })
+            .collect();
+        times.sort_unstable();
+        println!("laboratory with {what} built in {:.1?} (median), {:.1?} (worst of 5)", times[2], times[4]);
+        assert!(times[2] < Duration::from_secs(1), "{times:?}");
+    }
 }
 
 fn clients_reach_gateway_and_internet() {
@@ -293,7 +305,7 @@ fn site_sends_inner_addresses_to_the_gateway() {
 }
 
 fn wan_mtu_is_as_specified() {
-    let lab = Lab::build(&Spec { wan_mtu_bytes: 1400, ..Spec::new(["alice"]) }).unwrap();
+    let lab = Lab::build(&Spec { wan_mtu_bytes: 1400, ..two_sites() }).unwrap();
     let mtu = |namespace: &Namespace, interface: &str| {
         let path = format!("net/ipv6/conf/{interface}/mtu");
         lab.run_in(namespace, || read_sysctl(&path).unwrap()).unwrap()
@@ -301,17 +313,22 @@ fn wan_mtu_is_as_specified() {
     assert_eq!(mtu(lab.client("alice").unwrap(), "wan0"), "1400");
     assert_eq!(mtu(lab.internet(), "to-alice"), "1400");
     assert_eq!(mtu(lab.internet(), "to-gateway"), "1400");
-    assert_eq!(mtu(lab.gateway(), "wan0"), "1400");
-    assert_eq!(mtu(lab.gateway(), "lan0"), "1500");
+    assert_eq!(mtu(lab.internet(), "to-controller"), "1400");
+    assert_eq!(mtu(lab.controller().unwrap(), "wan0"), "1400");
+    for site in 0..2 {
+        assert_eq!(mtu(lab.gateway_at(site).unwrap(), "wan0"), "1400");
+        assert_eq!(mtu(lab.gateway_at(site).unwrap(), "lan0"), "1500");
+        assert_eq!(mtu(lab.site_at(site).unwrap(), "lan0"), "1500");
+    }
 }
 
 fn steering_is_as_specified() {
     let core = thread::available_parallelism().unwrap().get().min(2) - 1;
-    let spec = Spec { steering: Some(Steering { endpoints: 0, gateway: core }), ..Spec::new(["alice"]) };
+    let spec = Spec { steering: Some(Steering { endpoints: 0, gateway: core }), ..two_sites() };
     let lab = Lab::build(&spec).unwrap();
     for namespace in lab.namespaces() {
         let mask = lab.run_in(namespace, || read_sysctl("net/core/rps_default_mask").unwrap()).unwrap();
-        let expected = if namespace.name() == "gateway" { 1 << core } else { 1 };
+        let expected = if ["gateway", "gateway-1"].contains(&namespace.name()) { 1 << core } else { 1 };
         assert_eq!(u64::from_str_radix(&mask.replace(',', ""), 16).unwrap(), expected, "{}", namespace.name());
     }
     page_from(&lab, lab.gateway(), lab.client("alice").unwrap(), lab.gateway().v4().into()).unwrap();
@@ -383,6 +400,10 @@ fn dropping_removes_everything() {
 
 fn lab() -> Lab {
     Lab::build(&Spec::new(["alice", "bob"])).unwrap()
+}
+
+fn two_sites() -> Spec {
+    Spec::new(["alice"]).with_sites(2).with_controller()
 }
 
 fn internet_host() -> [IpAddr; 2] {
