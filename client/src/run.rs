@@ -56,7 +56,7 @@ pub fn up_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
 fn machine(path: &Path, config: &ClientSection) -> Result<Worker<Client>> {
     let beside = |name: &Path| file::beside(path, name);
     let own = credentials::load(&beside(&config.certificate), &beside(&config.key))?;
-    let anchor = credentials::load_anchor(&beside(&config.ca))?;
+    let anchor = credentials::load_trust(&beside(&config.ca))?;
     let dtls = Arc::new(ClientConfig::new(&own, anchor, (now().boot, Instant::now()))?);
 
     let tun = Tun::open(config.tun.as_str(), 1, RESTART_PATIENCE)?;
@@ -117,6 +117,7 @@ impl Control {
                 }
                 self.backend = Some(backend);
             }
+            Report::Event(Event::Established { .. }) => {}
             Report::Event(Event::Up(gateway)) => {
                 tracing::info!(gateway = gateway.id(), "tunnel up");
                 self.gateway = Some(gateway.id().to_owned());

@@ -1,7 +1,7 @@
 //! Guards of the repository: what a compiler cannot see, checked by one command each.
 //!
 //! Every guard reads the tree and returns *findings*, one sentence each; none means the guard passes. A guard changes
-//! nothing, builds nothing and needs no network. What it holds the tree to stands in one table at the top of its
+//! nothing (but `proto` writes what it checks with `--check`), builds nothing and needs no network. What it holds the tree to stands in one table at the top of its
 //! module, or in a file of `docs/` that people edit.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -15,6 +15,7 @@ mod licence;
 mod manifests;
 mod metadata;
 mod prose;
+mod proto;
 mod rows;
 #[cfg(test)]
 mod testing;
@@ -35,6 +36,7 @@ Guards of the repository. Usage: cargo xtask TASK
   card                  the design card's packages: who uses each, why, and a figure
   layout                the top level of the tree
   prose                 text that must not be committed: machine paths, registry hosts, tool names
+  proto [--check]       bindings from the .proto files: writes them, or compares
   rows [--results FILE] requirement rows and the tests that show them; with FILE, the captured
                         output of the README's test command, that each cited test ran and passed
 
@@ -81,6 +83,8 @@ fn run(args: &[String]) -> Result<Findings> {
         }
         ["layout"] => layout::check(&repository_root()?),
         ["prose"] => prose::check(&repository_root()?),
+        ["proto"] => proto::write(&repository_root()?),
+        ["proto", "--check"] => proto::check(&repository_root()?),
         ["rows"] => rows::check(&repository_root()?, None),
         ["rows", "--results", file] => rows::check(&repository_root()?, Some(&read(Path::new(file))?)),
         [] | ["help" | "--help" | "-h"] => {

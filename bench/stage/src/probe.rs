@@ -34,7 +34,7 @@ impl Probe {
     pub fn connect(folder: &Path, user: &str, gateway: SocketAddr) -> Result<Self> {
         let file = |suffix: &str| folder.join(format!("{user}.{suffix}"));
         let own = credentials::load(&file("pem"), &file("key"))?;
-        let anchor = credentials::load_anchor(&folder.join("ca.pem"))?;
+        let anchor = credentials::load_trust(&folder.join("ca.pem"))?;
         let start = now();
         let config = Arc::new(ClientConfig::new(&own, anchor, (start.boot, Instant::now()))?);
         let any: SocketAddr = if gateway.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };

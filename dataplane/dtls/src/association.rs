@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dimpl::{Config, Dtls, DtlsCertificate, Output};
-use ringfort_types::BootInstant;
+use ringfort_identity::{ConfigError, Credentials, PeerIdentity, Role, Side as ShownBy, Trust, VerifyError};
+use ringfort_types::{BootInstant, UnixSeconds};
 
-use crate::identity::{ConfigError, Credentials, PeerIdentity, Role, TrustAnchor, VerifyError};
+use crate::exporter::ExporterSecret;
 use crate::screen::acceptable_bytes;
 
 /// Bytes by which a sealed record is longer than the packet in it: unified header 5, content type 1, tag 16.
@@ -45,11 +46,7 @@ impl ServerConfig {
     ///
     /// # Errors
     /// [`ConfigError::Parameters`] when dimpl refuses its settings.
-    pub fn new(
-        credentials: &Credentials,
-        clients: TrustAnchor,
-        epoch: (BootInstant, Instant),
-    ) -> Result<Self, ConfigError> {
+    pub fn new(credentials: &Credentials, clients: Trust, epoch: (BootInstant, Instant)) -> Result<Self, ConfigError> {
         Shared::new(credentials, clients, Role::Device, epoch).map(Self)
     }
 }
@@ -60,11 +57,7 @@ impl ClientConfig {
     ///
     /// # Errors
     /// As [`ServerConfig::new`].
-    pub fn new(
-        credentials: &Credentials,
-        gateways: TrustAnchor,
-        epoch: (BootInstant, Instant),
-    ) -> Result<Self, ConfigError> {
+    pub fn new(credentials: &Credentials, gateways: Trust, epoch: (BootInstant, Instant)) -> Result<Self, ConfigError> {
         Shared::new(credentials, gateways, Role::Gateway, epoch).map(Self)
     }
 }
@@ -72,7 +65,7 @@ impl ClientConfig {
 struct Shared {
     dimpl: Arc<Config>,
     certificate: DtlsCertificate,
-    anchor: TrustAnchor,
+    trust: Trust,
     peer_role: Role,
     epoch: (BootInstant, Instant),
 }
@@ -86,7 +79,7 @@ impl fmt::Debug for Shared {
 impl Shared {
     fn new(
         credentials: &Credentials,
-        anchor: TrustAnchor,
+        trust: Trust,
         peer_role: Role,
         epoch: (BootInstant, Instant),
     ) -> Result<Self, ConfigError> {
@@ -99,10 +92,10 @@ impl Shared {
             .build()
             .map_err(|error| ConfigError::Parameters(format!("{error:?}")))?;
         let certificate = DtlsCertificate {
-            certificate: credentials.certificate.clone(),
-            private_key: credentials.private_key.secret_pkcs8_der().to_vec(),
+            certificate: credentials.leaf().to_vec(),
+            private_key: credentials.private_key().secret_pkcs8_der().to_vec(),
         };
-        Ok(Self { dimpl: Arc::new(dimpl), certificate, anchor, peer_role, epoch })
+        Ok(Self { dimpl: Arc::new(dimpl), certificate, trust, peer_role, epoch })
     }
 
     fn instant(&self, now: BootInstant) -> Instant {
@@ -148,6 +141,7 @@ pub struct Association {
     /// Wall clock minus boot clock at creation, so that certificates are judged by the time of the handshake.
     unix_offset: Duration,
     peer: Option<PeerIdentity>,
+    exporter: Option<ExporterSecret>,
     connected: bool,
     ended: bool,
     clock: BootInstant,
@@ -198,6 +192,7 @@ impl Association {
             shared: side,
             unix_offset: unix_time.saturating_sub(Duration::from_nanos(now.as_nanos())),
             peer: None,
+            exporter: None,
             connected: false,
             ended: false,
             clock: BootInstant::default(),
@@ -296,6 +291,12 @@ impl Association {
         self.peer.as_ref().filter(|_| self.connected)
     }
 
+    /// The secret for values that bind other channels to this association (C15), once established.
+    #[must_use]
+    pub fn exporter(&self) -> Option<&ExporterSecret> {
+        self.exporter.as_ref().filter(|_| self.connected)
+    }
+
     /// Takes everything dimpl has to say. Plaintexts are written one behind the other to the start of `datagram`: together
     /// they are shorter than the records they came in, and dimpl holds a copy of those.
     fn drain(&mut self, datagram: &mut [u8], deliver: &mut impl FnMut(usize, &mut [u8])) {
@@ -321,7 +322,9 @@ impl Association {
                 Output::PeerCert(leaf) => {
                     let shared = self.shared.shared();
                     let unix_time = self.unix_offset + Duration::from_nanos(self.clock.as_nanos());
-                    match shared.anchor.verify(leaf, shared.peer_role, unix_time) {
+                    let side = if shared.peer_role == Role::Gateway { ShownBy::Server } else { ShownBy::Client };
+                    let now = UnixSeconds::from_epoch(unix_time);
+                    match shared.trust.verify(&leaf.into(), &[], side, shared.peer_role, now) {
                         Ok(peer) => self.peer = Some(peer),
                         Err(error) => {
                             self.transmits.clear();
@@ -336,6 +339,8 @@ impl Association {
                     }
                     None => return self.end(Ended::Failed("the peer showed no certificate".into())),
                 },
+                // Comes right behind `Connected`, before anything else.
+                Output::KeyingMaterial(exported, _) => self.exporter = Some(ExporterSecret::new(&exported)),
                 Output::CloseNotify => return self.end(Ended::ClosedByPeer),
                 Output::Timeout(at) => {
                     self.timeout = self.shared.shared().boot(at).max(self.clock + WAKE_AFTER_MIN);

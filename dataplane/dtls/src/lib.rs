@@ -13,21 +13,21 @@
 //! event means that the association is over.
 //!
 //! The peer is authenticated **before** any plaintext is handed out: chain to the configured CA, time, extended key
-//! usage, and the role in the certificate's URI (`ringfort://<organisation>/<role>/<id>`). Only [`PeerIdentity`], which
-//! nothing else makes, names a peer.
+//! usage, and the role in the certificate's URI (`ringfort-identity`). An established association also has an
+//! [`ExporterSecret`], from which both sides derive values that bind other channels to it (C15).
 //!
 //! What this crate deliberately does not do: choose rules, know users, own sockets or read clocks. What it cannot do
 //! until it has an engine of its own, because today it stands on dimpl: stateless cookies, connection ids, certificate
-//! chains with intermediates (leaf directly under the CA only), DTLS 1.2, RSA and Ed25519 certificates, exporters, and
+//! sending of intermediates (both sides must know them), DTLS 1.2, RSA and Ed25519 certificates, and
 //! records without allocation. Sources: RFC 9147, RFC 5280, RFC 6125; requirements K4, A2, A10.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod association;
-mod identity;
+mod exporter;
 mod screen;
 
 pub use association::{Association, ClientConfig, Ended, Event, RECORD_OVERHEAD_BYTES, ServerConfig};
-pub use identity::{ConfigError, Credentials, PeerIdentity, Role, TrustAnchor, VerifyError};
+pub use exporter::{EXPORTED_BYTES, ExporterSecret};
 pub use screen::opening_random;

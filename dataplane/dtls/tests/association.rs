@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
-use ringfort_dtls::{
-    Association, ClientConfig, ConfigError, Credentials, Ended, Event, RECORD_OVERHEAD_BYTES, ServerConfig,
-    TrustAnchor, opening_random,
-};
+use ringfort_dtls::{Association, ClientConfig, Ended, Event, RECORD_OVERHEAD_BYTES, ServerConfig, opening_random};
+use ringfort_identity::{ConfigError, Credentials, Trust};
 use ringfort_types::BootInstant;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
@@ -18,7 +16,7 @@ const START: BootInstant = BootInstant::from_nanos(1_000_000_000_000);
 
 struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    anchor: TrustAnchor,
+    anchor: Trust,
 }
 
 fn ca() -> Ca {
@@ -26,7 +24,7 @@ fn ca() -> Ca {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let certificate = params.self_signed(&key).unwrap();
-    Ca { anchor: TrustAnchor::new(certificate.der()).unwrap(), issuer: Issuer::new(params, key) }
+    Ca { anchor: Trust::new(certificate.der(), []).unwrap(), issuer: Issuer::new(params, key) }
 }
 
 fn leaf(ca: &Ca, uri: &str, usage: ExtendedKeyUsagePurpose, expired: bool) -> Credentials {
@@ -39,7 +37,7 @@ fn leaf(ca: &Ca, uri: &str, usage: ExtendedKeyUsagePurpose, expired: bool) -> Cr
         params.not_after = rcgen::date_time_ymd(2021, 1, 1);
     }
     let certificate = params.signed_by(&key, &ca.issuer).unwrap();
-    Credentials::new(certificate.der(), PrivatePkcs8KeyDer::from(key.serialize_der())).unwrap()
+    Credentials::new(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der())).unwrap()
 }
 
 fn gateway(ca: &Ca) -> Credentials {
@@ -216,10 +214,10 @@ fn a_key_that_is_not_the_certificates_is_refused() {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::default().signed_by(&key, &ca.issuer).unwrap();
     let other = PrivatePkcs8KeyDer::from(KeyPair::generate().unwrap().serialize_der());
-    assert!(matches!(Credentials::new(certificate.der(), other), Err(ConfigError::KeyMismatch)));
+    assert!(matches!(Credentials::new(vec![certificate.der().clone()], other), Err(ConfigError::KeyMismatch)));
     let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
     let wrong = PrivatePkcs8KeyDer::from(p384.serialize_der());
-    assert!(matches!(Credentials::new(certificate.der(), wrong), Err(ConfigError::PrivateKey)));
+    assert!(matches!(Credentials::new(vec![certificate.der().clone()], wrong), Err(ConfigError::PrivateKey)));
 }
 
 #[test]
@@ -328,7 +326,8 @@ fn a_gap_in_the_servers_flight_does_not_make_the_client_spin() {
     params.subject_alt_names.extend(names);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let certificate = params.signed_by(&key, &ca.issuer).unwrap();
-    let server = Credentials::new(certificate.der(), PrivatePkcs8KeyDer::from(key.serialize_der())).unwrap();
+    let server =
+        Credentials::new(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der())).unwrap();
     let client = device(&ca);
     let mut pair = Pair::new((&server, &ca), (&client, &ca));
     let mut gap = false;

@@ -22,7 +22,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfort_dtls::{Association, ClientConfig, Ended, Event as DtlsEvent, PeerIdentity, RECORD_OVERHEAD_BYTES};
+use ringfort_dtls::{Association, ClientConfig, Ended, Event as DtlsEvent, ExporterSecret, RECORD_OVERHEAD_BYTES};
+use ringfort_identity::PeerIdentity;
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
 use ringfort_packet::parse::{self, Parsed, Transport};
 use ringfort_packet::split::Splitter;
@@ -66,6 +67,14 @@ pub struct Config {
 /// What the control side learns.
 #[derive(Debug)]
 pub enum Event {
+    /// The handshake is finished. The Gateway carries nothing yet: it waits for rules, and where sessions are admitted by
+    /// tokens, for the session channel to be bound to this tunnel (C15).
+    Established {
+        /// The Gateway.
+        gateway: PeerIdentity,
+        /// What binds the session channel to the tunnel.
+        exporter: ExporterSecret,
+    },
     /// The tunnel is up: the Gateway has admitted us, and our rules are in force.
     Up(PeerIdentity),
     /// The tunnel is down; another attempt follows by itself.
@@ -117,7 +126,7 @@ enum Phase {
 struct Up {
     association: Association,
     /// The Gateway, until it has said something.
-    unadmitted: Option<PeerIdentity>,
+    unadmitted: Option<Box<PeerIdentity>>,
     sent: BootInstant,
     /// When the first packet went out to which nothing was heard since.
     unanswered_since: Option<BootInstant>,
@@ -175,11 +184,16 @@ impl Client {
         if let Some(expected) = self.config.gateway_id.clone().filter(|expected| **expected != *peer.id()) {
             return self.down(DownReason::OtherGateway { expected, found: peer.id().into() }, now);
         }
+        if let Phase::Connecting(association) = &self.phase
+            && let Some(exporter) = association.exporter().cloned()
+        {
+            self.events.push_back(Event::Established { gateway: peer.clone(), exporter });
+        }
         let paused = Phase::Paused { until: now.boot };
         self.phase = match std::mem::replace(&mut self.phase, paused) {
             Phase::Connecting(association) => Phase::Up(Up {
                 association,
-                unadmitted: Some(peer),
+                unadmitted: Some(Box::new(peer)),
                 sent: now.boot,
                 unanswered_since: Some(now.boot),
                 probes: 0,
@@ -231,7 +245,7 @@ impl Machine for Client {
             (up.unanswered_since, up.probes) = (None, 0);
             if let Some(gateway) = up.unadmitted.take() {
                 self.pause = PAUSE_FIRST;
-                self.events.push_back(Event::Up(gateway));
+                self.events.push_back(Event::Up(*gateway));
             }
         }
         for index in 0..self.opened.len() {

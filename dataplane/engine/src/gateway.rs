@@ -19,7 +19,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfort_dtls::{Association, Event as DtlsEvent, PeerIdentity, ServerConfig, opening_random};
+use ringfort_dtls::{Association, Event as DtlsEvent, ExporterSecret, ServerConfig, opening_random};
+use ringfort_identity::PeerIdentity;
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
 use ringfort_packet::flow::FlowKey;
 use ringfort_packet::parse;
@@ -106,6 +107,8 @@ pub enum Event {
         peer: PeerIdentity,
         /// Where it is.
         outer: SocketAddr,
+        /// What binds other channels to its tunnel (C15).
+        exporter: ExporterSecret,
     },
     /// The rules of an `Install` decide from the next packet on.
     RulesApplied {
@@ -296,6 +299,8 @@ impl Gateway {
 
     fn established(&mut self, index: usize, peer: PeerIdentity, now: Now) {
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
+        // An established association has one.
+        let Some(exporter) = session.association.exporter().cloned() else { return };
         self.counters.handshakes_finished += 1;
         self.sessions.handshaking -= 1;
         session.phase = Phase::Unbound { deadline: now.boot + UNBOUND_MAX };
@@ -306,7 +311,7 @@ impl Gateway {
         if let Some(old) = before.established.replace(index) {
             self.end(old, EndReason::Replaced, now);
         }
-        self.events.push_back(Event::Authenticated { session: id, peer, outer });
+        self.events.push_back(Event::Authenticated { session: id, peer, outer, exporter });
     }
 
     /// Ends a session and tells the control side, if it knew of it.

@@ -7,7 +7,7 @@
 
 mod time;
 
-pub use time::BootInstant;
+pub use time::{BootInstant, UnixSeconds};
 
 use std::fmt;
 

@@ -45,6 +45,47 @@ impl Add<Duration> for BootInstant {
     }
 }
 
+/// Seconds since 1970 (RFC 7519 NumericDate), as signed statements say when they begin and end.
+///
+/// Only for such statements and for comparing with them: what passes in this process is timed by [`BootInstant`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixSeconds(pub u64);
+
+impl UnixSeconds {
+    /// The whole seconds in a time since 1970.
+    #[must_use]
+    pub const fn from_epoch(since: Duration) -> Self {
+        Self(since.as_secs())
+    }
+
+    /// Time since 1970.
+    #[must_use]
+    pub const fn since_epoch(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+
+    /// Time from `earlier` to this point, zero if `earlier` is the later one.
+    #[must_use]
+    pub const fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_secs(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for UnixSeconds {
+    type Output = Self;
+
+    /// Whole seconds only. Saturates.
+    fn add(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_add(rhs.as_secs()))
+    }
+}
+
+impl std::fmt::Display for UnixSeconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

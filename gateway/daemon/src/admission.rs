@@ -62,7 +62,7 @@ impl Admission {
 
     pub(crate) fn handle_event(&mut self, event: &Event) {
         match event {
-            Event::Authenticated { session, peer, outer } => self.admit(*session, peer.id(), *outer),
+            Event::Authenticated { session, peer, outer, .. } => self.admit(*session, peer.id(), *outer),
             Event::Denied { session, flow, rule } => self.denied(*session, *flow, *rule),
             Event::Ended { session, .. } => self.remove(*session),
             Event::RulesApplied { .. } | Event::HandshakeFailed { .. } => {}

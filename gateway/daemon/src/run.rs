@@ -95,7 +95,7 @@ fn also_ours(address: IpAddr, prefix_bits: u8) -> Vec<IpAddr> {
 fn machines(path: &Path, gateway: &GatewaySection) -> Result<Vec<Worker<Gateway>>> {
     let beside = |name: &Path| file::beside(path, name);
     let own = credentials::load(&beside(&gateway.certificate), &beside(&gateway.key))?;
-    let anchor = credentials::load_anchor(&beside(&gateway.ca))?;
+    let anchor = credentials::load_trust(&beside(&gateway.ca))?;
     let dtls = Arc::new(ServerConfig::new(&own, anchor, (now().boot, Instant::now()))?);
 
     let cores = gateway.worker_cores(&usable_cores()?)?;
@@ -205,7 +205,7 @@ impl Control {
     fn log(&self, event: &Event) {
         let user = |session| self.admission.session(session).map(|live| live.user.name.to_string());
         match event {
-            Event::Authenticated { session, peer, outer } => {
+            Event::Authenticated { session, peer, outer, .. } => {
                 tracing::info!(%session, device = peer.id(), "session authenticated");
                 tracing::debug!(%session, %outer, "session address");
             }

@@ -3,18 +3,18 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use ringfort_dtls::{Credentials, TrustAnchor};
+use ringfort_identity::{Credentials, Trust};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::file::{FileError, read};
 
-/// Reads a leaf certificate and its PKCS#8 key. The key file must be readable by its owner only.
+/// Reads a certificate chain, the leaf first, and the leaf's PKCS#8 key. The key file must be readable by its owner only.
 ///
 /// # Errors
 /// [`FileError`], naming the file at fault and what was expected in it.
 pub fn load(certificate: &Path, key: &Path) -> Result<Credentials, FileError> {
-    let leaf = read_certificate(certificate)?;
+    let chain = read_certificates(certificate)?;
     let mode =
         std::fs::metadata(key).map_err(|source| FileError::Read { path: key.into(), source })?.permissions().mode();
     if mode & 0o077 != 0 {
@@ -26,20 +26,23 @@ pub fn load(certificate: &Path, key: &Path) -> Result<Credentials, FileError> {
     }
     let private_key = PrivatePkcs8KeyDer::from_pem_slice(&read(key)?)
         .map_err(|error| content(key, format!("expected a PEM private key in PKCS#8 form: {error}")))?;
-    Credentials::new(&leaf, private_key).map_err(|error| content(certificate, error.to_string()))
+    Credentials::new(chain, private_key).map_err(|error| content(certificate, error.to_string()))
 }
 
-/// Reads a CA certificate.
+/// Reads a root certificate, and behind it in the same file any intermediates.
 ///
 /// # Errors
 /// [`FileError`], naming the file at fault and what was expected in it.
-pub fn load_anchor(path: &Path) -> Result<TrustAnchor, FileError> {
-    TrustAnchor::new(&read_certificate(path)?).map_err(|error| content(path, error.to_string()))
+pub fn load_trust(path: &Path) -> Result<Trust, FileError> {
+    let mut certificates = read_certificates(path)?.into_iter();
+    let root = certificates.next().ok_or_else(|| content(path, "expected a PEM certificate, found none".into()))?;
+    Trust::new(&root, certificates).map_err(|error| content(path, error.to_string()))
 }
 
-fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, FileError> {
-    CertificateDer::from_pem_slice(&read(path)?)
-        .map_err(|error| content(path, format!("expected a PEM certificate: {error}")))
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let bytes = read(path)?;
+    let certificates = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    certificates.map_err(|error| content(path, format!("expected PEM certificates: {error}")))
 }
 
 fn content(path: &Path, why: String) -> FileError {
@@ -61,9 +64,9 @@ mod tests {
         assert!(load(&certificate, &key).unwrap_err().to_string().contains("chmod 600"));
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
         load(&certificate, &key).unwrap();
-        load_anchor(&certificate).unwrap();
+        load_trust(&certificate).unwrap();
         std::fs::write(&certificate, "nothing").unwrap();
         assert!(load(&certificate, &key).unwrap_err().to_string().contains("a.pem"));
-        assert!(load_anchor(&certificate).is_err());
+        assert!(load_trust(&certificate).is_err());
     }
 }

@@ -59,7 +59,7 @@ fn ends() -> Result<Ends> {
     };
     plan.write(folder.path())?;
     let file = |name: &str| folder.path().join(name);
-    let anchor = credentials::load_anchor(&file("ca.pem"))?;
+    let anchor = credentials::load_trust(&file("ca.pem"))?;
     let epoch = (START, Instant::now());
     let gateway = credentials::load(&file("gateway.pem"), &file("gateway.key"))?;
     let alice = credentials::load(&file("alice.pem"), &file("alice.key"))?;

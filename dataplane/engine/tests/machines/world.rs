@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
-use ringfort_dtls::{ClientConfig, Credentials, ServerConfig, TrustAnchor, opening_random};
+use ringfort_dtls::{ClientConfig, ServerConfig, opening_random};
 use ringfort_engine::client::{self, Client};
 use ringfort_engine::gateway::{self, Command, Event, Gateway};
 use ringfort_engine::{Machine, Now, Output};
+use ringfort_identity::{Credentials, Trust};
 use ringfort_packet::coalesce::Offloads;
 use ringfort_packet::split::Splitter;
 use ringfort_packet::vnet::VnetHeader;
@@ -26,7 +27,7 @@ pub(crate) const SITE: &str = "10.98.0.10";
 
 pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    pub(crate) anchor: TrustAnchor,
+    pub(crate) anchor: Trust,
 }
 
 impl Ca {
@@ -35,7 +36,7 @@ impl Ca {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).unwrap();
-        Self { anchor: TrustAnchor::new(certificate.der()).unwrap(), issuer: Issuer::new(params, key) }
+        Self { anchor: Trust::new(certificate.der(), []).unwrap(), issuer: Issuer::new(params, key) }
     }
 
     fn leaf(&self, uri: &str, usage: ExtendedKeyUsagePurpose) -> Credentials {
@@ -44,7 +45,7 @@ impl Ca {
         params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
         params.extended_key_usages = vec![usage];
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Credentials::new(certificate.der(), PrivatePkcs8KeyDer::from(key.serialize_der())).unwrap()
+        Credentials::new(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der())).unwrap()
     }
 }
 
@@ -150,12 +151,7 @@ impl World {
     }
 
     /// As [`World::add_client`]; Gateways must be under `anchor`.
-    pub(crate) fn add_client_that_trusts(
-        &mut self,
-        anchor: TrustAnchor,
-        gateway_id: Option<&str>,
-        ca: Option<&Ca>,
-    ) -> usize {
+    pub(crate) fn add_client_that_trusts(&mut self, anchor: Trust, gateway_id: Option<&str>, ca: Option<&Ca>) -> usize {
         let index = self.clients.len();
         let uri = format!("ringfort://example/device/d{index}");
         let own = ca.unwrap_or(&self.ca).leaf(&uri, ExtendedKeyUsagePurpose::ClientAuth);
@@ -300,7 +296,10 @@ impl World {
         let arrived = collect(client.output(), buffer, &mut self.wire, client_address(index), gateway_address());
         self.at_client[index].extend(arrived);
         client.clear_output();
-        self.client_events[index].extend(std::iter::from_fn(|| client.poll_event()));
+        // That the handshake is finished says nothing about being admitted; only what follows does.
+        let events = std::iter::from_fn(|| client.poll_event());
+        let told = events.filter(|event| !matches!(event, client::Event::Established { .. }));
+        self.client_events[index].extend(told);
     }
 
     /// Takes what is under way off the wire.

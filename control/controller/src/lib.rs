@@ -1,0 +1,3 @@
+//! The Controller: decides and signs.
+
+#![forbid(unsafe_code)]

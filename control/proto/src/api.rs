@@ -1,0 +1,259 @@
+//! Bodies of the Controller's HTTP API, `/api/v1/…`, as JSON. `docs/CONTROL.md` has the table of requests.
+//!
+//! Unknown members are refused in requests, so that a misspelt one is not silently left out, and ignored in responses, so that an
+//! older client understands a newer Controller. Binary values are base64url without padding.
+
+use serde::{Deserialize, Serialize};
+
+/// Path of everything below.
+pub const BASE: &str = "/api/v1";
+/// Header of a proof of possession (RFC 9449 §4).
+pub const PROOF_HEADER: &str = "dpop";
+/// Header in which the Controller gives the nonce for the next proof (RFC 9449 §8). Every response without a client
+/// certificate has one.
+pub const NONCE_HEADER: &str = "dpop-nonce";
+
+/// The body of every response that is no success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// Stable: `invitation_used`, `token_expired`, `not_administrator`, …
+    pub code: String,
+    /// What was expected, what came, what to do.
+    pub message: String,
+    /// The Controller's audit event; empty where none is written.
+    #[serde(default)]
+    pub event: String,
+}
+
+/// Answer to `GET login`: how to log in here (R19).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginMethods {
+    /// The organisation's id.
+    pub organisation: String,
+    /// `password`; further ones with further identity providers.
+    pub methods: Vec<String>,
+}
+
+/// `POST login`, with a proof by the key that the tokens will belong to.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    /// Login name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+    /// The client id that the client made (A4).
+    pub client_id: String,
+}
+
+impl std::fmt::Debug for LoginRequest {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginRequest").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Answer to `POST login` and `POST renew`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginResponse {
+    /// rf-claims+jwt
+    pub claims: String,
+    /// Certificates of the keys that sign tokens, DER.
+    pub signers: Vec<String>,
+    /// The root, DER.
+    pub root: String,
+    /// Intermediates, DER.
+    pub intermediates: Vec<String>,
+}
+
+/// Answer to `POST entitlements`: one token per site (A7), and where the sites are (C1, C8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntitlementsResponse {
+    /// rf-entitlement+jwt, one per site where the user may do anything.
+    pub entitlements: Vec<String>,
+    /// rf-connect+jwt
+    pub connect: String,
+}
+
+/// `POST certificate`: a signing request (PKCS#10, DER) by the key of the claims token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateRequest {
+    /// PKCS#10, DER. Only its public key is taken from it.
+    pub certificate_request: String,
+}
+
+/// Answer to `POST certificate`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateResponse {
+    /// DER, the leaf first, the root not among them.
+    pub chain: Vec<String>,
+}
+
+/// `POST admin/users`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// Login name.
+    pub name: String,
+    /// First password.
+    pub password: String,
+    /// Whether the user may administer.
+    #[serde(default)]
+    pub administrator: bool,
+}
+
+impl std::fmt::Debug for NewUser {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewUser").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// `POST admin/sites`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSite {
+    /// Name, unique.
+    pub name: String,
+    /// Pools of clients' inner addresses with the Gateways' own address: `10.97.0.1/16`; one per family at most.
+    pub pools: Vec<String>,
+}
+
+/// `POST admin/resources`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewResource {
+    /// Name, unique; denials name it.
+    pub name: String,
+    /// Name of the site it is at.
+    pub site: String,
+    /// Addresses and networks: `10.98.0.10`, `10.98.0.0/24`.
+    pub to: Vec<String>,
+    /// Services: `tcp/80`, `udp/5000-5100`, `icmp-echo`, `any`.
+    pub services: Vec<String>,
+}
+
+/// `POST admin/groups`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewGroup {
+    /// Name, unique.
+    pub name: String,
+}
+
+/// `POST admin/groups/members` and `POST admin/groups/members/remove`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Membership {
+    /// Name of the group.
+    pub group: String,
+    /// Login name of the user.
+    pub user: String,
+}
+
+/// Whom an entitlement is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Principal {
+    /// One user, by login name.
+    User(String),
+    /// A group's members, by its name.
+    Group(String),
+}
+
+/// `POST admin/entitlements` grants, `POST admin/entitlements/remove` takes back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntitlementChange {
+    /// Name of the resource.
+    pub resource: String,
+    /// Whose.
+    pub principal: Principal,
+}
+
+/// Answer to a change that is pushed: what went out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pushed {
+    /// Entitlement tokens that were signed anew and pushed.
+    pub entitlements: u32,
+    /// Serial of the revocation list afterwards, `epoch/n`; empty where it did not change.
+    #[serde(default)]
+    pub serial: String,
+    /// Gateways whose stream was open.
+    pub gateways: u32,
+}
+
+/// `POST admin/invitations`; needs an authentication not older than five minutes (R2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewInvitation {
+    /// What is invited.
+    pub invitee: Invitee,
+    /// Seconds until it expires; 7 days by default (I10).
+    #[serde(default)]
+    pub expires_in: Option<u64>,
+}
+
+/// What is invited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Invitee {
+    /// A Gateway.
+    Gateway {
+        /// Its name, unique.
+        name: String,
+        /// Name of its site.
+        site: String,
+    },
+    /// A user's machine.
+    Device {
+        /// Login name of the user.
+        user: String,
+    },
+}
+
+/// Answer to `POST admin/invitations`. Shown once: the Controller does not keep the cookie.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitationResponse {
+    /// `host:port/<key hash><cookie>` (I2).
+    pub url: String,
+    /// rf-enrol+jwt (R3).
+    pub ticket: String,
+    /// When it expires, in seconds since 1970.
+    pub expires_at: u64,
+}
+
+impl std::fmt::Debug for InvitationResponse {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InvitationResponse").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
+}
+
+/// What a revocation is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum RevocationScope {
+    /// All that a user has, by login name.
+    User(String),
+    /// One device, by its client id.
+    Device(String),
+    /// One token, by its `jti`.
+    Token(String),
+    /// All users.
+    Everyone,
+}
+
+/// `POST admin/revocations`: takes back at once, or with a grace time demands renewal (A23).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRevocation {
+    /// What it is about.
+    pub scope: RevocationScope,
+    /// Shown to the user.
+    pub reason: String,
+    /// Seconds in which whoever is meant renews unnoticed; `None` revokes at once.
+    #[serde(default)]
+    pub grace_seconds: Option<u32>,
+}

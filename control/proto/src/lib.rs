@@ -1,0 +1,21 @@
+//! What parties of Ringfort say to each other on the wire: messages of the gRPC stream, of the session channel and of joining
+//! ([`v1`], from the .proto files beside), and of the HTTP API ([`api`]).
+//!
+//! The messages are plain data: nothing in them is believed before its receiver has checked it, and these types stop at the
+//! crate that received them. The bindings are checked in and made by `cargo xtask proto`.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+
+/// Protobuf messages and gRPC services of package `ringfort.v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the .proto files say what each message means"
+)]
+pub mod v1 {
+    include!("generated.rs");
+}

@@ -1,0 +1,177 @@
+//! The certificates under which peers must stand, and the check.
+
+use std::fmt;
+
+use aws_lc_rs::digest;
+use ringfort_types::UnixSeconds;
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, aws_lc_rs as algorithms};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::credentials::ConfigError;
+use crate::key::{KeyError, KeyThumbprint};
+use crate::name::{Role, RoleUri, SessionDn};
+use crate::peer::PeerIdentity;
+
+/// Signature algorithms of the CA.
+const SIGNATURES: &[&dyn SignatureVerificationAlgorithm] =
+    &[algorithms::ECDSA_P256_SHA256, algorithms::ECDSA_P256_SHA384, algorithms::ECDSA_P384_SHA384];
+/// id-kp-jwt (RFC 9509 §4): the key signs tokens.
+const EKU_JWT: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 0x25];
+/// Intermediates looked at, ours and the peer's each.
+const INTERMEDIATES_MAX: usize = 8;
+
+/// On which side of a connection a certificate is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// By a server (serverAuth).
+    Server,
+    /// By a client (clientAuth).
+    Client,
+    /// By nobody: the key signs tokens (id-kp-jwt, RFC 9509).
+    Signer,
+}
+
+/// The root under which peers must stand, and the intermediates known beside it: a peer need not send those.
+#[derive(Clone)]
+pub struct Trust {
+    anchor: rustls_pki_types::TrustAnchor<'static>,
+    intermediates: Vec<CertificateDer<'static>>,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").field("intermediates", &self.intermediates.len()).finish_non_exhaustive()
+    }
+}
+
+impl Trust {
+    /// Trusts `root` (DER), with `intermediates` (DER) beside it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Certificate`] when the root cannot be read; [`ConfigError::Intermediates`] for more than 8.
+    pub fn new(
+        root: &CertificateDer<'_>,
+        intermediates: impl IntoIterator<Item = CertificateDer<'static>>,
+    ) -> Result<Self, ConfigError> {
+        let anchor = webpki::anchor_from_trusted_cert(root).map_err(ConfigError::Certificate)?.to_owned();
+        let intermediates: Vec<_> = intermediates.into_iter().take(INTERMEDIATES_MAX + 1).collect();
+        if intermediates.len() > INTERMEDIATES_MAX {
+            return Err(ConfigError::Intermediates { max: INTERMEDIATES_MAX });
+        }
+        Ok(Self { anchor, intermediates })
+    }
+
+    /// Checks `leaf` as the certificate of a peer on `side` in `role` at `now`. `sent` are the other certificates that the
+    /// peer showed.
+    ///
+    /// The caller has seen a signature by the leaf's key over this very handshake; without it a certificate says nothing.
+    ///
+    /// # Errors
+    /// [`VerifyError`] says what was expected.
+    pub fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        sent: &[CertificateDer<'_>],
+        side: Side,
+        role: Role,
+        now: UnixSeconds,
+    ) -> Result<PeerIdentity, VerifyError> {
+        let peer = self.verify_any_role(leaf, sent, side, now)?;
+        if peer.role() != role {
+            return Err(VerifyError::Role { expected: role });
+        }
+        Ok(peer)
+    }
+
+    /// As [`Trust::verify`], for a listener that serves several roles and asks for the role at each of its doors.
+    ///
+    /// # Errors
+    /// [`VerifyError`] says what was expected.
+    pub fn verify_any_role(
+        &self,
+        leaf: &CertificateDer<'_>,
+        sent: &[CertificateDer<'_>],
+        side: Side,
+        now: UnixSeconds,
+    ) -> Result<PeerIdentity, VerifyError> {
+        let certificate = EndEntityCert::try_from(leaf).map_err(VerifyError::Certificate)?;
+        let usage = match side {
+            Side::Server => KeyUsage::server_auth(),
+            Side::Client => KeyUsage::client_auth(),
+            Side::Signer => KeyUsage::required(EKU_JWT),
+        };
+        let time = UnixTime::since_unix_epoch(now.since_epoch());
+        let intermediates: Vec<CertificateDer<'_>> =
+            self.intermediates.iter().cloned().chain(sent.iter().take(INTERMEDIATES_MAX).cloned()).collect();
+        certificate
+            .verify_for_usage(SIGNATURES, std::slice::from_ref(&self.anchor), &intermediates, time, usage, None, None)
+            .map_err(VerifyError::Certificate)?;
+        let mut uris = certificate.valid_uri_names();
+        let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(VerifyError::NoSingleUri) };
+        let uri: RoleUri = uri.parse().map_err(|_| VerifyError::Uri)?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| VerifyError::Form)?;
+        let session = match uri.role() {
+            Role::Device => session_of(&parsed, &uri)?,
+            _ => None,
+        };
+        let mut certificate_digest = [0; 32];
+        certificate_digest.copy_from_slice(digest::digest(&digest::SHA256, leaf).as_ref());
+        Ok(PeerIdentity {
+            uri,
+            session,
+            certificate_digest,
+            key: KeyThumbprint::of_spki(parsed.public_key().raw)?,
+            serial: parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+            not_after: UnixSeconds(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default()),
+        })
+    }
+}
+
+/// The session that a device's certificate names: its subject is then O, CN, UID, in this order and nothing else, the
+/// organisation and the client id being those of the URI. A subject of another form names none.
+fn session_of(certificate: &X509Certificate<'_>, uri: &RoleUri) -> Result<Option<SessionDn>, VerifyError> {
+    const ORDER: [&str; 3] = ["2.5.4.10", "2.5.4.3", "0.9.2342.19200300.100.1.1"];
+    let attributes: Vec<_> = certificate.subject().iter_attributes().collect();
+    let types: Vec<String> = attributes.iter().map(|attribute| attribute.attr_type().to_id_string()).collect();
+    if types != ORDER {
+        return Ok(None);
+    }
+    let values: Vec<&str> = attributes.iter().filter_map(|attribute| attribute.as_str().ok()).collect();
+    let [organisation, user, client] = values.as_slice() else { return Err(VerifyError::Subject) };
+    let session = SessionDn::new(client, user, organisation).map_err(|_| VerifyError::Subject)?;
+    if session.organisation() != uri.organisation() || session.client() != uri.id() {
+        return Err(VerifyError::Subject);
+    }
+    Ok(Some(session))
+}
+
+/// Why a peer's certificate was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// Form, chain, time, signature or extended key usage.
+    #[error("certificate refused: {0}")]
+    Certificate(webpki::Error),
+    /// A field cannot be read.
+    #[error("expected an X.509 version 3 certificate")]
+    Form,
+    /// A certificate must carry exactly one URI name.
+    #[error("expected exactly one URI name in the certificate")]
+    NoSingleUri,
+    /// The URI is no role URI.
+    #[error("expected a URI name ringfort://ORGANISATION/ROLE/ID in the certificate")]
+    Uri,
+    /// The URI does not name the role that is expected on this side.
+    #[error("expected a certificate for the role {expected}")]
+    Role {
+        /// The role that was expected.
+        expected: Role,
+    },
+    /// A device's subject does not name its session.
+    #[error("expected a device certificate whose subject is O, CN and UID, matching its URI")]
+    Subject,
+    /// The leaf's key is of no accepted kind.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}

@@ -1,0 +1,3 @@
+//! Who has which session and which rules.
+
+#![forbid(unsafe_code)]
