@@ -1,0 +1,417 @@
+//! The private folder of a role: key, certificate, trust, and what else it keeps.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use ringfort_identity::{ConfigError, Credentials, Role, Side, Trust, VerifyError};
+use ringfort_token::{KeyRefused, KeySet};
+use ringfort_types::UnixSeconds;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
+
+use crate::key::{KeyFailed, PrivateKey};
+
+/// Longest file in a folder. The longest that there is are 100,000 revocations, of some 200 bytes each.
+const FILE_BYTES_MAX: u64 = 32 << 20;
+
+/// Names of the files that every role has.
+pub mod file {
+    /// Who we are ([`super::Identity`]).
+    pub const IDENTITY: &str = "identity.toml";
+    /// The private key, PKCS#8.
+    pub const KEY: &str = "key.pem";
+    /// Our certificate chain, the leaf first.
+    pub const CHAIN: &str = "chain.pem";
+    /// The root, and the intermediates behind it.
+    pub const CA: &str = "ca.pem";
+    /// Certificates of the keys that sign tokens.
+    pub const SIGNERS: &str = "signers.pem";
+}
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrecy {
+    /// Its owner only (0600).
+    Secret,
+    /// Anybody who gets into the folder (0644).
+    Public,
+}
+
+/// What kind of thing joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A Gateway.
+    Gateway,
+    /// A user's machine.
+    Device,
+}
+
+/// Who we are, as the Controller said when we joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The organisation's id.
+    pub organisation: String,
+    /// What we are.
+    pub kind: Kind,
+    /// A Gateway's id, a device's client id (A4).
+    pub id: String,
+    /// A Gateway's site.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub site: String,
+    /// Login name of a device's user.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// `host:port` of each Controller.
+    pub controllers: Vec<String>,
+}
+
+/// What is wrong with a folder.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FolderError {
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Others may look into it.
+    #[error("{}: expected a folder that only its owner may enter, found mode {mode:03o}; run chmod 700", path.display())]
+    Open {
+        /// Which folder.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// Somebody has joined with it already (I10).
+    #[error("{}: expected a folder with which nobody has joined yet; choose another, or remove this one if that identity is not needed any more", path.display())]
+    Taken {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// Nobody has joined with it.
+    #[error("{}: nobody has joined with this folder yet; run `ringfort join` or `ringfort login` first", path.display())]
+    NotJoined {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {why}", path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What was expected and what came.
+        why: String,
+    },
+}
+
+/// A private folder.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Makes the folder (0700), or takes one that is there, as long as nobody has joined with it.
+    ///
+    /// # Errors
+    /// [`FolderError::Taken`], [`FolderError::Open`], [`FolderError::Io`].
+    pub fn create(path: &Path) -> Result<Self, FolderError> {
+        let failed = |source| FolderError::Io { path: path.into(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let folder = Self::open(path)?;
+        if folder.has(file::IDENTITY) {
+            return Err(FolderError::Taken { path: path.into() });
+        }
+        Ok(folder)
+    }
+
+    /// Takes a folder that is there.
+    ///
+    /// # Errors
+    /// [`FolderError::Open`], [`FolderError::Io`].
+    pub fn open(path: &Path) -> Result<Self, FolderError> {
+        let found = fs::metadata(path).map_err(|source| FolderError::Io { path: path.into(), source })?;
+        let mode = found.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(FolderError::Open { path: path.into(), mode });
+        }
+        Ok(Self { path: path.into() })
+    }
+
+    /// Takes the folder of somebody who has joined.
+    ///
+    /// # Errors
+    /// [`FolderError::NotJoined`], and as [`Folder::open`] and [`Folder::identity`].
+    pub fn open_joined(path: &Path) -> Result<(Self, Identity), FolderError> {
+        if !path.join(file::IDENTITY).exists() {
+            return Err(FolderError::NotJoined { path: path.into() });
+        }
+        let folder = Self::open(path)?;
+        let identity = folder.identity()?;
+        Ok((folder, identity))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the file `name` is.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Whether there is a file of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.file(name).exists()
+    }
+
+    /// Writes a file whole: beside, synced, then renamed, so that a crash leaves the old or the new one.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn write(&self, name: &str, bytes: &[u8], secrecy: Secrecy) -> Result<(), FolderError> {
+        let path = self.file(name);
+        let beside = self.file(&format!(".{name}.new"));
+        let mode = match secrecy {
+            Secrecy::Secret => 0o600,
+            Secrecy::Public => 0o644,
+        };
+        let write = || {
+            drop(fs::remove_file(&beside));
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&beside, &path)?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|source| FolderError::Io { path: path.clone(), source })
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`]; [`FolderError::Content`] for one longer than 32 MiB.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, FolderError> {
+        let path = self.file(name);
+        let failed = |source| FolderError::Io { path: path.clone(), source };
+        let mut bytes = Vec::new();
+        let file = File::open(&path).map_err(failed)?;
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(self.content(name, format!("expected at most {FILE_BYTES_MAX} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a file as text.
+    ///
+    /// # Errors
+    /// As [`Folder::read`], and [`FolderError::Content`] when it is no UTF-8.
+    pub fn read_text(&self, name: &str) -> Result<String, FolderError> {
+        String::from_utf8(self.read(name)?).map_err(|_| self.content(name, "expected UTF-8 text".into()))
+    }
+
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn remove(&self, name: &str) -> Result<(), FolderError> {
+        let path = self.file(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FolderError::Io { path, source }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who we are.
+    ///
+    /// # Errors
+    /// As [`Folder::read_text`], and [`FolderError::Content`].
+    pub fn identity(&self) -> Result<Identity, FolderError> {
+        let text = self.read_text(file::IDENTITY)?;
+        toml::from_str(&text).map_err(|error| self.content(file::IDENTITY, error.to_string()))
+    }
+
+    /// Writes who we are: the last file when joining, so that what is half-joined is not joined.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn write_identity(&self, identity: &Identity) -> Result<(), FolderError> {
+        let text = toml::to_string(identity).map_err(|error| self.content(file::IDENTITY, error.to_string()))?;
+        self.write(file::IDENTITY, text.as_bytes(), Secrecy::Public)
+    }
+
+    /// The private key. A file that others may read is refused.
+    ///
+    /// # Errors
+    /// As [`Folder::read_text`], and [`FolderError::Content`].
+    pub fn key(&self) -> Result<PrivateKey, FolderError> {
+        let path = self.file(file::KEY);
+        let found = fs::metadata(&path).map_err(|source| FolderError::Io { path, source })?;
+        let mode = found.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            let why = format!("expected a key that only its owner may read, found mode {mode:03o}; run chmod 600");
+            return Err(self.content(file::KEY, why));
+        }
+        let text = zeroize::Zeroizing::new(self.read_text(file::KEY)?);
+        PrivateKey::from_pem(&text).map_err(|error: KeyFailed| self.content(file::KEY, error.to_string()))
+    }
+
+    /// The private key, or a new one where there is none.
+    ///
+    /// # Errors
+    /// As [`Folder::key`].
+    pub fn key_or_new(&self) -> Result<PrivateKey, FolderError> {
+        if self.has(file::KEY) {
+            return self.key();
+        }
+        let key = PrivateKey::generate().map_err(|error: KeyFailed| self.content(file::KEY, error.to_string()))?;
+        self.write(file::KEY, key.to_pem().as_bytes(), Secrecy::Secret)?;
+        Ok(key)
+    }
+
+    /// Our certificate chain and key.
+    ///
+    /// # Errors
+    /// [`FolderError`], naming the file at fault.
+    pub fn credentials(&self) -> Result<Credentials, FolderError> {
+        let refused = |error: ConfigError| self.content(file::CHAIN, error.to_string());
+        Credentials::new(self.certificates(file::CHAIN)?, self.key()?.to_pkcs8()).map_err(refused)
+    }
+
+    /// The root and intermediates.
+    ///
+    /// # Errors
+    /// [`FolderError`], naming the file at fault.
+    pub fn trust(&self) -> Result<Trust, FolderError> {
+        let mut certificates = self.certificates(file::CA)?.into_iter();
+        let root = certificates.next().ok_or_else(|| self.content(file::CA, "expected a certificate".into()))?;
+        Trust::new(&root, certificates).map_err(|error| self.content(file::CA, error.to_string()))
+    }
+
+    /// The keys that sign tokens, those whose certificates stand under `trust` at `now`.
+    ///
+    /// # Errors
+    /// [`FolderError`], naming the file at fault.
+    pub fn token_keys(&self, trust: &Trust, now: UnixSeconds) -> Result<KeySet, FolderError> {
+        let signers = self.certificates(file::SIGNERS)?;
+        token_keys(&signers, trust, now).map_err(|error| self.content(file::SIGNERS, error.to_string()))
+    }
+
+    /// The certificates in a PEM file.
+    ///
+    /// # Errors
+    /// As [`Folder::read`], and [`FolderError::Content`].
+    pub fn certificates(&self, name: &str) -> Result<Vec<CertificateDer<'static>>, FolderError> {
+        let bytes = self.read(name)?;
+        let certificates = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+        certificates.map_err(|error| self.content(name, format!("expected PEM certificates: {error}")))
+    }
+
+    /// Writes certificates (DER) as PEM.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn write_certificates<C: AsRef<[u8]>>(
+        &self,
+        name: &str,
+        certificates: impl IntoIterator<Item = C>,
+    ) -> Result<(), FolderError> {
+        let blocks: Vec<pem::Pem> =
+            certificates.into_iter().map(|der| pem::Pem::new("CERTIFICATE", der.as_ref())).collect();
+        self.write(name, pem::encode_many(&blocks).as_bytes(), Secrecy::Public)
+    }
+
+    fn content(&self, name: &str, why: String) -> FolderError {
+        FolderError::Content { path: self.file(name), why }
+    }
+}
+
+/// A certificate that is not one of a key that signs tokens.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignerRefused {
+    /// The certificate does not stand under the CA as a signer.
+    #[error(transparent)]
+    Certificate(#[from] VerifyError),
+    /// Its key is none for tokens.
+    #[error(transparent)]
+    Key(#[from] KeyRefused),
+    /// It cannot be read.
+    #[error("expected an X.509 certificate")]
+    Form,
+}
+
+/// The keys in `signers`, each of whose certificates must stand under `trust` at `now` in the role `signer`.
+///
+/// # Errors
+/// [`SignerRefused`] for the first that does not; nothing is believed then.
+pub fn token_keys(signers: &[CertificateDer<'_>], trust: &Trust, now: UnixSeconds) -> Result<KeySet, SignerRefused> {
+    let mut keys = KeySet::default();
+    for signer in signers {
+        trust.verify(signer, &[], Side::Signer, Role::Signer, now)?;
+        keys.add(&crate::tls::public_key_of(signer).ok_or(SignerRefused::Form)?)?;
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_private_and_files_are_whole() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("state");
+        let folder = Folder::create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        folder.write("a", b"one", Secrecy::Secret).unwrap();
+        folder.write("a", b"two", Secrecy::Secret).unwrap();
+        assert_eq!(folder.read_text("a").unwrap(), "two");
+        assert_eq!(fs::metadata(folder.file("a")).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(Folder::open(&path).unwrap_err().to_string().contains("chmod 700"));
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("state")).unwrap();
+        let key = folder.key_or_new().unwrap();
+        assert_eq!(folder.key_or_new().unwrap().thumbprint(), key.thumbprint());
+        fs::set_permissions(folder.file(file::KEY), fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(folder.key().unwrap_err().to_string().contains("chmod 600"));
+    }
+
+    // Covers: I10 refuse
+    #[test]
+    fn an_identity_is_never_overwritten() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("state");
+        assert!(Folder::open_joined(&path).unwrap_err().to_string().contains("ringfort join"));
+        let folder = Folder::create(&path).unwrap();
+        let identity = Identity {
+            organisation: "o".into(),
+            kind: Kind::Gateway,
+            id: "g".into(),
+            site: "s".into(),
+            user: String::new(),
+            controllers: vec!["192.0.2.1:443".into()],
+        };
+        folder.write_identity(&identity).unwrap();
+        assert_eq!(Folder::open_joined(&path).unwrap().1, identity);
+        assert!(matches!(Folder::create(&path), Err(FolderError::Taken { .. })));
+    }
+}
