@@ -126,7 +126,7 @@ enum Phase {
 struct Up {
     association: Association,
     /// The Gateway, until it has said something.
-    unadmitted: Option<Box<PeerIdentity>>,
+    unadmitted: Option<PeerIdentity>,
     sent: BootInstant,
     /// When the first packet went out to which nothing was heard since.
     unanswered_since: Option<BootInstant>,
@@ -193,7 +193,7 @@ impl Client {
         self.phase = match std::mem::replace(&mut self.phase, paused) {
             Phase::Connecting(association) => Phase::Up(Up {
                 association,
-                unadmitted: Some(Box::new(peer)),
+                unadmitted: Some(peer),
                 sent: now.boot,
                 unanswered_since: Some(now.boot),
                 probes: 0,
@@ -245,7 +245,7 @@ impl Machine for Client {
             (up.unanswered_since, up.probes) = (None, 0);
             if let Some(gateway) = up.unadmitted.take() {
                 self.pause = PAUSE_FIRST;
-                self.events.push_back(Event::Up(*gateway));
+                self.events.push_back(Event::Up(gateway));
             }
         }
         for index in 0..self.opened.len() {

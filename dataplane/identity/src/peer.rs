@@ -1,13 +1,21 @@
 //! A peer that was authenticated.
 
+use std::sync::Arc;
+
 use ringfort_types::UnixSeconds;
 
 use crate::key::KeyThumbprint;
 use crate::name::{Role, RoleUri, SessionDn};
 
 /// A peer that proved, in a finished handshake, to hold the key of a certificate that passed every check.
+///
+/// Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerIdentity {
+pub struct PeerIdentity(pub(crate) Arc<Facts>);
+
+/// What the leaf says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
     pub(crate) uri: RoleUri,
     pub(crate) session: Option<SessionDn>,
     pub(crate) certificate_digest: [u8; 32],
@@ -19,49 +27,49 @@ pub struct PeerIdentity {
 impl PeerIdentity {
     /// The role the CA gave.
     #[must_use]
-    pub const fn role(&self) -> Role {
-        self.uri.role()
+    pub fn role(&self) -> Role {
+        self.0.uri.role()
     }
 
     /// Organisation part of the certificate's URI.
     #[must_use]
     pub fn organisation(&self) -> &str {
-        self.uri.organisation()
+        self.0.uri.organisation()
     }
 
     /// Id part of the certificate's URI: which device, which Gateway.
     #[must_use]
     pub fn id(&self) -> &str {
-        self.uri.id()
+        self.0.uri.id()
     }
 
     /// The session that the certificate's subject names (A9); only devices have one.
     #[must_use]
-    pub const fn session(&self) -> Option<&SessionDn> {
-        self.session.as_ref()
+    pub fn session(&self) -> Option<&SessionDn> {
+        self.0.session.as_ref()
     }
 
     /// SHA-256 of the leaf certificate's DER.
     #[must_use]
-    pub const fn certificate_digest(&self) -> &[u8; 32] {
-        &self.certificate_digest
+    pub fn certificate_digest(&self) -> &[u8; 32] {
+        &self.0.certificate_digest
     }
 
     /// Thumbprint of the leaf's public key.
     #[must_use]
-    pub const fn key(&self) -> &KeyThumbprint {
-        &self.key
+    pub fn key(&self) -> &KeyThumbprint {
+        &self.0.key
     }
 
     /// Serial number of the leaf in lower-case hexadecimal.
     #[must_use]
     pub fn serial(&self) -> &str {
-        &self.serial
+        &self.0.serial
     }
 
     /// When the leaf expires.
     #[must_use]
-    pub const fn not_after(&self) -> UnixSeconds {
-        self.not_after
+    pub fn not_after(&self) -> UnixSeconds {
+        self.0.not_after
     }
 }

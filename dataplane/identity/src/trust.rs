@@ -1,6 +1,7 @@
 //! The certificates under which peers must stand, and the check.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use ringfort_types::UnixSeconds;
@@ -11,7 +12,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::credentials::ConfigError;
 use crate::key::{KeyError, KeyThumbprint};
 use crate::name::{Role, RoleUri, SessionDn};
-use crate::peer::PeerIdentity;
+use crate::peer::{Facts, PeerIdentity};
 
 /// Signature algorithms of the CA.
 const SIGNATURES: &[&dyn SignatureVerificationAlgorithm] =
@@ -117,14 +118,14 @@ impl Trust {
         };
         let mut certificate_digest = [0; 32];
         certificate_digest.copy_from_slice(digest::digest(&digest::SHA256, leaf).as_ref());
-        Ok(PeerIdentity {
+        Ok(PeerIdentity(Arc::new(Facts {
             uri,
             session,
             certificate_digest,
             key: KeyThumbprint::of_spki(parsed.public_key().raw)?,
             serial: parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
             not_after: UnixSeconds(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default()),
-        })
+        })))
     }
 }
 

@@ -1,21 +1,16 @@
 //! The file of a static Gateway.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ringfort_policy::RuleSpec;
 use ringfort_rules::InnerAddresses;
-use ringfort_service::settings::{Backend, Mtu, TunName};
 use serde::Deserialize;
 
-/// Workers by default, on a machine with so many cores or more.
-const WORKERS_DEFAULT: usize = 2;
-/// Workers at most: what one byte of a connection id can tell apart leaves room for more, no machine has been seen to
-/// need them.
-const WORKERS_MAX: usize = 64;
+use crate::plane::{Plane, Pools};
+
 /// Users at most; more belong into a Controller's database.
 const USERS_MAX: usize = 65_536;
 /// The whole file.
@@ -30,8 +25,8 @@ pub(crate) struct StaticFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GatewaySection {
-    /// Where clients send their datagrams.
-    pub(crate) listen: SocketAddr,
+    #[serde(flatten)]
+    pub(crate) plane: Plane,
     /// PEM files, relative to this one: the CA, our leaf under it, its key.
     pub(crate) ca: PathBuf,
     pub(crate) certificate: PathBuf,
@@ -39,17 +34,6 @@ pub(crate) struct GatewaySection {
     /// Our address inside with the length of the client pool's prefix.
     pub(crate) ipv4: Option<Ipv4Net>,
     pub(crate) ipv6: Option<Ipv6Net>,
-    /// Name of the TUN interface.
-    #[serde(default)]
-    pub(crate) tun: TunName,
-    #[serde(default)]
-    pub(crate) mtu: Mtu,
-    /// Number of workers; by default two, or one on a machine with one core.
-    pub(crate) workers: Option<usize>,
-    /// Cores for them; by default the first ones that the process may use.
-    pub(crate) cores: Option<Vec<usize>>,
-    #[serde(default)]
-    pub(crate) backend: Backend,
     /// Where `ringfort status` may ask, relative to this file.
     pub(crate) status_socket: Option<PathBuf>,
 }
@@ -76,6 +60,7 @@ impl StaticFile {
             "gateway: expected ipv4, ipv6 or both (address/prefix of the client pool)"
         );
         ensure!(self.users.len() <= USERS_MAX, "expected at most {USERS_MAX} users, found {}", self.users.len());
+        let pools = gateway.pools();
         let (mut devices, mut addresses) = (BTreeSet::new(), BTreeSet::new());
         for user in &self.users {
             let name = &user.name;
@@ -86,9 +71,9 @@ impl StaticFile {
             );
             ensure!(user.ipv4.is_some() || user.ipv6.is_some(), "user {name}: expected ipv4, ipv6 or both");
             for address in user.inner().iter() {
-                let pool = gateway.pools().find(|pool| pool.contains(&address));
+                let pool = pools.networks().find(|pool| pool.contains(&address));
                 let Some(pool) = pool else { bail!("user {name}: {address} lies in no pool of the gateway") };
-                ensure!(!gateway.own().contains(address), "user {name}: {address} is the gateway's own");
+                ensure!(!pools.own().contains(address), "user {name}: {address} is the gateway's own");
                 let edge = matches!(pool, IpNet::V4(_)) && (address == pool.network() || address == pool.broadcast());
                 ensure!(!edge, "user {name}: {address} is the network or broadcast address of {pool}");
                 ensure!(addresses.insert(address), "user {name}: {address} is another user's already");
@@ -99,36 +84,9 @@ impl StaticFile {
 }
 
 impl GatewaySection {
-    /// The Gateway's own inner addresses.
-    pub(crate) fn own(&self) -> InnerAddresses {
-        InnerAddresses { ipv4: self.ipv4.map(|net| net.addr()), ipv6: self.ipv6.map(|net| net.addr()) }
-    }
-
-    /// The networks from which clients have their inner addresses.
-    pub(crate) fn pools(&self) -> impl Iterator<Item = IpNet> {
-        let v4 = self.ipv4.map(|net| IpNet::V4(net.trunc()));
-        let v6 = self.ipv6.map(|net| IpNet::V6(net.trunc()));
-        v4.into_iter().chain(v6)
-    }
-
-    /// Our inner addresses with their prefix lengths, for the interface.
-    pub(crate) fn interface_addresses(&self) -> impl Iterator<Item = (IpAddr, u8)> {
-        let v4 = self.ipv4.map(|net| (IpAddr::V4(net.addr()), net.prefix_len()));
-        let v6 = self.ipv6.map(|net| (IpAddr::V6(net.addr()), net.prefix_len()));
-        v4.into_iter().chain(v6)
-    }
-
-    /// The core of each worker, among the `usable` ones.
-    pub(crate) fn worker_cores(&self, usable: &[usize]) -> Result<Vec<usize>> {
-        let cores = self.cores.as_deref().unwrap_or(usable);
-        let workers = self.workers.unwrap_or_else(|| cores.len().min(WORKERS_DEFAULT));
-        ensure!((1..=WORKERS_MAX).contains(&workers), "gateway.workers: expected 1 to {WORKERS_MAX}, found {workers}");
-        if let Some(core) = cores.iter().find(|core| !usable.contains(core)) {
-            bail!("gateway.cores: core {core} is not among those that this process may use ({usable:?})");
-        }
-        ensure!(!cores.is_empty(), "gateway.cores: expected at least one core");
-        // More workers than cores share them: slower, but of use where two workers are to be seen on one core.
-        Ok(cores.iter().copied().cycle().take(workers).collect())
+    /// Our addresses inside, with the pools.
+    pub(crate) fn pools(&self) -> Pools {
+        Pools(self.ipv4.map(IpNet::V4).into_iter().chain(self.ipv6.map(IpNet::V6)).collect())
     }
 }
 
@@ -174,11 +132,11 @@ mod tests {
         let file = check(&(user("alice", "a", "10.97.0.10") + &user("bob", "b", "10.97.0.11"))).unwrap();
         assert_eq!(file.users.len(), 2);
         assert_eq!(
-            file.gateway.pools().map(|pool| pool.to_string()).collect::<Vec<_>>(),
+            file.gateway.pools().networks().map(|pool| pool.to_string()).collect::<Vec<_>>(),
             ["10.97.0.0/16", "fd97::/64"]
         );
-        assert_eq!(file.gateway.worker_cores(&[0, 1, 2]).unwrap(), [0, 1]);
-        assert_eq!(file.gateway.worker_cores(&[3]).unwrap(), [3]);
+        assert_eq!(file.gateway.plane.worker_cores(&[0, 1, 2]).unwrap(), [0, 1]);
+        assert_eq!(file.gateway.plane.worker_cores(&[3]).unwrap(), [3]);
     }
 
     #[test]
@@ -194,11 +152,9 @@ mod tests {
         refused(&user("alice", "a", "10.97.255.255"), "broadcast");
         refused("[[user]]\nname = 'x'\ndevice = 'x'\n", "expected ipv4");
         refused("[[user]]\nname = 'x'\ndevice = 'x'\nipv4 = '10.97.0.9'\nadmin = true\n", "admin");
-        let file = check("").unwrap();
-        let with = |workers, cores| GatewaySection { workers, cores, ..check("").unwrap().gateway };
+        let with = |workers, cores| Plane { workers, cores, ..check("").unwrap().gateway.plane };
         assert!(with(Some(0), None).worker_cores(&[0, 1]).is_err());
         assert!(with(None, Some(vec![7])).worker_cores(&[0, 1]).unwrap_err().to_string().contains("core 7"));
         assert_eq!(with(Some(2), Some(vec![1])).worker_cores(&[0, 1]).unwrap(), [1, 1]);
-        drop(file);
     }
 }

@@ -12,6 +12,7 @@
 
 mod admission;
 mod config;
+mod plane;
 mod run;
 mod status;
 
