@@ -1,6 +1,6 @@
 //! The process of a static Gateway: start, the loop of its control thread, end.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use ipnet::IpNet;
+use ringfort_admission::destination;
+use ringfort_admission::fixed::{Admission, User};
 use ringfort_dtls::ServerConfig;
 use ringfort_engine::gateway::{Config, Event, Gateway};
 use ringfort_io::{PortSharing, Tun, UdpSocket};
@@ -21,9 +23,8 @@ use ringfort_types::WorkerIndex;
 use ringfort_worker::{Report, Sink, Worker, Workers, now, spawn, usable_cores};
 use serde_json::{Value, json};
 
-use crate::admission::{Admission, User};
 use crate::config::{self, GatewaySection, StaticFile};
-use crate::status::{destination, document, rule_name};
+use crate::status::{document, rule_name};
 
 /// A Gateway that was just killed may hold its TUN queues and its port until the kernel has torn its rings down.
 const RESTART_PATIENCE: Duration = Duration::from_secs(3);
@@ -62,7 +63,7 @@ pub fn run_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
 }
 
 /// Compiles every user's rules; users with equal rules share one set.
-fn compile_users(config: &StaticFile, catalogue: &mut Catalogue) -> Result<HashMap<Box<str>, User>> {
+fn compile_users(config: &StaticFile, catalogue: &mut Catalogue) -> Result<BTreeMap<Box<str>, User>> {
     let inner = config.gateway.own();
     let mut own: Vec<IpAddr> = inner.iter().collect();
     for address in Links::open()?.addresses()? {
@@ -71,7 +72,7 @@ fn compile_users(config: &StaticFile, catalogue: &mut Catalogue) -> Result<HashM
     }
     let pools: Vec<IpNet> = config.gateway.pools().collect();
     let guarded = ringfort_policy::never_reachable(&own, &pools);
-    let mut users = HashMap::new();
+    let mut users = BTreeMap::new();
     for user in &config.users {
         let rules = ringfort_policy::compile(&user.rules, catalogue, &guarded)
             .with_context(|| format!("user {}", user.name))?;
