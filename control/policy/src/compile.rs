@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use ringfort_rules::{CompileError, RULES_MAX, Rule, RuleSet};
 
+use crate::bound::{Bound, restrict};
 use crate::catalogue::{Catalogue, NAMES_MAX};
 use crate::spec::RuleSpec;
 
@@ -36,6 +37,20 @@ pub enum PolicyError {
 /// # Errors
 /// When two rules have one name, or a limit of the data plane or of the catalogue is passed.
 pub fn compile(rules: &[RuleSpec], catalogue: &mut Catalogue, guarded: &[IpNet]) -> Result<Arc<RuleSet>, PolicyError> {
+    compile_within(rules, &[], catalogue, guarded)
+}
+
+/// As [`compile`], and the set allows nothing beyond any of `bounds`: what a rule allows beyond is cut off, and a rule that
+/// lies beyond altogether allows nothing.
+///
+/// # Errors
+/// As [`compile`]; the limits count what is left.
+pub fn compile_within(
+    rules: &[RuleSpec],
+    bounds: &[Bound],
+    catalogue: &mut Catalogue,
+    guarded: &[IpNet],
+) -> Result<Arc<RuleSet>, PolicyError> {
     if rules.len() > RULES_MAX {
         return Err(CompileError::TooManyRules { count: rules.len() }.into());
     }
@@ -43,17 +58,19 @@ pub fn compile(rules: &[RuleSpec], catalogue: &mut Catalogue, guarded: &[IpNet])
     if let Some(again) = rules.iter().find(|rule| !names.insert(rule.name())) {
         return Err(PolicyError::DuplicateName { name: again.name().to_string() });
     }
-    let compilable = rules
-        .iter()
-        .map(|rule| {
-            Ok(Rule {
-                id: catalogue.id(rule.name())?,
-                action: rule.action(),
-                direction: rule.direction(),
-                networks: rule.networks().iter().map(|network| network.net()).collect(),
-                services: rule.services().iter().map(|service| service.service()).collect(),
-            })
-        })
-        .collect::<Result<Vec<_>, PolicyError>>()?;
+    let mut compilable = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let rule = Rule {
+            id: catalogue.id(rule.name())?,
+            action: rule.action(),
+            direction: rule.direction(),
+            networks: rule.networks().iter().map(|network| network.net()).collect(),
+            services: rule.services().iter().map(|service| service.service()).collect(),
+        };
+        compilable.extend(restrict(rule, bounds, guarded));
+        if compilable.len() > RULES_MAX {
+            return Err(CompileError::TooManyRules { count: compilable.len() }.into());
+        }
+    }
     Ok(Arc::new(RuleSet::compile(&compilable, guarded)?))
 }

@@ -10,10 +10,9 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-mod admission;
 mod config;
 mod plane;
-mod run;
+mod fixed;
 mod status;
 
-pub use run::run_static;
+pub use fixed::run_static;

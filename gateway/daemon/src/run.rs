@@ -1,10 +1,12 @@
 //! The process of a static Gateway: start, the loop of its control thread, end.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
+use ringfort_admission::destination;
+use ringfort_admission::fixed::{Admission, User};
 use ringfort_engine::gateway::{Event, Gateway};
 use ringfort_policy::Catalogue;
 use ringfort_service::desk::{Desk, Letter};
@@ -13,10 +15,9 @@ use ringfort_types::WorkerIndex;
 use ringfort_worker::{Report, Sink, Workers, spawn};
 use serde_json::{Value, json};
 
-use crate::admission::{Admission, User};
 use crate::config::{self, StaticFile};
 use crate::plane::dtls;
-use crate::status::{destination, document, rule_name};
+use crate::status::{document, rule_name};
 
 /// Runs a Gateway from the file at `path` until it is told to stop: by SIGTERM or SIGINT or, with `stop_with_stdin`, by the
 /// end of standard input. To be called before any thread is made.
@@ -53,9 +54,9 @@ pub fn run_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
 }
 
 /// Compiles every user's rules; users with equal rules share one set.
-fn compile_users(config: &StaticFile, catalogue: &mut Catalogue) -> Result<HashMap<Box<str>, User>> {
+fn compile_users(config: &StaticFile, catalogue: &mut Catalogue) -> Result<BTreeMap<Box<str>, User>> {
     let guarded = config.gateway.pools().guarded()?;
-    let mut users = HashMap::new();
+    let mut users = BTreeMap::new();
     for user in &config.users {
         let rules = ringfort_policy::compile(&user.rules, catalogue, &guarded)
             .with_context(|| format!("user {}", user.name))?;

@@ -1,12 +1,11 @@
 //! What a Gateway says of itself when asked.
 
-use ringfort_packet::flow::{FlowKey, protocol};
+use ringfort_admission::fixed::Admission;
+use ringfort_admission::{Denial, destination};
 use ringfort_policy::Catalogue;
 use ringfort_types::RuleId;
 use ringfort_worker::Snapshot;
 use serde_json::{Map, Value, json};
-
-use crate::admission::{Admission, Denial};
 
 /// The whole state: sessions, denials, and each worker's counters with their sums.
 pub(crate) fn document(
@@ -48,20 +47,6 @@ pub(crate) fn rule_name(rule: Option<RuleId>, catalogue: &Catalogue) -> &str {
     catalogue.denied_by(rule).unwrap_or("a rule of an earlier policy")
 }
 
-/// Where a flow goes, as people write it: `tcp/10.98.0.20:80`, `icmp/10.98.0.20`.
-pub(crate) fn destination(flow: &FlowKey) -> String {
-    let address = match flow.destination() {
-        std::net::IpAddr::V4(address) => address.to_string(),
-        std::net::IpAddr::V6(address) => format!("[{address}]"),
-    };
-    match flow.protocol() {
-        protocol::TCP => format!("tcp/{address}:{}", flow.destination_port()),
-        protocol::UDP => format!("udp/{address}:{}", flow.destination_port()),
-        protocol::ICMP | protocol::ICMPV6 => format!("icmp/{address}"),
-        other => format!("protocol-{other}/{address}"),
-    }
-}
-
 fn counters(snapshot: &Snapshot) -> Value {
     let entries = snapshot.counters.iter().map(|(name, count)| ((*name).to_owned(), Value::from(*count)));
     Value::Object(entries.collect())
@@ -81,19 +66,6 @@ mod tests {
     use ringfort_types::WorkerIndex;
 
     use super::*;
-
-    #[test]
-    fn destinations_read_as_people_write_them() {
-        let flow = |to: &str, protocol, port| {
-            let to: std::net::IpAddr = to.parse().unwrap();
-            let from = if to.is_ipv4() { "10.97.0.1" } else { "fd97::1" };
-            destination(&FlowKey::new(from.parse().unwrap(), to, protocol, 1, port).unwrap())
-        };
-        assert_eq!(flow("10.98.0.20", protocol::TCP, 80), "tcp/10.98.0.20:80");
-        assert_eq!(flow("fd98::20", protocol::UDP, 53), "udp/[fd98::20]:53");
-        assert_eq!(flow("10.98.0.20", protocol::ICMP, 7), "icmp/10.98.0.20");
-        assert_eq!(flow("10.98.0.20", 47, 0), "protocol-47/10.98.0.20");
-    }
 
     #[test]
     fn totals_add_up_over_workers() {

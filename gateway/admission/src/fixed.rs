@@ -1,87 +1,93 @@
-//! Who has which session and which rules: a machine without I/O that turns the workers' events into commands.
+//! The admission of `--static`: users, devices and rules from a file, and no tokens.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringfort_engine::gateway::{Command, Event};
-use ringfort_packet::flow::FlowKey;
 use ringfort_rules::{InnerAddresses, RuleSet};
-use ringfort_types::{BootInstant, RuleId, SessionId};
+use ringfort_types::{BootInstant, SessionId};
 
-/// Different denials remembered for whoever asks; the oldest is forgotten first.
-const DENIALS_MAX: usize = 256;
+use crate::denials::{Denial, Denials};
 
 /// A user as the file has them, with their rules compiled.
 #[derive(Clone, Debug)]
-pub(crate) struct User {
-    pub(crate) name: Arc<str>,
-    pub(crate) inner: InnerAddresses,
-    pub(crate) rules: Arc<RuleSet>,
+pub struct User {
+    /// Their name.
+    pub name: Arc<str>,
+    /// Their addresses inside.
+    pub inner: InnerAddresses,
+    /// What they may do.
+    pub rules: Arc<RuleSet>,
 }
 
 /// A live session.
 #[derive(Clone, Debug)]
-pub(crate) struct Live {
-    pub(crate) user: User,
-    pub(crate) device: Box<str>,
-    pub(crate) outer: SocketAddr,
+pub struct Live {
+    /// Whose.
+    pub user: User,
+    /// Id of their device.
+    pub device: Box<str>,
+    /// Where its datagrams come from.
+    pub outer: SocketAddr,
 }
 
-/// What was denied to whom, and how often.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Denial {
-    pub(crate) user: Arc<str>,
-    pub(crate) flow: FlowKey,
-    pub(crate) rule: Option<RuleId>,
-    pub(crate) count: u64,
-}
-
-/// The directory of users and sessions. `handle_event` takes what a worker tells; `poll_command` gives what every worker
-/// is to be told.
+/// The directory of users and sessions. [`Admission::handle_event`] takes what a worker tells; [`Admission::poll_command`]
+/// gives what every worker is to be told.
 #[derive(Debug)]
-pub(crate) struct Admission {
-    users: HashMap<Box<str>, User>,
+pub struct Admission {
+    users: BTreeMap<Box<str>, User>,
     live: BTreeMap<SessionId, Live>,
-    by_device: HashMap<Box<str>, SessionId>,
-    denials: VecDeque<Denial>,
+    by_device: BTreeMap<Box<str>, SessionId>,
+    denials: Denials,
     commands: VecDeque<Command>,
 }
 
 impl Admission {
     /// `users` by the id of their device.
-    pub(crate) fn new(users: HashMap<Box<str>, User>) -> Self {
+    #[must_use]
+    pub fn new(users: BTreeMap<Box<str>, User>) -> Self {
         Self {
             users,
             live: BTreeMap::new(),
-            by_device: HashMap::new(),
-            denials: VecDeque::new(),
+            by_device: BTreeMap::new(),
+            denials: Denials::default(),
             commands: VecDeque::new(),
         }
     }
 
-    pub(crate) fn handle_event(&mut self, event: &Event) {
+    /// Takes what a worker tells.
+    pub fn handle_event(&mut self, event: &Event) {
         match event {
             Event::Authenticated { session, peer, outer, .. } => self.admit(*session, peer.id(), *outer),
-            Event::Denied { session, flow, rule } => self.denied(*session, *flow, *rule),
+            Event::Denied { session, flow, rule } => {
+                if let Some(live) = self.live.get(session) {
+                    self.denials.record(&live.user.name, *flow, *rule);
+                }
+            }
             Event::Ended { session, .. } => self.remove(*session),
             Event::RulesApplied { .. } | Event::HandshakeFailed { .. } => {}
         }
     }
 
-    pub(crate) fn poll_command(&mut self) -> Option<Command> {
+    /// What every worker is to be told next.
+    pub fn poll_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
     }
 
-    pub(crate) fn live(&self) -> impl Iterator<Item = (SessionId, &Live)> {
+    /// The live sessions.
+    pub fn live(&self) -> impl Iterator<Item = (SessionId, &Live)> {
         self.live.iter().map(|(session, live)| (*session, live))
     }
 
-    pub(crate) fn session(&self, session: SessionId) -> Option<&Live> {
+    /// One of them.
+    #[must_use]
+    pub fn session(&self, session: SessionId) -> Option<&Live> {
         self.live.get(&session)
     }
 
-    pub(crate) fn denials(&self) -> impl Iterator<Item = &Denial> {
+    /// What was denied.
+    pub fn denials(&self) -> impl Iterator<Item = &Denial> {
         self.denials.iter()
     }
 
@@ -111,33 +117,10 @@ impl Admission {
             self.commands.push_back(Command::Remove { session });
         }
     }
-
-    fn denied(&mut self, session: SessionId, flow: FlowKey, rule: Option<RuleId>) {
-        let Some(live) = self.live.get(&session) else { return };
-        // The client's port changes with every attempt and says nothing; all attempts are one denial.
-        let same = |denial: &&mut Denial| {
-            denial.user == live.user.name
-                && denial.rule == rule
-                && denial.flow.destination() == flow.destination()
-                && denial.flow.destination_port() == flow.destination_port()
-                && denial.flow.protocol() == flow.protocol()
-        };
-        if let Some(denial) = self.denials.iter_mut().find(same) {
-            denial.count += 1;
-            return;
-        }
-        if self.denials.len() == DENIALS_MAX {
-            self.denials.pop_front();
-        }
-        self.denials.push_back(Denial { user: Arc::clone(&live.user.name), flow, rule, count: 1 });
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
-    use ringfort_packet::flow::protocol::TCP;
     use ringfort_types::WorkerIndex;
 
     use super::*;
@@ -146,7 +129,7 @@ mod tests {
         let rules = Arc::new(RuleSet::compile(&[], &[]).unwrap());
         let inner = InnerAddresses { ipv4: Some([10, 97, 0, 10].into()), ipv6: None };
         let user = User { name: "alice".into(), inner, rules };
-        Admission::new(HashMap::from([("laptop".into(), user)]))
+        Admission::new(BTreeMap::from([("laptop".into(), user)]))
     }
 
     fn session(worker: u8, count: u64) -> SessionId {
@@ -194,21 +177,5 @@ mod tests {
         admission.handle_event(&Event::Ended { session: old, reason: ringfort_engine::gateway::EndReason::Removed });
         assert_eq!(commands(&mut admission), [], "the old one's end touches nothing of the new one");
         assert!(admission.session(new).is_some());
-    }
-
-    #[test]
-    fn denials_are_gathered_whatever_port_they_come_from() {
-        let mut admission = admission();
-        admission.admit(session(0, 1), "laptop", outer());
-        let flow = |port| {
-            let (from, to): (IpAddr, IpAddr) = ([10, 97, 0, 10].into(), [10, 98, 0, 20].into());
-            FlowKey::new(from, to, TCP, port, 80).unwrap()
-        };
-        for port in [4_000, 4_001, 4_002] {
-            admission.handle_event(&Event::Denied { session: session(0, 1), flow: flow(port), rule: None });
-        }
-        admission.handle_event(&Event::Denied { session: session(0, 1), flow: flow(4_000), rule: Some(RuleId(3)) });
-        admission.handle_event(&Event::Denied { session: session(0, 9), flow: flow(4_000), rule: None });
-        assert_eq!(admission.denials().map(|denial| denial.count).collect::<Vec<_>>(), [3, 1]);
     }
 }
