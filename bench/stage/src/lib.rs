@@ -11,4 +11,4 @@ mod probe;
 mod roles;
 
 pub use probe::Probe;
-pub use roles::{Process, Stage, Starting};
+pub use roles::{Finished, Process, Stage, Starting};

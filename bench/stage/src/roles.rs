@@ -1,7 +1,8 @@
 //! The processes of a stage.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -20,6 +21,9 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 /// How long a role may take to end when asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a command may take that ends by itself.
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
 /// A laboratory, a folder with files, and the program whose roles are started there.
 #[derive(Debug)]
 pub struct Stage {
@@ -37,15 +41,67 @@ pub struct Process {
     status: PathBuf,
 }
 
+/// How a command that ends by itself has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Whether it succeeded.
+    pub success: bool,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+    /// From before it was spawned until it had ended.
+    pub took: Duration,
+}
+
+impl Finished {
+    /// What it wrote, if it succeeded.
+    ///
+    /// # Errors
+    /// What it said if it did not.
+    pub fn ok(self) -> Result<String> {
+        if !self.success {
+            bail!("{}", self.stderr.trim());
+        }
+        Ok(self.stdout)
+    }
+
+    /// What it said, if it failed.
+    ///
+    /// # Errors
+    /// What it wrote if it did not.
+    pub fn refused(self) -> Result<String> {
+        if self.success {
+            bail!("expected a refusal, and it succeeded: {}", self.stdout.trim());
+        }
+        Ok(self.stderr)
+    }
+}
+
 impl Stage {
+    /// A stage without static files. `program` is the `ringfort` command.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn bare(lab: Lab, program: &Path) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("ringfort-").tempdir()?;
+        Ok(Self { lab, folder, program: program.into() })
+    }
+
     /// Writes the plan's files to a folder of the stage's own. `program` is the `ringfort` command.
     ///
     /// # Errors
     /// When the folder or a file cannot be made.
     pub fn new(lab: Lab, plan: &Plan, program: &Path) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("ringfort-").tempdir()?;
-        plan.write(&folder.path().join("static"))?;
-        Ok(Self { lab, folder, program: program.into() })
+        let stage = Self::bare(lab, program)?;
+        plan.write(&stage.files())?;
+        Ok(stage)
+    }
+
+    /// The stage's own folder; it goes with the stage.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Where the static files are.
@@ -68,7 +124,7 @@ impl Stage {
     /// When the program cannot be started.
     pub fn gateway_begin(&self) -> Result<Starting> {
         let file = Plan::gateway_file(&self.files());
-        self.start("gateway", self.lab.gateway(), &["gateway", "--static"], &file)
+        self.begin_static("gateway", self.lab.gateway(), "gateway", &file)
     }
 
     /// Starts `user`'s client in the namespace of the same name and waits until its tunnel is up.
@@ -85,26 +141,35 @@ impl Stage {
     /// When the program cannot be started.
     pub fn client_begin(&self, user: &str) -> Result<Starting> {
         let file = Plan::user_file(&self.files(), user);
-        self.start(user, self.lab.client(user)?, &["up", "--static"], &file)
+        self.begin_static(user, self.lab.client(user)?, "up", &file)
     }
 
-    /// Starts any other role of the program and waits until it is ready.
+    fn begin_static(&self, name: &str, namespace: &Namespace, role: &str, file: &Path) -> Result<Starting> {
+        let arguments = [OsStr::new(role), OsStr::new("--static"), file.as_os_str()];
+        self.begin(name, namespace, &arguments, "", self.files().join(format!("{name}.sock")))
+    }
+
+    /// Starts a role of the program: `arguments` on its command line, `stdin` as the beginning of its standard input, its state
+    /// to be asked at `status`. It ends with its standard input.
     ///
     /// # Errors
-    /// As [`Stage::gateway`].
-    pub fn role(&self, name: &str, namespace: &Namespace, arguments: &[&str]) -> Result<Process> {
-        self.start(name, namespace, arguments, Path::new("--stop-with-stdin"))?.ready()
-    }
-
-    fn start(&self, name: &str, namespace: &Namespace, arguments: &[&str], last: &Path) -> Result<Starting> {
+    /// When the program cannot be started.
+    pub fn begin(
+        &self,
+        name: &str,
+        namespace: &Namespace,
+        arguments: &[impl AsRef<OsStr>],
+        stdin: &str,
+        status: PathBuf,
+    ) -> Result<Starting> {
         let log = (0..).map(|n| self.folder.path().join(format!("{name}-{n}.log"))).find(|path| !path.exists());
         let log = log.context("no free name for a log")?;
         let mut command = Command::new(&self.program);
-        command.args(arguments).arg(last).stdout(Stdio::piped()).stderr(File::create(&log)?);
-        if last != Path::new("--stop-with-stdin") {
-            command.arg("--stop-with-stdin");
-        }
+        command.args(arguments).arg("--stop-with-stdin").stdout(Stdio::piped()).stderr(File::create(&log)?);
         let mut role = self.lab.spawn(namespace, command).with_context(|| format!("cannot start {name}"))?;
+        if let Some(input) = role.stdin() {
+            input.write_all(stdin.as_bytes())?;
+        }
         let stdout = role.take_stdout().context("no standard output")?;
         let (send, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -114,9 +179,45 @@ impl Stage {
                 }
             }
         });
-        let status = self.files().join(format!("{name}.sock"));
         Ok(Starting { name: name.into(), process: Process { role, log, status }, lines })
     }
+
+    /// Starts any other role of the program and waits until it is ready. It has no state to be asked for.
+    ///
+    /// # Errors
+    /// As [`Stage::gateway`].
+    pub fn role(&self, name: &str, namespace: &Namespace, arguments: &[&str]) -> Result<Process> {
+        self.begin(name, namespace, arguments, "", PathBuf::new())?.ready()
+    }
+
+    /// Carries out a command of the program that ends by itself, with `stdin` as its standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not end in time. How it ended is in the answer.
+    pub fn command(&self, namespace: &Namespace, arguments: &[impl AsRef<OsStr>], stdin: &str) -> Result<Finished> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let begun = Instant::now();
+        let mut role = self.lab.spawn(namespace, command)?;
+        if let Some(input) = role.stdin() {
+            // A command that does not read it is none the worse.
+            drop(input.write_all(stdin.as_bytes()));
+        }
+        role.close_stdin();
+        let stdout = role.take_stdout().map(|output| std::thread::spawn(move || read_all(output)));
+        let stderr = read_all(role.take_stderr().context("no standard error")?);
+        let status = role.wait(COMMAND_LIMIT)?.with_context(|| format!("no end within {COMMAND_LIMIT:?}: {stderr}"))?;
+        let took = begun.elapsed();
+        let stdout = stdout.and_then(|thread| thread.join().ok()).unwrap_or_default();
+        Ok(Finished { success: status.success(), stdout, stderr, took })
+    }
+}
+
+fn read_all(mut output: impl Read) -> String {
+    let mut text = String::new();
+    // What is no text is not ours.
+    drop(output.read_to_string(&mut text));
+    text
 }
 
 /// A role that has not said yet that it is ready.

@@ -329,14 +329,19 @@ impl Folder {
         name: &str,
         certificates: impl IntoIterator<Item = C>,
     ) -> Result<(), FolderError> {
-        let blocks: Vec<pem::Pem> =
-            certificates.into_iter().map(|der| pem::Pem::new("CERTIFICATE", der.as_ref())).collect();
-        self.write(name, pem::encode_many(&blocks).as_bytes(), Secrecy::Public)
+        self.write(name, to_pem(certificates).as_bytes(), Secrecy::Public)
     }
 
     fn content(&self, name: &str, why: String) -> FolderError {
         FolderError::Content { path: self.file(name), why }
     }
+}
+
+/// Certificates (DER) as PEM.
+pub fn to_pem<C: AsRef<[u8]>>(certificates: impl IntoIterator<Item = C>) -> String {
+    let blocks: Vec<pem::Pem> =
+        certificates.into_iter().map(|der| pem::Pem::new("CERTIFICATE", der.as_ref())).collect();
+    pem::encode_many(&blocks)
 }
 
 /// A certificate that is not one of a key that signs tokens.

@@ -257,6 +257,15 @@ pub fn public_key_of(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed.public_key().raw.to_vec())
 }
 
+/// From when until when a certificate counts; `None` if it cannot be read.
+#[must_use]
+pub fn validity_of(certificate: &CertificateDer<'_>) -> Option<(UnixSeconds, UnixSeconds)> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let seconds = |at: i64| u64::try_from(at).ok().map(UnixSeconds);
+    let validity = parsed.validity();
+    Some((seconds(validity.not_before.timestamp())?, seconds(validity.not_after.timestamp())?))
+}
+
 /// SHA-256 of a certificate: the fingerprint that people compare.
 #[must_use]
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {

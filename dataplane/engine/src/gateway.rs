@@ -94,6 +94,8 @@ pub enum Command {
         /// Which session.
         session: SessionId,
     },
+    /// Shakes hands with these credentials from the next ClientHello on. Associations that stand are untouched.
+    Credentials(Arc<ServerConfig>),
 }
 
 /// What the control side learns from a worker.
@@ -478,6 +480,7 @@ impl Machine for Gateway {
                     self.sessions.learn(session, outer, inner);
                 }
             }
+            Command::Credentials(dtls) => self.config.dtls = dtls,
             Command::Remove { session } => match self.sessions.by_id.get(&session).copied() {
                 Some(index) => self.end(index, EndReason::Removed, now),
                 None => self.sessions.forget(session),

@@ -26,7 +26,8 @@ pub(crate) fn document(
             })
         })
         .collect();
-    let denials: Vec<Value> = admission.denials().map(|denial| denial_document(denial, catalogue)).collect();
+    let denials: Vec<Value> =
+        admission.denials().map(|found| denial(found, rule_name(found.rule, catalogue))).collect();
     json!({
         "role": "gateway",
         "workers": workers,
@@ -37,9 +38,9 @@ pub(crate) fn document(
     })
 }
 
-fn denial_document(denial: &Denial, catalogue: &Catalogue) -> Value {
-    let destination = destination(&denial.flow);
-    json!({ "user": &*denial.user, "destination": destination, "rule": rule_name(denial.rule, catalogue), "count": denial.count })
+/// A denial by the rule of this name.
+pub(crate) fn denial(denial: &Denial, rule: &str) -> Value {
+    json!({ "user": &*denial.user, "destination": destination(&denial.flow), "rule": rule, "count": denial.count })
 }
 
 /// The name people gave the rule.
@@ -47,12 +48,14 @@ pub(crate) fn rule_name(rule: Option<RuleId>, catalogue: &Catalogue) -> &str {
     catalogue.denied_by(rule).unwrap_or("a rule of an earlier policy")
 }
 
-fn counters(snapshot: &Snapshot) -> Value {
+/// One worker's counters.
+pub(crate) fn counters(snapshot: &Snapshot) -> Value {
     let entries = snapshot.counters.iter().map(|(name, count)| ((*name).to_owned(), Value::from(*count)));
     Value::Object(entries.collect())
 }
 
-fn totals(snapshots: &[Snapshot]) -> Value {
+/// The sums over all workers.
+pub(crate) fn totals(snapshots: &[Snapshot]) -> Value {
     let mut totals = Map::new();
     for (name, count) in snapshots.iter().flat_map(|snapshot| &snapshot.counters) {
         let before = totals.get(*name).and_then(Value::as_u64).unwrap_or_default();

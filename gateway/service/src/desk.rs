@@ -4,6 +4,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -71,6 +72,12 @@ impl<R: Send + 'static> Desk<R> {
         }
     }
 
+    /// For tasks that may wait: hands a report in, waiting for room; `false` when the desk is closed.
+    pub fn waiting_reporter(&self) -> impl Fn(R) -> bool + Send + Sync + 'static {
+        let send = self.send.clone();
+        move |report| send.send(Letter::Report(report)).is_ok()
+    }
+
     /// Answers on a status socket at `path` with what comes back from the desk.
     ///
     /// # Errors
@@ -82,6 +89,14 @@ impl<R: Send + 'static> Desk<R> {
             send.send(Letter::Status(Question(answer))).ok()?;
             answers.recv().ok()
         })
+    }
+
+    /// The next letter, if one comes before `deadline`.
+    pub fn receive_until(&self, deadline: Option<Instant>) -> Option<Letter<R>> {
+        match deadline {
+            None => self.receive(),
+            Some(deadline) => self.letters.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok(),
+        }
     }
 
     /// The next letter; `None` never comes while the desk lives, since it could always get another.

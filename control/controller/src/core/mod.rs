@@ -366,12 +366,7 @@ impl Core {
     ///
     /// # Errors
     /// `not_found`, `request_malformed`.
-    pub async fn report(
-        &self,
-        gateway: &str,
-        report: &v1::ReportRequest,
-        now: UnixSeconds,
-    ) -> Result<bool, Refused> {
+    pub async fn report(&self, gateway: &str, report: &v1::ReportRequest, now: UnixSeconds) -> Result<bool, Refused> {
         let _ = (gateway, report, now);
         unfinished()
     }

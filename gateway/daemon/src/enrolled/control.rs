@@ -1,0 +1,395 @@
+//! The control thread of an enrolled Gateway: it hears workers, channels and the Controller, and carries out what
+//! [`Admission`] decides.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use ringfort_admission::{Action, Admission, Applied, AuditEvent, ChannelId, NotAdmitting, ToClient, destination};
+use ringfort_engine::gateway::{Command, Event, Gateway};
+use ringfort_enrol::{Identity, file, token_keys};
+use ringfort_identity::Trust;
+use ringfort_proto::v1::LiveSession;
+use ringfort_service::desk::{Desk, Letter};
+use ringfort_service::notify_ready;
+use ringfort_types::{BootInstant, WorkerIndex};
+use ringfort_worker::{Report, Sink, Workers, now};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+
+use super::channel::FromChannel;
+use super::clock::Clock;
+use super::kept::Writer;
+use super::parse_pools;
+use super::stream::{FromStream, Standing};
+use crate::plane::{Pools, dtls};
+use crate::status;
+
+/// Audit events remembered for whoever asks; the log has them all.
+const AUDIT_MAX: usize = 256;
+/// The Controller's time is written to disk this often.
+const KEEP_TIME_EVERY: Duration = Duration::from_secs(60);
+
+/// What comes to the control thread's desk.
+pub(super) enum Told {
+    Worker(WorkerIndex, Report<Event>),
+    Channel(FromChannel),
+    Stream { told: FromStream, arrived: Instant },
+}
+
+impl Told {
+    /// From the stream, just now.
+    pub(super) fn stream(told: FromStream) -> Self {
+        Self::Stream { told, arrived: Instant::now() }
+    }
+}
+
+/// Where workers report.
+pub(super) fn sink(desk: &Desk<Told>) -> Sink<Event> {
+    let report = desk.reporter();
+    Arc::new(move |worker, told| match report(Told::Worker(worker, told)) {
+        Err(Told::Worker(_, told)) => Err(told),
+        _ => Ok(()),
+    })
+}
+
+/// The state of the control thread.
+pub(super) struct Control {
+    admission: Admission,
+    clock: Clock,
+    identity: Identity,
+    trust: Trust,
+    writer: Writer,
+    standing: Arc<Mutex<Standing>>,
+    applied: Option<mpsc::Sender<Applied>>,
+    again: Option<Arc<Notify>>,
+    channels: BTreeMap<ChannelId, mpsc::Sender<ToClient>>,
+    admitting: Result<(), NotAdmitting>,
+    connected: bool,
+    time_kept: Option<BootInstant>,
+    audit: VecDeque<AuditEvent>,
+    /// When the oldest revocation arrived that is not confirmed yet, and how long the last ones took to be in force.
+    revocation_arrived: Option<Instant>,
+    revocation_applied: Option<Duration>,
+    revocation_applied_max: Option<Duration>,
+    /// What each worker said at its start.
+    started: Vec<Value>,
+    told_ready: bool,
+}
+
+impl Control {
+    pub(super) fn new(
+        admission: Admission,
+        clock: Clock,
+        identity: Identity,
+        trust: Trust,
+        writer: Writer,
+        standing: Arc<Mutex<Standing>>,
+    ) -> Self {
+        let mut this = Self {
+            admission,
+            clock,
+            identity,
+            trust,
+            writer,
+            standing,
+            applied: None,
+            again: None,
+            channels: BTreeMap::new(),
+            admitting: Ok(()),
+            connected: false,
+            time_kept: None,
+            audit: VecDeque::new(),
+            revocation_arrived: None,
+            revocation_applied: None,
+            revocation_applied_max: None,
+            started: Vec::new(),
+            told_ready: false,
+        };
+        this.publish();
+        this
+    }
+
+    /// Where confirmations go, and how to ask for a new stream.
+    pub(super) fn to_stream(&mut self, applied: mpsc::Sender<Applied>, again: Arc<Notify>) {
+        (self.applied, self.again) = (Some(applied), Some(again));
+    }
+
+    /// How many workers there will be.
+    pub(super) fn expect_workers(&mut self, count: usize) {
+        self.started = vec![Value::Null; count];
+    }
+
+    /// The pools of the configuration, once there is one.
+    pub(super) fn pools(&self) -> Option<Result<Pools>> {
+        self.admission.current_configuration().map(|configuration| parse_pools(&configuration.pools))
+    }
+
+    /// The loop, until the process is to end.
+    pub(super) fn run(mut self, desk: &Desk<Told>, workers: &Workers<Gateway>) -> Result<()> {
+        loop {
+            let deadline = self.admission.poll_timeout().map(|at| Instant::now() + at.saturating_since(now().boot));
+            match desk.receive_until(deadline) {
+                Some(Letter::Report(told)) => self.handle(told, Some(workers))?,
+                Some(Letter::Status(question)) => question.answer(self.document(Some(workers))),
+                Some(Letter::Stop) => break,
+                None => {
+                    self.admission.handle_timeout(self.clock.moment(now()));
+                    self.carry_out(Some(workers))?;
+                }
+            }
+        }
+        self.admission.stop(self.clock.moment(now()));
+        self.carry_out(Some(workers))
+    }
+
+    /// Takes one message and does what follows.
+    pub(super) fn handle(&mut self, told: Told, workers: Option<&Workers<Gateway>>) -> Result<()> {
+        let at = now();
+        let verdict = self.clock.verdict(at);
+        if verdict != self.admitting {
+            if let Err(reason) = verdict {
+                tracing::error!(%reason, "no new session is admitted");
+            }
+            self.admitting = verdict;
+            self.admission.set_admitting(verdict);
+        }
+        let moment = self.clock.moment(at);
+        match told {
+            Told::Worker(worker, report) => self.handle_report(worker, report)?,
+            Told::Channel(FromChannel::Opened { id, peer, to_client }) => {
+                self.channels.insert(id, to_client);
+                self.admission.channel_opened(id, peer, random()?, moment);
+            }
+            Told::Channel(FromChannel::Said { id, message }) => self.admission.channel_message(id, message, moment),
+            Told::Channel(FromChannel::Closed { id }) => {
+                self.channels.remove(&id);
+                self.admission.channel_closed(id, moment);
+            }
+            Told::Channel(FromChannel::Refused { code, detail }) => self.admission.peer_refused(code, detail, moment),
+            Told::Stream { told, arrived } => self.handle_stream(told, arrived, workers)?,
+        }
+        self.carry_out(workers)
+    }
+
+    fn handle_stream(&mut self, told: FromStream, arrived: Instant, workers: Option<&Workers<Gateway>>) -> Result<()> {
+        let at = now();
+        let moment = self.clock.moment(at);
+        match told {
+            FromStream::Time(ms) => {
+                self.clock.tell(ms, at);
+                if self.time_kept.is_none_or(|kept| at.boot.saturating_since(kept) >= KEEP_TIME_EVERY) {
+                    self.time_kept = Some(at.boot);
+                    self.writer.time(self.clock.moment(at).wall);
+                }
+            }
+            FromStream::Signers(signers) => match token_keys(&signers, &self.trust, moment.wall) {
+                Ok(keys) => {
+                    self.admission.signers(keys);
+                    self.writer.certificates(file::SIGNERS, &signers);
+                }
+                Err(error) => tracing::error!(%error, "keys that sign tokens were refused, the old ones stay"),
+            },
+            FromStream::Configuration(text) => self.admission.pushed_configuration(&text, moment),
+            FromStream::Entitlement(text) => self.admission.pushed_entitlement(&text, moment),
+            FromStream::Revocations(text) => {
+                self.revocation_arrived.get_or_insert(arrived);
+                self.admission.pushed_revocations(&text, moment);
+            }
+            FromStream::Connected(connected) => {
+                if connected != self.connected {
+                    tracing::info!(connected, "the Controller's stream");
+                }
+                self.connected = connected;
+            }
+            FromStream::Certificate(credentials) => {
+                let dtls = dtls(&credentials, self.trust.clone())?;
+                if let Some(workers) = workers {
+                    workers.broadcast(&Command::Credentials(dtls))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out what the machine decided, in its order: what cuts somebody off comes first.
+    fn carry_out(&mut self, workers: Option<&Workers<Gateway>>) -> Result<()> {
+        while let Some(action) = self.admission.poll_action() {
+            match action {
+                Action::Engine(command) => {
+                    if let Some(workers) = workers {
+                        workers.broadcast(&command)?;
+                    }
+                }
+                Action::Send { channel, message } => self.send(channel, message),
+                Action::Close { channel } => drop(self.channels.remove(&channel)),
+                Action::Audit(event) => self.write_down(event),
+                Action::Applied(applied) => self.confirm(applied),
+                Action::Persist(part) => self.writer.part(part, &self.admission),
+                Action::Resubscribe => {
+                    if let Some(again) = &self.again {
+                        again.notify_one();
+                    }
+                }
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn send(&mut self, channel: ChannelId, message: ToClient) {
+        let Some(to_client) = self.channels.get(&channel) else { return };
+        // A client that takes nothing loses its channel: dropping the sender closes it, and its end comes back as such.
+        if to_client.try_send(message).is_err() {
+            self.channels.remove(&channel);
+        }
+    }
+
+    fn write_down(&mut self, event: AuditEvent) {
+        let AuditEvent { id, code, session, detail, .. } = &event;
+        tracing::warn!(event = id, code, session, detail, "refused");
+        if self.audit.len() == AUDIT_MAX {
+            self.audit.pop_front();
+        }
+        self.audit.push_back(event);
+    }
+
+    fn confirm(&mut self, applied: Applied) {
+        if applied.revocations.is_some()
+            && let Some(arrived) = self.revocation_arrived.take()
+        {
+            let took = arrived.elapsed();
+            self.revocation_applied = Some(took);
+            self.revocation_applied_max = self.revocation_applied_max.max(Some(took));
+        }
+        if let Some(to_stream) = &self.applied {
+            // Without a stream nobody waits for it; the next hello and report say the same.
+            drop(to_stream.try_send(applied));
+        }
+    }
+
+    /// Tells the stream where we stand.
+    fn publish(&mut self) {
+        let live = self.admission.live();
+        let standing = Standing {
+            configuration_seq: self.admission.configuration_seq(),
+            revocations: self.admission.serial(),
+            sessions: live.map(|(dn, seq)| LiveSession { dn: dn.into(), seq }).collect(),
+        };
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+
+    fn handle_report(&mut self, worker: WorkerIndex, report: Report<Event>) -> Result<()> {
+        match report {
+            Report::Started { backend, fallback, core } => {
+                let backend = backend.to_string();
+                tracing::info!(%worker, backend, core, "worker started");
+                if let Some(reason) = fallback {
+                    tracing::warn!(%worker, reason, "io_uring is not available, using epoll");
+                }
+                if let Some(place) = self.started.get_mut(usize::from(worker.0)) {
+                    *place = json!({ "backend": backend, "core": core });
+                }
+                if !self.told_ready && self.started.iter().all(Value::is_object) {
+                    self.told_ready = true;
+                    notify_ready();
+                }
+                Ok(())
+            }
+            Report::Event(event) => {
+                log(&event, &self.admission);
+                self.admission.handle_event(event, self.clock.moment(now()));
+                Ok(())
+            }
+            Report::Ended(Ok(())) => Ok(()),
+            Report::Ended(Err(error)) => Err(anyhow!(error).context(format!("worker {worker} ended"))),
+        }
+    }
+
+    /// The whole state.
+    pub(super) fn document(&self, workers: Option<&Workers<Gateway>>) -> Value {
+        let snapshots = workers.map(Workers::snapshot).unwrap_or_default();
+        let sessions: Vec<Value> = self
+            .admission
+            .sessions()
+            .map(|session| {
+                json!({
+                    "session": session.tunnel.to_string(),
+                    "dn": session.dn,
+                    "user": &**session.user,
+                    "device": session.device,
+                    "device_claims": session.device_claims,
+                    "outer": session.outer.to_string(),
+                    "inner": session.inner.iter().map(|address| address.to_string()).collect::<Vec<_>>(),
+                    "seq": session.seq,
+                    "ends_at": session.ends_at.0,
+                    "channel": session.has_channel,
+                })
+            })
+            .collect();
+        let audit: Vec<Value> = self
+            .audit
+            .iter()
+            .map(|event| {
+                json!({ "id": event.id, "at": event.at.0, "code": event.code, "session": event.session, "detail": event.detail })
+            })
+            .collect();
+        let serial = self.admission.serial();
+        let mut totals = status::totals(&snapshots);
+        if let Value::Object(totals) = &mut totals {
+            let refused = self.admission.refused().iter();
+            totals.extend(refused.map(|(code, count)| (format!("refused_{code}"), Value::from(*count))));
+        }
+        let micros = |took: Option<Duration>| took.map(|took| took.as_micros() as u64);
+        json!({
+            "role": "gateway",
+            "id": self.identity.id,
+            "site": self.identity.site,
+            "controller": { "connected": self.connected, "time": self.clock.moment(now()).wall.0 },
+            "admitting": self.admission.admitting(self.clock.moment(now())).map_or_else(|reason| reason.to_string(), |()| "yes".into()),
+            "configuration_seq": self.admission.configuration_seq(),
+            "revocations": { "epoch": serial.epoch, "n": serial.n },
+            "revocation_applied_us": { "last": micros(self.revocation_applied), "max": micros(self.revocation_applied_max) },
+            "workers": self.started,
+            "sessions": sessions,
+            "denials": self.admission.denials().map(|denial| status::denial(denial, self.admission.rule_name(denial.rule))).collect::<Vec<_>>(),
+            "audit": audit,
+            "counters": snapshots.iter().map(status::counters).collect::<Vec<_>>(),
+            "totals": totals,
+        })
+    }
+}
+
+/// Before the event is handled, since afterwards an ended session has no user any more.
+fn log(event: &Event, admission: &Admission) {
+    let user = |session| admission.session(session).map(|live| live.user.to_string());
+    match event {
+        Event::Authenticated { session, peer, outer, .. } => {
+            tracing::info!(%session, device = peer.id(), "tunnel authenticated");
+            tracing::debug!(%session, %outer, "tunnel address");
+        }
+        Event::RulesApplied { session, epoch } => {
+            tracing::info!(%session, user = user(*session), epoch = epoch.0, "rules applied");
+        }
+        Event::Denied { session, flow, rule } => {
+            let rule = admission.rule_name(*rule);
+            tracing::info!(%session, user = user(*session), destination = destination(flow), rule, "denied");
+        }
+        Event::Ended { session, reason } => {
+            tracing::info!(%session, user = user(*session), ?reason, "tunnel ended");
+        }
+        Event::HandshakeFailed { outer, reason } => {
+            tracing::info!(%reason, "handshake failed");
+            tracing::debug!(%outer, "handshake address");
+        }
+    }
+}
+
+/// The name of a session.
+fn random() -> Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&ringfort_service::seed().context("no randomness")?.to_ne_bytes());
+    bytes[8..].copy_from_slice(&ringfort_service::seed().context("no randomness")?.to_ne_bytes());
+    Ok(bytes)
+}

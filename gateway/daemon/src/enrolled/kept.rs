@@ -1,0 +1,143 @@
+//! What an enrolled Gateway keeps on disk beyond its identity, and the thread that writes it.
+//!
+//! Writing waits for the disk, and revocations do not wait for writing: the control thread hands over what changed, and of
+//! what changes faster than the disk writes only the newest is written.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use ringfort_admission::{Admission, Part, Persisted};
+use ringfort_enrol::{Folder, FolderError, Secrecy};
+use ringfort_types::UnixSeconds;
+use rustls_pki_types::CertificateDer;
+use serde::de::DeserializeOwned;
+
+/// The newest configuration (rf-gateway+jwt).
+const CONFIGURATION: &str = "configuration.jwt";
+/// What was taken back.
+const REVOCATIONS: &str = "revocations.json";
+/// The highest sequence numbers seen.
+const SEQUENCES: &str = "sequences.json";
+/// The last time that a Controller told, in seconds since 1970.
+const TIME: &str = "time.json";
+
+/// Reads what an earlier process kept. What cannot be read is an error: to start without its revocations would let in whom
+/// it refused before.
+pub(super) fn load(folder: &Folder) -> Result<(Persisted, UnixSeconds)> {
+    let configuration = folder.has(CONFIGURATION).then(|| folder.read_text(CONFIGURATION)).transpose()?;
+    let persisted =
+        Persisted { configuration, revocations: json(folder, REVOCATIONS)?, sequences: json(folder, SEQUENCES)? };
+    Ok((persisted, UnixSeconds(json(folder, TIME)?)))
+}
+
+fn json<T: DeserializeOwned + Default>(folder: &Folder, name: &str) -> Result<T> {
+    if !folder.has(name) {
+        return Ok(T::default());
+    }
+    let path = folder.file(name).display().to_string();
+    serde_json::from_slice(&folder.read(name)?)
+        .with_context(|| format!("{path}: expected what this Gateway has written; restore it, or join anew"))
+}
+
+/// Writes files on a thread of its own. Dropping it writes what is left.
+#[derive(Debug)]
+pub(super) struct Writer {
+    send: Option<Sender<(&'static str, Vec<u8>)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(folder: Folder) -> io::Result<Self> {
+        let (send, files) = channel();
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || write(&folder, &files))?;
+        Ok(Self { send: Some(send), thread: Some(thread) })
+    }
+
+    /// Writes a part of what survives a restart.
+    pub(super) fn part(&self, part: Part, admission: &Admission) {
+        let written = match part {
+            Part::Configuration => {
+                let text = admission.persisted_configuration().unwrap_or_default();
+                Ok((CONFIGURATION, text.as_bytes().to_vec()))
+            }
+            Part::Revocations => {
+                serde_json::to_vec(&admission.persisted_revocations()).map(|bytes| (REVOCATIONS, bytes))
+            }
+            Part::Sequences => serde_json::to_vec(&admission.persisted_sequences()).map(|bytes| (SEQUENCES, bytes)),
+        };
+        match written {
+            Ok(file) => self.send(file),
+            Err(error) => tracing::error!(?part, %error, "cannot write what must survive a restart"),
+        }
+    }
+
+    /// Writes certificates (DER) as PEM.
+    pub(super) fn certificates(&self, name: &'static str, certificates: &[CertificateDer<'_>]) {
+        self.send((name, ringfort_enrol::to_pem(certificates).into_bytes()));
+    }
+
+    /// Writes the Controller's time.
+    pub(super) fn time(&self, now: UnixSeconds) {
+        self.send((TIME, now.to_string().into_bytes()));
+    }
+
+    fn send(&self, file: (&'static str, Vec<u8>)) {
+        if let Some(send) = &self.send {
+            // The thread ends only after us.
+            drop(send.send(file));
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.send = None;
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn write(folder: &Folder, files: &Receiver<(&'static str, Vec<u8>)>) {
+    while let Ok((name, bytes)) = files.recv() {
+        let mut newest = BTreeMap::from([(name, bytes)]);
+        newest.extend(files.try_iter());
+        for (name, bytes) in newest {
+            if let Err(error) = folder.write(name, &bytes, Secrecy::Secret) {
+                tracing::error!(%error, "cannot write what must survive a restart: make room or mend the disk");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("state")).unwrap();
+        assert_eq!(load(&folder).unwrap(), (Persisted::default(), UnixSeconds(0)));
+        let writer = Writer::start(folder.clone()).unwrap();
+        for second in 1..=50 {
+            writer.time(UnixSeconds(second));
+        }
+        let sequences = r#"{"configuration":3,"entitlements":{"UID=a,CN=b,O=c":{"seq":7,"keep_until":9}}}"#;
+        writer.send((SEQUENCES, sequences.into()));
+        drop(writer);
+        let (persisted, time) = load(&folder).unwrap();
+        assert_eq!((persisted.sequences.entitlements["UID=a,CN=b,O=c"].seq, time), (7, UnixSeconds(50)));
+    }
+
+    #[test]
+    fn a_damaged_file_keeps_the_gateway_from_starting() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("state")).unwrap();
+        folder.write(REVOCATIONS, b"{", Secrecy::Secret).unwrap();
+        assert!(load(&folder).unwrap_err().to_string().contains(REVOCATIONS));
+    }
+}

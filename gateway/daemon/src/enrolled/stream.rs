@@ -1,0 +1,262 @@
+//! The Gateway's side of its Controller's stream: `Subscribe` for what is pushed, `Report` as the heartbeat, `Enroll` for a
+//! new certificate. It dials out, tries every Controller in turn, and never gives up (R5).
+//!
+//! It believes nothing: texts go to the control thread, which verifies them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use hyper_util::rt::TokioIo;
+use ringfort_admission::Applied;
+use ringfort_enrol::tls::{self, ALPN_HTTP2, Expected, OwnCertificate};
+use ringfort_enrol::{Folder, file, wall_clock};
+use ringfort_identity::{Credentials, Trust};
+use ringfort_proto::state_digest;
+use ringfort_proto::v1::gateway_control_client::GatewayControlClient;
+use ringfort_proto::v1::{
+    self, EnrollRequest, Hello, LiveSession, Push, ReportRequest, SubscribeRequest, push, subscribe_request::Say,
+};
+use ringfort_token::Serial;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+/// Pause before another attempt, after the first failure and at most; between them it doubles.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Time between two reports, until a Controller says otherwise, and what it may say.
+const REPORT_EVERY: Duration = Duration::from_secs(2);
+const REPORT_EVERY_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(60);
+/// How long the answer to a report may take. A Controller that is silent for longer is left.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Longest message: a configuration of a large site, or revocations of a long absence.
+const MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// Reports in a row that the Controller may find to disagree with what it believes, before the stream begins anew: the first
+/// may have crossed a push.
+const DISAGREEMENTS_MAX: u32 = 2;
+/// Messages to the Controller waiting in the stream.
+const QUEUE_MAX: usize = 1_024;
+/// A certificate is renewed when less than this part of its life is left.
+const RENEW_AT_LEFT: u64 = 3;
+
+/// Where the Gateway stands, as it tells the Controller. The control thread writes it, the stream reads it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    pub(super) configuration_seq: u64,
+    pub(super) revocations: Serial,
+    /// Live sessions and the sequence numbers of their entitlement tokens.
+    pub(super) sessions: Vec<LiveSession>,
+}
+
+/// What the stream tells the control thread.
+#[derive(Debug)]
+pub(super) enum FromStream {
+    /// Keys that sign tokens (DER certificates), of which nothing is believed yet.
+    Signers(Vec<CertificateDer<'static>>),
+    /// Text of a configuration.
+    Configuration(String),
+    /// Text of an entitlement token.
+    Entitlement(String),
+    /// Text of a revocation list.
+    Revocations(String),
+    /// The Controller's clock, in milliseconds since 1970.
+    Time(u64),
+    /// The stream is open and everything missed has come; or it is not any more.
+    Connected(bool),
+    /// A new certificate of ours.
+    Certificate(Credentials),
+}
+
+/// What the stream needs.
+pub(super) struct Link {
+    pub(super) folder: Folder,
+    pub(super) controllers: Vec<String>,
+    pub(super) trust: Trust,
+    pub(super) own: OwnCertificate,
+    /// `host:port` where clients reach us, as far as we know.
+    pub(super) addresses: Vec<String>,
+    pub(super) standing: Arc<Mutex<Standing>>,
+    /// Hands something to the control thread; `false` when that has ended.
+    pub(super) tell: Box<dyn Fn(FromStream) -> bool + Send + Sync>,
+}
+
+/// Keeps the stream up until the process ends. `applied` is what to confirm, `again` asks for a new stream.
+pub(super) async fn keep(link: Link, mut applied: mpsc::Receiver<Applied>, again: Arc<tokio::sync::Notify>) {
+    let mut pause = PAUSE_FIRST;
+    for address in link.controllers.iter().cycle() {
+        let mut connected = false;
+        let ended = tokio::select! {
+            ended = run(&link, address, &mut applied, &mut connected) => ended,
+            () = again.notified() => Err(anyhow!("asked to begin anew")),
+        };
+        if !(link.tell)(FromStream::Connected(false)) {
+            return;
+        }
+        if connected {
+            pause = PAUSE_FIRST;
+        }
+        if let Err(error) = ended {
+            tracing::warn!(
+                controller = address,
+                error = format!("{error:#}"),
+                "the Controller's stream ended, trying again"
+            );
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// One stream, from beginning to end.
+async fn run(link: &Link, address: &str, applied: &mut mpsc::Receiver<Applied>, connected: &mut bool) -> Result<()> {
+    let channel = connect(link, address).await?;
+    let mut client = GatewayControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let (to_controller, outgoing) = mpsc::channel(QUEUE_MAX);
+    // What was applied before the stream began is in the hello.
+    while applied.try_recv().is_ok() {}
+    to_controller.send(say(Say::Hello(link.hello()))).await?;
+    let mut pushes = client.subscribe(ReceiverStream::new(outgoing)).await.map_err(refused)?.into_inner();
+    let mut report_at = tokio::time::Instant::now();
+    let mut disagreements = 0;
+    loop {
+        tokio::select! {
+            biased;
+            pushed = pushes.next() => {
+                let pushed = pushed.context("the Controller ended the stream")?.map_err(refused)?;
+                link.take(pushed, connected)?;
+            }
+            done = applied.recv() => {
+                let done = done.context("the control thread has ended")?;
+                to_controller.send(say(Say::Applied(message(done)))).await?;
+            }
+            () = tokio::time::sleep_until(report_at), if *connected => {
+                let (agrees, next) = link.report(&mut client).await?;
+                disagreements = if agrees { 0 } else { disagreements + 1 };
+                ensure!(disagreements < DISAGREEMENTS_MAX, "the Controller believes us to be in another state");
+                report_at = tokio::time::Instant::now() + next;
+                if let Err(error) = link.renew_if_due(&mut client).await {
+                    tracing::warn!(error = format!("{error:#}"), "the certificate could not be renewed, trying again");
+                }
+            }
+        }
+    }
+}
+
+async fn connect(link: &Link, address: &str) -> Result<Channel> {
+    let config = tls::client(Some(&link.own), &link.trust, Expected::controller(), ALPN_HTTP2)?;
+    let target = address.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let (target, config) = (target.clone(), config.clone());
+        async move { tls::connect(&target, config).await.map(TokioIo::new) }
+    });
+    // The name in the URI is never looked up: the connector knows where to go.
+    let endpoint = Endpoint::from_static("http://controller")
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true);
+    Ok(endpoint.connect_with_connector(connector).await?)
+}
+
+fn say(say: Say) -> SubscribeRequest {
+    SubscribeRequest { say: Some(say) }
+}
+
+fn refused(status: tonic::Status) -> anyhow::Error {
+    let text = |name| status.metadata().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    anyhow!("{} [{}, event {}]", status.message(), text("ringfort-code"), text("ringfort-event"))
+}
+
+fn message(applied: Applied) -> v1::Applied {
+    let Applied { revocations, configuration_seq, entitlements } = applied;
+    v1::Applied {
+        revocations: revocations.map(serial),
+        configuration_seq: configuration_seq.unwrap_or_default(),
+        entitlements: entitlements.into_iter().map(|(dn, seq)| LiveSession { dn, seq }).collect(),
+    }
+}
+
+const fn serial(serial: Serial) -> v1::Serial {
+    v1::Serial { epoch: serial.epoch, n: serial.n }
+}
+
+impl Link {
+    fn standing(&self) -> Standing {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn hello(&self) -> Hello {
+        let Standing { configuration_seq, revocations, sessions } = self.standing();
+        Hello { configuration_seq, revocations: Some(serial(revocations)), sessions }
+    }
+
+    /// Hands a push to the control thread.
+    fn take(&self, pushed: Push, connected: &mut bool) -> Result<()> {
+        let Push { controller_time_ms, what, signers } = pushed;
+        let mut told = (self.tell)(FromStream::Time(controller_time_ms));
+        if !signers.is_empty() {
+            let signers = signers.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect();
+            told &= (self.tell)(FromStream::Signers(signers));
+        }
+        told &= match what {
+            Some(push::What::Configuration(text)) => (self.tell)(FromStream::Configuration(text)),
+            Some(push::What::Entitlement(text)) => (self.tell)(FromStream::Entitlement(text)),
+            Some(push::What::Revocations(text)) => (self.tell)(FromStream::Revocations(text)),
+            Some(push::What::CaughtUp(_)) => {
+                *connected = true;
+                (self.tell)(FromStream::Connected(true))
+            }
+            None => true,
+        };
+        ensure!(told, "the control thread has ended");
+        Ok(())
+    }
+
+    async fn report(&self, client: &mut GatewayControlClient<Channel>) -> Result<(bool, Duration)> {
+        let Standing { configuration_seq, revocations, sessions } = self.standing();
+        let digest = state_digest(configuration_seq, serial(revocations), &sessions);
+        let certificates = self.folder.certificates(file::CHAIN)?;
+        let leaf = certificates.first().context("our chain is empty")?;
+        let request = ReportRequest {
+            version: env!("CARGO_PKG_VERSION").into(),
+            addresses: self.addresses.clone(),
+            certificate_digest: tls::fingerprint(leaf).to_vec().into(),
+            revocations: Some(serial(revocations)),
+            configuration_seq,
+            sessions,
+            state_digest: digest.to_vec().into(),
+            gateway_time_ms: wall_clock().0.saturating_mul(1_000),
+        };
+        let answer = tokio::time::timeout(ANSWER_TIME_MAX, client.report(request)).await;
+        let answer = answer.map_err(|_| anyhow!("no answer to a report in {ANSWER_TIME_MAX:?}"))?.map_err(refused)?;
+        let answer = answer.into_inner();
+        ensure!((self.tell)(FromStream::Time(answer.controller_time_ms)), "the control thread has ended");
+        let next = match answer.report_again_ms {
+            0 => REPORT_EVERY,
+            ms => Duration::from_millis(ms.into()).clamp(*REPORT_EVERY_RANGE.start(), *REPORT_EVERY_RANGE.end()),
+        };
+        Ok((answer.state_agrees, next))
+    }
+
+    /// Renews our certificate when less than a third of its life is left. The key stays.
+    async fn renew_if_due(&self, client: &mut GatewayControlClient<Channel>) -> Result<()> {
+        let leaf = self.folder.certificates(file::CHAIN)?;
+        let Some((from, until)) = leaf.first().and_then(tls::validity_of) else {
+            bail!("our certificate is unreadable")
+        };
+        if until.0.saturating_sub(wall_clock().0) > until.0.saturating_sub(from.0) / RENEW_AT_LEFT {
+            return Ok(());
+        }
+        let certificate_request = self.folder.key()?.certificate_request()?.into();
+        let answer = client.enroll(EnrollRequest { certificate_request }).await.map_err(refused)?.into_inner();
+        let chain: Vec<_> = answer.chain.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect();
+        let credentials = Credentials::new(chain.clone(), self.folder.key()?.to_pkcs8())?;
+        self.folder.write_certificates(file::CHAIN, &chain)?;
+        self.own.replace(&credentials)?;
+        ensure!((self.tell)(FromStream::Certificate(credentials)), "the control thread has ended");
+        tracing::info!("certificate renewed");
+        Ok(())
+    }
+}
