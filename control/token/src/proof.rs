@@ -184,7 +184,7 @@ pub fn verify(proof: &str, request: &Request<'_>, now: UnixSeconds) -> Result<Ke
         return Err(ProofRefused::Malformed);
     }
     let parts = Parts::split(proof).ok_or(ProofRefused::Malformed)?;
-    let header: Header = jws::decode(parts.header).ok_or(ProofRefused::Malformed)?;
+    let header: Header = jws::decode_theirs(parts.header).ok_or(ProofRefused::Malformed)?;
     if header.typ != TYPE {
         return Err(ProofRefused::Malformed);
     }
@@ -193,7 +193,7 @@ pub fn verify(proof: &str, request: &Request<'_>, now: UnixSeconds) -> Result<Ke
     if !matches!(verified, Ok(true)) {
         return Err(ProofRefused::BadSignature);
     }
-    let claims: Claims = jws::decode(parts.payload).ok_or(ProofRefused::Malformed)?;
+    let claims: Claims = jws::decode_theirs(parts.payload).ok_or(ProofRefused::Malformed)?;
     let same = [
         ("the method", claims.htm == request.method),
         ("the path", claims.htu == request.path),
