@@ -236,7 +236,7 @@ impl Verifier {
         if from.0 > now.0.saturating_add(LEEWAY_SECONDS) {
             return Err(Refusal::NotYetValid { from, now });
         }
-        if claims.expires_at.0.saturating_add(LEEWAY_SECONDS) <= now.0 || claims.expires_at <= claims.not_before {
+        if claims.expires_at.0.saturating_add(LEEWAY_SECONDS) <= now.0 || claims.expires_at <= from {
             return Err(Refusal::Expired { at: claims.expires_at, now });
         }
         let held = match (holder, &claims.holder) {
