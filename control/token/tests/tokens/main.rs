@@ -7,6 +7,7 @@
 
 mod claims;
 mod form;
+mod deny;
 mod json;
 mod judged;
 mod kinds;
