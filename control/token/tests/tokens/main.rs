@@ -6,9 +6,10 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod claims;
-mod form;
 mod deny;
+mod form;
 mod json;
 mod judged;
 mod kinds;
+mod proofs;
 mod world;
