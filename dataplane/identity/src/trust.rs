@@ -16,6 +16,10 @@ use crate::peer::PeerIdentity;
 /// Signature algorithms of the CA.
 const SIGNATURES: &[&dyn SignatureVerificationAlgorithm] =
     &[algorithms::ECDSA_P256_SHA256, algorithms::ECDSA_P256_SHA384, algorithms::ECDSA_P384_SHA384];
+/// id-kp-serverAuth (RFC 5280 §4.2.1.12).
+const EKU_SERVER: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+/// id-kp-clientAuth (RFC 5280 §4.2.1.12).
+const EKU_CLIENT: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 /// id-kp-jwt (RFC 9509 §4): the key signs tokens.
 const EKU_JWT: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 0x25];
 /// Intermediates looked at, ours and the peer's each.
@@ -96,21 +100,26 @@ impl Trust {
         now: UnixSeconds,
     ) -> Result<PeerIdentity, VerifyError> {
         let certificate = EndEntityCert::try_from(leaf).map_err(VerifyError::Certificate)?;
-        let usage = match side {
-            Side::Server => KeyUsage::server_auth(),
-            Side::Client => KeyUsage::client_auth(),
-            Side::Signer => KeyUsage::required(EKU_JWT),
-        };
+        // webpki asks this of every certificate of the chain. An intermediate that names no usage passes on all of them; a
+        // leaf that names none has none, which is seen to below.
+        let usage = KeyUsage::required_if_present(match side {
+            Side::Server => EKU_SERVER,
+            Side::Client => EKU_CLIENT,
+            Side::Signer => EKU_JWT,
+        });
         let time = UnixTime::since_unix_epoch(now.since_epoch());
         let intermediates: Vec<CertificateDer<'_>> =
             self.intermediates.iter().cloned().chain(sent.iter().take(INTERMEDIATES_MAX).cloned()).collect();
         certificate
             .verify_for_usage(SIGNATURES, std::slice::from_ref(&self.anchor), &intermediates, time, usage, None, None)
             .map_err(VerifyError::Certificate)?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| VerifyError::Form)?;
+        if !parsed.extended_key_usage().is_ok_and(|usage| usage.is_some()) {
+            return Err(VerifyError::Usage { expected: side });
+        }
         let mut uris = certificate.valid_uri_names();
         let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(VerifyError::NoSingleUri) };
         let uri: RoleUri = uri.parse().map_err(|_| VerifyError::Uri)?;
-        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| VerifyError::Form)?;
         let session = match uri.role() {
             Role::Device => session_of(&parsed, &uri)?,
             _ => None,
@@ -153,6 +162,12 @@ pub enum VerifyError {
     /// Form, chain, time, signature or extended key usage.
     #[error("certificate refused: {0}")]
     Certificate(webpki::Error),
+    /// The certificate says of no usage that it is for it.
+    #[error("expected a certificate with the extended key usage of side {expected:?}, found one without any")]
+    Usage {
+        /// The side it was shown on.
+        expected: Side,
+    },
     /// A field cannot be read.
     #[error("expected an X.509 version 3 certificate")]
     Form,
