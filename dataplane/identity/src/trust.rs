@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, aws_lc_rs as algorithms};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::credentials::ConfigError;
 use crate::key::{KeyError, KeyThumbprint};
@@ -117,9 +117,7 @@ impl Trust {
         if !parsed.extended_key_usage().is_ok_and(|usage| usage.is_some()) {
             return Err(VerifyError::Usage { expected: side });
         }
-        let mut uris = certificate.valid_uri_names();
-        let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(VerifyError::NoSingleUri) };
-        let uri: RoleUri = uri.parse().map_err(|_| VerifyError::Uri)?;
+        let uri = only_uri(&parsed)?;
         let session = match uri.role() {
             Role::Device => session_of(&parsed, &uri)?,
             _ => None,
@@ -134,6 +132,17 @@ impl Trust {
             serial: parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
             not_after: UnixSeconds(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default()),
         })
+    }
+}
+
+/// The one URI of a certificate. A name that cannot be read counts too: it may be one.
+fn only_uri(certificate: &X509Certificate<'_>) -> Result<RoleUri, VerifyError> {
+    let names = certificate.subject_alternative_name().map_err(|_| VerifyError::Form)?;
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    let mut uris = names.filter(|name| matches!(name, GeneralName::URI(_) | GeneralName::Invalid(..)));
+    match (uris.next(), uris.next()) {
+        (Some(GeneralName::URI(uri)), None) => uri.parse().map_err(|_| VerifyError::Uri),
+        _ => Err(VerifyError::NoSingleUri),
     }
 }
 
