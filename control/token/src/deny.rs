@@ -41,7 +41,7 @@ pub struct Entry {
 pub enum EntryScope {
     /// One token, by its `jti`.
     Token(String),
-    /// One certificate, by its serial number in hexadecimal.
+    /// One certificate, by its serial number as [`ringfort_identity::PeerIdentity::serial`] writes it.
     Certificate(String),
     /// One key, and with it whatever is bound to it: a device.
     Key(#[serde(with = "thumbprint")] KeyThumbprint),

@@ -129,7 +129,7 @@ impl Trust {
             session,
             certificate_digest,
             key: KeyThumbprint::of_spki(parsed.public_key().raw)?,
-            serial: parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+            serial: serial_of(&parsed),
             not_after: UnixSeconds(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default()),
         })
     }
@@ -144,6 +144,16 @@ fn only_uri(certificate: &X509Certificate<'_>) -> Result<RoleUri, VerifyError> {
         (Some(GeneralName::URI(uri)), None) => uri.parse().map_err(|_| VerifyError::Uri),
         _ => Err(VerifyError::NoSingleUri),
     }
+}
+
+/// The serial number in hexadecimal, without the zero that DER puts before a number whose first bit is set: whoever issued
+/// the certificate knows the number, and a deny list compares texts.
+fn serial_of(certificate: &X509Certificate<'_>) -> Box<str> {
+    let number = match certificate.raw_serial() {
+        [0, number @ ..] if !number.is_empty() => number,
+        number => number,
+    };
+    number.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 /// The session that a device's certificate names: its subject is then O, CN, UID, in this order and nothing else, the
