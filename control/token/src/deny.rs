@@ -1,6 +1,7 @@
 //! What was taken back: entries numbered by the Controller, and the list they make.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use ringfort_identity::KeyThumbprint;
 use ringfort_types::UnixSeconds;
@@ -40,7 +41,7 @@ pub struct Entry {
 pub enum EntryScope {
     /// One token, by its `jti`.
     Token(String),
-    /// One certificate, by its serial number in hexadecimal.
+    /// One certificate, by its serial number as [`ringfort_identity::PeerIdentity::serial`] writes it.
     Certificate(String),
     /// One key, and with it whatever is bound to it: a device.
     Key(#[serde(with = "thumbprint")] KeyThumbprint),
@@ -203,8 +204,12 @@ impl DenyList {
         Ok(news)
     }
 
-    /// Adds what the Controller itself has just decided.
+    /// Adds what the Controller itself has just decided. A number that is taken keeps its entry: replaced by another it would
+    /// give free what the first was about.
     pub fn insert(&mut self, n: u64, entry: Entry) {
+        if self.entries.contains_key(&n) {
+            return;
+        }
         let about = match &entry.scope {
             EntryScope::Token(id) => self.tokens.entry(id.clone()).or_default(),
             EntryScope::Certificate(serial) => self.certificates.entry(serial.clone()).or_default(),
@@ -233,7 +238,7 @@ impl DenyList {
         let key = shown.key.and_then(|key| self.keys.get(key));
         let older = shown.generation.and_then(|(user, generation)| {
             let below = self.users.get(user)?;
-            Some(below.range(generation.saturating_add(1)..).map(|(_, numbers)| numbers))
+            Some(below.range((Bound::Excluded(generation), Bound::Unbounded)).map(|(_, numbers)| numbers))
         });
         let numbers = [token, certificate, key].into_iter().flatten().chain(older.into_iter().flatten()).flatten();
         numbers.fold(Standing::Good, |worst, n| worst.worse(self.said(*n)))

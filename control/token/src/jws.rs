@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::kinds::Token;
 
@@ -87,9 +88,21 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// One base64url part as JSON.
-pub(crate) fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+/// One base64url part in exactly the form in which [`encode`] writes it.
+///
+/// serde also reads sequences as structures and nothing as null, and JSON has many texts for one value. Parts of tokens are
+/// written here and nowhere else, so each has one text.
+pub(crate) fn decode_ours<T: Serialize + DeserializeOwned>(part: &str) -> Option<T> {
+    let value: T = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
+    (encode(&value).ok()? == part).then_some(value)
+}
+
+/// One base64url part that others write: members in any order and with spaces, but those of `T`, of their types, and no other.
+pub(crate) fn decode_theirs<T: Serialize + DeserializeOwned>(part: &str) -> Option<T> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
+    let value: T = serde_json::from_slice(&bytes).ok()?;
+    let found: Value = serde_json::from_slice(&bytes).ok()?;
+    (serde_json::to_value(&value).ok()? == found).then_some(value)
 }
 
 /// A value as one base64url part.

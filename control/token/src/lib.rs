@@ -12,7 +12,8 @@
 //! Bytes become [`Signed`] when they are short enough, and [`Verified`] only through [`Verifier::verify`]: signature,
 //! type, issuer, audience, time, holder and deny list in one function, every field mandatory. Nothing else makes a
 //! [`Verified`]. The algorithm belongs to the key that `kid` names and is never read from the token; `typ` is compared, so
-//! that no kind passes for another (RFC 8725 §3.1, §3.11). Header and claims with unknown or doubled members are refused.
+//! that no kind passes for another (RFC 8725 §3.1, §3.11). Header and claims are read only in the form in which this crate
+//! writes them: an unknown, doubled or missing member is refused, and so is any other text of the same JSON.
 //!
 //! [`proof`] is the proof that a request comes from the holder of the key in `cnf.jkt` (RFC 9449), [`DenyList`] what has been
 //! taken back since.

@@ -19,8 +19,8 @@ const TYPE: &str = "dpop+jwt";
 pub const PROOF_BYTES_MAX: usize = 4 << 10;
 /// How old a proof may be, in seconds.
 const AGE_SECONDS_MAX: u64 = 60;
-/// Bytes of an RSA modulus (A8: 2,048 to 4,096 bits).
-const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
+/// Bits of an RSA modulus (A8).
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=4_096;
 
 /// What a proof is about: the request, the server's nonce, and the token that is used with it.
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +184,7 @@ pub fn verify(proof: &str, request: &Request<'_>, now: UnixSeconds) -> Result<Ke
         return Err(ProofRefused::Malformed);
     }
     let parts = Parts::split(proof).ok_or(ProofRefused::Malformed)?;
-    let header: Header = jws::decode(parts.header).ok_or(ProofRefused::Malformed)?;
+    let header: Header = jws::decode_theirs(parts.header).ok_or(ProofRefused::Malformed)?;
     if header.typ != TYPE {
         return Err(ProofRefused::Malformed);
     }
@@ -193,7 +193,7 @@ pub fn verify(proof: &str, request: &Request<'_>, now: UnixSeconds) -> Result<Ke
     if !matches!(verified, Ok(true)) {
         return Err(ProofRefused::BadSignature);
     }
-    let claims: Claims = jws::decode(parts.payload).ok_or(ProofRefused::Malformed)?;
+    let claims: Claims = jws::decode_theirs(parts.payload).ok_or(ProofRefused::Malformed)?;
     let same = [
         ("the method", claims.htm == request.method),
         ("the path", claims.htu == request.path),
@@ -251,7 +251,8 @@ impl Jwk {
                 let modulus = URL_SAFE_NO_PAD.decode(n).ok()?;
                 let exponent = URL_SAFE_NO_PAD.decode(e).ok()?;
                 let minimal = |bytes: &[u8]| bytes.first().is_some_and(|byte| *byte != 0);
-                (minimal(&modulus) && minimal(&exponent) && RSA_BYTES.contains(&modulus.len())).then_some(())?;
+                let bits = modulus.len() * 8 - modulus.first()?.leading_zeros() as usize;
+                (minimal(&modulus) && minimal(&exponent) && RSA_BITS.contains(&bits)).then_some(())?;
                 let text = format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#);
                 (DecodingKey::from_rsa_components(n, e).ok()?, Algorithm::RS256, text)
             }

@@ -61,7 +61,7 @@ impl PeerIdentity {
         &self.0.key
     }
 
-    /// Serial number of the leaf in lower-case hexadecimal.
+    /// Serial number of the leaf in lower-case hexadecimal: whole bytes, the first of them not zero.
     #[must_use]
     pub fn serial(&self) -> &str {
         &self.0.serial

@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, aws_lc_rs as algorithms};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::credentials::ConfigError;
 use crate::key::{KeyError, KeyThumbprint};
@@ -17,6 +17,10 @@ use crate::peer::{Facts, PeerIdentity};
 /// Signature algorithms of the CA.
 const SIGNATURES: &[&dyn SignatureVerificationAlgorithm] =
     &[algorithms::ECDSA_P256_SHA256, algorithms::ECDSA_P256_SHA384, algorithms::ECDSA_P384_SHA384];
+/// id-kp-serverAuth (RFC 5280 §4.2.1.12).
+const EKU_SERVER: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+/// id-kp-clientAuth (RFC 5280 §4.2.1.12).
+const EKU_CLIENT: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 /// id-kp-jwt (RFC 9509 §4): the key signs tokens.
 const EKU_JWT: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 0x25];
 /// Intermediates looked at, ours and the peer's each.
@@ -97,21 +101,24 @@ impl Trust {
         now: UnixSeconds,
     ) -> Result<PeerIdentity, VerifyError> {
         let certificate = EndEntityCert::try_from(leaf).map_err(VerifyError::Certificate)?;
-        let usage = match side {
-            Side::Server => KeyUsage::server_auth(),
-            Side::Client => KeyUsage::client_auth(),
-            Side::Signer => KeyUsage::required(EKU_JWT),
-        };
+        // webpki asks this of every certificate of the chain. An intermediate that names no usage passes on all of them; a
+        // leaf that names none has none, which is seen to below.
+        let usage = KeyUsage::required_if_present(match side {
+            Side::Server => EKU_SERVER,
+            Side::Client => EKU_CLIENT,
+            Side::Signer => EKU_JWT,
+        });
         let time = UnixTime::since_unix_epoch(now.since_epoch());
         let intermediates: Vec<CertificateDer<'_>> =
             self.intermediates.iter().cloned().chain(sent.iter().take(INTERMEDIATES_MAX).cloned()).collect();
         certificate
             .verify_for_usage(SIGNATURES, std::slice::from_ref(&self.anchor), &intermediates, time, usage, None, None)
             .map_err(VerifyError::Certificate)?;
-        let mut uris = certificate.valid_uri_names();
-        let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(VerifyError::NoSingleUri) };
-        let uri: RoleUri = uri.parse().map_err(|_| VerifyError::Uri)?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| VerifyError::Form)?;
+        if !parsed.extended_key_usage().is_ok_and(|usage| usage.is_some()) {
+            return Err(VerifyError::Usage { expected: side });
+        }
+        let uri = only_uri(&parsed)?;
         let session = match uri.role() {
             Role::Device => session_of(&parsed, &uri)?,
             _ => None,
@@ -123,10 +130,31 @@ impl Trust {
             session,
             certificate_digest,
             key: KeyThumbprint::of_spki(parsed.public_key().raw)?,
-            serial: parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+            serial: serial_of(&parsed),
             not_after: UnixSeconds(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default()),
         })))
     }
+}
+
+/// The one URI of a certificate. A name that cannot be read counts too: it may be one.
+fn only_uri(certificate: &X509Certificate<'_>) -> Result<RoleUri, VerifyError> {
+    let names = certificate.subject_alternative_name().map_err(|_| VerifyError::Form)?;
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    let mut uris = names.filter(|name| matches!(name, GeneralName::URI(_) | GeneralName::Invalid(..)));
+    match (uris.next(), uris.next()) {
+        (Some(GeneralName::URI(uri)), None) => uri.parse().map_err(|_| VerifyError::Uri),
+        _ => Err(VerifyError::NoSingleUri),
+    }
+}
+
+/// The serial number in hexadecimal, without the zero that DER puts before a number whose first bit is set: whoever issued
+/// the certificate knows the number, and a deny list compares texts.
+fn serial_of(certificate: &X509Certificate<'_>) -> Box<str> {
+    let number = match certificate.raw_serial() {
+        [0, number @ ..] if !number.is_empty() => number,
+        number => number,
+    };
+    number.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 /// The session that a device's certificate names: its subject is then O, CN, UID, in this order and nothing else, the
@@ -154,6 +182,12 @@ pub enum VerifyError {
     /// Form, chain, time, signature or extended key usage.
     #[error("certificate refused: {0}")]
     Certificate(webpki::Error),
+    /// The certificate says of no usage that it is for it.
+    #[error("expected a certificate with the extended key usage of side {expected:?}, found one without any")]
+    Usage {
+        /// The side it was shown on.
+        expected: Side,
+    },
     /// A field cannot be read.
     #[error("expected an X.509 version 3 certificate")]
     Form,
