@@ -48,6 +48,7 @@
 pub mod address;
 pub mod bulk;
 pub mod http;
+pub mod pace;
 pub mod udp;
 
 mod cores;
