@@ -177,7 +177,7 @@ fn receive(stop: &AtomicBool, socket: &UdpSocket, way: &Way, peer: &OnceLock<Soc
         let field = |at: usize| datagram[at..at + 8].try_into().map(u64::from_be_bytes).unwrap_or_default();
         let (number, stamp) = (field(0) + 1, field(8));
         // One receiver per way, so nothing races.
-        drop(way.first.compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire));
+        let _ = way.first.compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire);
         way.highest.fetch_max(number, Ordering::AcqRel);
         way.last_stamp.store(stamp, Ordering::Release);
         way.last_received.store(now.as_nanos() as u64, Ordering::Release);

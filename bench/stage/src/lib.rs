@@ -7,8 +7,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod files;
+pub mod hostile;
 mod probe;
+pub mod realm;
 mod roles;
 
 pub use probe::Probe;
+pub use realm::Realm;
 pub use roles::{Finished, Process, Stage, Starting};
