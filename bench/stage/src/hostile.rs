@@ -108,10 +108,18 @@ pub fn bit_flipped(token: &str) -> Result<String> {
 /// # Errors
 /// When it is no token of the kind.
 pub fn foreign<T: Token>(token: &str) -> Result<String> {
-    let payload = token.split('.').nth(1).context("no token")?;
-    let claims: T = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?;
+    let claims: T = said(token)?;
     let key = Ed25519KeyPair::generate().context("no key")?.to_pkcs8().context("no key")?;
     Ok(SigningKey::from_pkcs8(key.as_ref())?.sign(&claims)?.as_str().into())
+}
+
+/// What `token` says, believed without a look at its signature.
+///
+/// # Errors
+/// When it is no token of the kind.
+pub fn said<T: Token>(token: &str) -> Result<T> {
+    let payload = token.split('.').nth(1).context("no token")?;
+    Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?)
 }
 
 fn blocking<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ringfort_netlab::{Lab, Namespace, address};
-use serde_json::Value;
 
 use crate::roles::{Finished, Process, Stage, Starting};
 
@@ -194,12 +193,6 @@ impl Realm {
         all.extend(["--state".into(), self.state(name).into()]);
         self.stage.command(namespace, &all, stdin)
     }
-}
-
-/// A counter in a role's state; zero where there is none.
-#[must_use]
-pub fn total(status: &Value, name: &str) -> u64 {
-    status["totals"][name].as_u64().unwrap_or_default()
 }
 
 /// The first address behind a network's own.

@@ -1,0 +1,238 @@
+//! The demo's story, chapters 1 to 5: from an empty Controller to a push that opens what was refused.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use ringfort_netlab::{address, http};
+use ringfort_stage::{Process, Realm};
+use serde_json::Value;
+
+use super::report::Report;
+
+/// How long anything may take that must come. Nothing here takes longer than some milliseconds; a busy machine may.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one attempt may take where attempts are repeated.
+const ATTEMPT: Duration = Duration::from_millis(200);
+/// The sites by number, with their services: at each a page on port 80, and on 8080 one that nobody may reach at first.
+pub(super) const SITES: [(&str, &str, &str); 2] = [("berlin", "wiki", "wiki-admin"), ("lisbon", "tracker", "tracker-admin")];
+/// Names of the Gateways.
+pub(super) const GATEWAYS: [&str; 2] = ["gateway-berlin", "gateway-lisbon"];
+/// Who has the tunnels, and who has nothing but an account.
+pub(super) const ALICE: &str = "alice";
+pub(super) const MALLORY: &str = "mallory";
+/// Port of what is refused.
+const ADMIN_PORT: u16 = 8_080;
+/// Ports of the flows that the revocation cuts.
+pub(super) const FLOW_PORT: u16 = 7_000;
+pub(super) const STREAM_PORT: u16 = 7_001;
+
+/// Who is on the stage. Everything keeps running until it is dropped.
+#[derive(Debug)]
+pub(super) struct Cast {
+    pub(super) controller: Process,
+    pub(super) gateways: Vec<Process>,
+    pub(super) alice: Process,
+    /// The command line by which the first Gateway joined.
+    pub(super) used_invitation: String,
+    _services: Vec<http::Server>,
+}
+
+/// The page of a site's service.
+pub(super) fn page(site: usize) -> SocketAddr {
+    SocketAddr::new(address::site_host(site, 0).0.into(), 80)
+}
+
+fn admin_page(site: usize) -> SocketAddr {
+    SocketAddr::new(address::site_host(site, 0).0.into(), ADMIN_PORT)
+}
+
+pub(super) fn tell(realm: &Realm, report: &mut Report) -> Result<Cast> {
+    let services = report.step("sites", "two sites, each with a service and an administrators' page", |_| serve(realm))?;
+    let controller = report.step("controller", "", |what| {
+        let controller = realm.controller_begin()?.ready()?;
+        let fingerprint = controller.status()?["ca_fingerprint"].as_str().unwrap_or_default().to_owned();
+        let short = fingerprint.get(..16).context("the Controller tells no fingerprint")?;
+        *what = format!("initialised itself; fingerprint of its CA {short}…");
+        Ok(controller)
+    })?;
+    report.step("operator", "logs in by URL and fingerprint; creates two users, two sites, four resources, three entitlements", |_| {
+        realm.operator_login(&controller)?.ok()?;
+        administer(realm)
+    })?;
+    let (gateways, used_invitation) = report.step("gateways", "", |what| join_gateways(realm, &controller, what))?;
+    let joined = Instant::now();
+    report.step("mallory", "an account with nothing in it", |_| join_user(realm, MALLORY).map(drop))?;
+    let line = report.step("invitation", "", |what| {
+        let line = realm.invite(&["device", "--user", ALICE])?;
+        *what = shown(&line);
+        Ok(line)
+    })?;
+    let begun = Instant::now();
+    report.step("join", "alice's machine makes its client id and key, and uses the invitation up", |_| {
+        realm.join(ALICE, realm.stage.lab.client(ALICE)?, &line)?.ok().map(drop)
+    })?;
+    report.step("login", "password → claims token → an entitlement token per site → CSR → certificate", |what| {
+        *what = format!("{what}: {}", realm.login(ALICE)?.ok()?.trim());
+        Ok(())
+    })?;
+    let alice = report.step("up", "a DTLS tunnel to a Gateway in each site, tokens presented and bound", |_| {
+        realm.up_begin(ALICE)?.ready()
+    })?;
+    for (site, (name, service, _)) in SITES.iter().enumerate() {
+        report.step("allowed", "", |what| {
+            let text = get(realm, ALICE, page(site))?.with_context(|| format!("alice was refused at {name}"))?;
+            ensure!(text.contains(service), "expected {service}, found {text:?}");
+            *what = format!("alice gets http://{} at {name}: {:?}", page(site), text.trim());
+            Ok(())
+        })?;
+        if site == 0 {
+            report.measured("join to first packet ms", millis(begun.elapsed()).into());
+        }
+    }
+    drop(joined);
+    refused(realm, report, &alice)?;
+    grant(realm, report)?;
+    Ok(Cast { controller, gateways, alice, used_invitation, _services: services })
+}
+
+fn serve(realm: &Realm) -> Result<Vec<http::Server>> {
+    let mut servers = Vec::new();
+    for (site, (_, service, admin)) in SITES.iter().enumerate() {
+        for (at, name) in [(page(site), service), (admin_page(site), admin)] {
+            let listener = realm.stage.lab.run_in(realm.stage.lab.site_at(site)?, || TcpListener::bind(at))??;
+            servers.push(http::serve(listener, name)?);
+        }
+    }
+    Ok(servers)
+}
+
+/// Everything that the administrator writes down. What does not need each other is done at once, as several people would.
+fn administer(realm: &Realm) -> Result<()> {
+    at_once(vec![
+        Box::new(|| realm.add_user(ALICE).map(drop)),
+        Box::new(|| realm.add_user(MALLORY).map(drop)),
+        Box::new(|| {
+            for (number, (site, service, admin)) in SITES.iter().enumerate() {
+                realm.add_site(number, site)?;
+                let to = address::site_host(number, 0).0.to_string();
+                let flows = [format!("udp/{FLOW_PORT}"), format!("tcp/{STREAM_PORT}")];
+                let service_of = |name: &str, services: &[&str]| {
+                    let mut arguments = vec!["resource", "add", name, "--site", site, "--to", &to];
+                    services.iter().for_each(|service| arguments.extend(["--service", service]));
+                    realm.admin(&arguments)?.ok()
+                };
+                service_of(service, &["tcp/80", "icmp-echo", &flows[0], &flows[1]])?;
+                service_of(admin, &[&format!("tcp/{ADMIN_PORT}")])?;
+            }
+            Ok(())
+        }),
+    ])?;
+    for (_, service, _) in SITES {
+        realm.admin(&["entitle", service, "--user", ALICE])?.ok()?;
+    }
+    realm.admin(&["entitle", SITES[0].1, "--user", MALLORY])?.ok().map(drop)
+}
+
+fn join_gateways(realm: &Realm, controller: &Process, what: &mut String) -> Result<(Vec<Process>, String)> {
+    let mut lines = Vec::new();
+    let mut starting = Vec::new();
+    for (number, ((site, ..), name)) in SITES.iter().zip(GATEWAYS).enumerate() {
+        let line = realm.invite(&["gateway", name, "--site", site])?;
+        realm.join(name, realm.stage.lab.gateway_at(number)?, &line)?.ok()?;
+        starting.push(realm.gateway_begin(number, name, "")?);
+        lines.push(line);
+    }
+    let gateways = starting.into_iter().map(|gateway| gateway.ready()).collect::<Result<Vec<_>>>()?;
+    // Clients are only sent to Gateways that have been heard of (R18).
+    let connected = |status: &Value| {
+        let gateways = status["gateways"].as_array().map(Vec::as_slice).unwrap_or_default();
+        gateways.iter().filter(|gateway| gateway["alive"] == true).count() == GATEWAYS.len()
+    };
+    controller.wait_until(PATIENCE, connected)?;
+    let line = lines.into_iter().next().context("no gateway")?;
+    *what = format!("both have joined and stream: {}", shown(&line));
+    Ok((gateways, line))
+}
+
+fn join_user(realm: &Realm, user: &str) -> Result<String> {
+    let line = realm.invite(&["device", "--user", user])?;
+    realm.join(user, realm.stage.lab.client(user)?, &line)?.ok()?;
+    realm.login(user)?.ok()
+}
+
+/// An invitation as a table has room for it.
+fn shown(line: &str) -> String {
+    match line.split_once("--ticket ") {
+        Some((url, ticket)) => format!("{url}--ticket {}…", ticket.get(..12).unwrap_or(ticket)),
+        None => line.into(),
+    }
+}
+
+/// Chapter 5: a service that nobody granted, refused with the Gateway's reason.
+fn refused(realm: &Realm, report: &mut Report, alice: &Process) -> Result<()> {
+    report.step("refused", "", |what| {
+        let at = admin_page(0);
+        if let Ok(text) = get(realm, ALICE, at)? {
+            bail!("alice got {text:?}");
+        }
+        let destination = format!("tcp/{at}");
+        let find = |status: &Value| {
+            let sites = status["sites"].as_array()?;
+            let denials = sites.iter().filter_map(|site| site["denials"].as_array()).flatten();
+            denials.clone().find(|denial| denial["destination"] == destination.as_str()).cloned()
+        };
+        let status = alice.wait_until(PATIENCE, |status| find(status).is_some())?;
+        let denial = find(&status).context("no denial")?;
+        let text = |name: &str| denial[name].as_str().unwrap_or_default().to_owned();
+        *what = format!("alice tries http://{at}: refused by {:?}: {}", text("rule"), text("reason"));
+        Ok(())
+    })
+}
+
+/// Chapter 5b: the administrator entitles alice, and what was refused answers; her machine has no part in it.
+fn grant(realm: &Realm, report: &mut Report) -> Result<()> {
+    let took = report.step("grant", "", |what| {
+        let at = admin_page(0);
+        let begun = Instant::now();
+        let took = std::thread::scope(|scope| {
+            let trying = scope.spawn(|| realm.stage.lab.run_in(realm.stage.lab.client(ALICE)?, || until_answered(at, begun))?);
+            realm.admin(&["entitle", SITES[0].2, "--user", ALICE])?.ok()?;
+            trying.join().map_err(|_| anyhow::anyhow!("the attempts panicked"))?
+        })?;
+        *what = format!("the operator entitles alice: http://{at} answers {:.1} ms after the command began", millis(took));
+        Ok(took)
+    })?;
+    report.measured("grant to first answer ms", millis(took).into());
+    Ok(())
+}
+
+/// Tries until there is an answer; gives the time since `begun`.
+pub(super) fn until_answered(at: SocketAddr, begun: Instant) -> Result<Duration> {
+    while begun.elapsed() < PATIENCE {
+        if http::get(at, ATTEMPT).is_ok() {
+            return Ok(begun.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    bail!("no answer within {PATIENCE:?}")
+}
+
+fn get(realm: &Realm, user: &str, at: SocketAddr) -> Result<Result<String, http::HttpError>> {
+    Ok(realm.stage.lab.run_in(realm.stage.lab.client(user)?, || http::get(at, PATIENCE))?)
+}
+
+pub(super) fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e4).round() / 10.0
+}
+
+type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
+
+/// Carries out several things at once; the first error is the answer.
+pub(super) fn at_once(works: Vec<Work<'_>>) -> Result<()> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = works.into_iter().map(|work| scope.spawn(work)).collect();
+        let done = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a step panicked")));
+        done.fold(Ok(()), |all, one| all.and(one))
+    })
+}
