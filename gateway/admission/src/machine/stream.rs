@@ -1,0 +1,337 @@
+//! What the Controller pushes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use ringfort_engine::gateway::Command;
+use ringfort_rules::RuleSet;
+use ringfort_token::{EntitlementToken, GatewayConfiguration, Holder, RevocationList, Standing, Verified};
+use ringfort_types::{BootInstant, SessionId};
+
+use crate::compiler::SiteRules;
+use crate::held::{Deadline, Held};
+use crate::interface::{Action, Applied, ChannelId, Moment, Part, ToClient};
+use crate::machine::channels::{judge, names_user};
+use crate::machine::time::{REVOKED_LINGER, Timer};
+use crate::machine::{Admission, Configuration};
+use crate::refused::Refused;
+
+/// How often what can be about nothing any more is taken off the deny list.
+const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// What the workers are to confirm.
+type Missing = BTreeMap<SessionId, u64>;
+
+impl Admission {
+    /// A gateway configuration (`rf-gateway+jwt`).
+    pub fn configuration(&mut self, text: &str, now: Moment) {
+        let (token, rules) = match self.believe_configuration(text, now) {
+            Ok(believed) => believed,
+            Err(refused) => {
+                self.refuse(&refused, None, now);
+                return;
+            }
+        };
+        let seq = token.seq;
+        let changed = self.put_in_force(token, rules, text, now);
+        self.actions.push_back(Action::Persist(Part::Configuration));
+        self.write_sequences(now);
+        let missing = if changed { self.recompile(now) } else { Missing::new() };
+        self.effects.add(missing, Applied { configuration_seq: Some(seq), ..Applied::default() });
+    }
+
+    /// Takes up a configuration from before a restart, if it is still good.
+    pub(super) fn restore_configuration(&mut self, text: &str, now: Moment) {
+        if let Ok((token, rules)) = self.believe_configuration(text, now) {
+            self.put_in_force(token, rules, text, now);
+        }
+    }
+
+    fn believe_configuration(
+        &self,
+        text: &str,
+        now: Moment,
+    ) -> Result<(Verified<GatewayConfiguration>, SiteRules), Refused> {
+        let token: Verified<GatewayConfiguration> = self.verify(text, &self.audiences.gateway, Holder::Nobody, now)?;
+        if token.sub != self.gateway || token.site != self.site {
+            return Err(Refused::SubjectMismatch { expected: "a configuration of this gateway at this site" });
+        }
+        // The same number again is the same configuration with a new lease.
+        let current = self.configuration.as_ref().map(|current| (current.token.seq, current.token.iat));
+        if token.seq < self.seen.configuration || current.is_some_and(|current| (token.seq, token.iat) < current) {
+            let newest = self.seen.configuration;
+            return Err(Refused::SequenceOld { what: "a configuration", newest, found: token.seq });
+        }
+        let rules = SiteRules::read(&token.allow, &token.pools)?;
+        Ok((token, rules))
+    }
+
+    fn put_in_force(
+        &mut self,
+        token: Verified<GatewayConfiguration>,
+        rules: SiteRules,
+        text: &str,
+        now: Moment,
+    ) -> bool {
+        self.seen.configuration = token.seq;
+        let lease = Deadline::fix(token.lease, now);
+        self.configuration = Some(Configuration { token, text: text.into(), lease });
+        self.compiler.set_site(rules)
+    }
+
+    /// The networks that only a host prefix opens have changed, because the Gateway's own addresses have.
+    pub fn guarded(&mut self, networks: Vec<IpNet>, now: Moment) {
+        if self.compiler.set_guarded(networks) {
+            self.recompile(now);
+        }
+    }
+
+    /// Brings the rules of every live session within bounds that have changed. What cannot be brought there is denied.
+    fn recompile(&mut self, now: Moment) -> Missing {
+        let names: Vec<Arc<str>> = self.sessions.keys().cloned().collect();
+        let mut missing = Missing::new();
+        for dn in names {
+            let Some(session) = self.sessions.get_mut(&dn) else { continue };
+            let compiled = self.compiler.compile(&session.held.entitlement.grants);
+            let refused = compiled.as_ref().err().cloned();
+            session.rules = compiled.unwrap_or_else(|_| Arc::new(RuleSet::deny_all()));
+            missing.extend(self.install(&dn));
+            if let Some(refused) = refused {
+                self.refuse(&refused, Some(&dn), now);
+            }
+        }
+        missing
+    }
+
+    /// An entitlement token (`rf-entitlement+jwt`) that nobody presented (K5).
+    pub fn entitlement(&mut self, text: &str, now: Moment) {
+        let believed = self.verify::<EntitlementToken>(text, &self.audiences.site, Holder::Pushed, now);
+        let (session, done) = match believed {
+            Err(refused) => (None, Err(refused)),
+            Ok(token) => (Some(token.sub.clone()), self.take_entitlement(token, text, now)),
+        };
+        if let Err(refused) = done {
+            self.refuse(&refused, session.as_deref(), now);
+        }
+    }
+
+    fn take_entitlement(&mut self, token: Verified<EntitlementToken>, text: &str, now: Moment) -> Result<(), Refused> {
+        let dn = token.sub.clone();
+        if !names_user(&dn, &token.user) {
+            return Err(Refused::SubjectMismatch { expected: "an entitlement token whose user its session names" });
+        }
+        let waiting = self.waiting.get(&*dn).copied();
+        let waits = waiting.and_then(|id| self.channels.get(&id)).and_then(|channel| channel.held.as_ref());
+        let live = self.sessions.get(&*dn).map(|session| &session.held);
+        let fits = |held: &Held| held.claims.user == token.user && held.claims.generation <= token.generation;
+        if !live.into_iter().chain(waits).all(fits) {
+            let expected = "an entitlement token of the session's user, of its generation or a later one";
+            return Err(Refused::SubjectMismatch { expected });
+        }
+        match self.seen.newest(&dn) {
+            Some(newest) if token.seq < newest => {
+                return Err(Refused::SequenceOld { what: "an entitlement token", newest, found: token.seq });
+            }
+            Some(newest) if token.seq == newest => {
+                // Told twice: what is in force is said again, and nothing else follows.
+                if live.is_some_and(|held| held.entitlement.seq == newest) {
+                    let entitlements = vec![(dn, newest)];
+                    self.effects.add(Missing::new(), Applied { entitlements, ..Applied::default() });
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.compiler.check_inner(&token.inner)?;
+        let rules = self.compiler.compile(&token.grants)?;
+        if self.seen.record(&dn, token.seq, token.exp, Some(text), now.wall)? {
+            self.write_sequences(now);
+        }
+        if let Some(channel) = waiting {
+            self.renew_waiting(channel, &token, text, now);
+        }
+        self.renew_live(&dn, token, rules, text, now);
+        Ok(())
+    }
+
+    fn renew_waiting(&mut self, id: ChannelId, token: &Verified<EntitlementToken>, text: &str, now: Moment) {
+        let held = self.channels.get_mut(&id).and_then(|channel| channel.held.as_mut());
+        if let Some(held) = held.filter(|held| held.certificate.key == token.cnf.jkt) {
+            held.replace_entitlement(token.clone(), now);
+            self.send(id, ToClient::Entitlement { token: text.into() });
+        }
+    }
+
+    /// Puts a pushed token in force on the live session of its name and key, if there is one.
+    fn renew_live(
+        &mut self,
+        dn: &str,
+        token: Verified<EntitlementToken>,
+        rules: Arc<RuleSet>,
+        text: &str,
+        now: Moment,
+    ) {
+        let session = self.sessions.get_mut(dn).filter(|session| session.held.certificate.key == token.cnf.jkt);
+        let Some(session) = session else { return };
+        let seq = token.seq;
+        session.held.replace_entitlement(token, now);
+        // It is believed, so that a demanded renewal is all that the deny list can say of it.
+        let renewal = judge(&self.deny, &mut session.held, now).ok().flatten();
+        session.rules = rules;
+        let tunnel = self.tunnels.get(&session.tunnel).map(|tunnel| tunnel.certificate.until);
+        session.deadline = tunnel.into_iter().fold(session.held.ends(), Deadline::min);
+        let channel = session.channel;
+        let missing = self.install(dn).into_iter().collect();
+        if let Some(channel) = channel {
+            self.send(channel, ToClient::Entitlement { token: text.into() });
+            renewal.into_iter().for_each(|message| self.send(channel, message));
+        }
+        let entitlements = vec![(dn.to_owned(), seq)];
+        self.effects.add(missing, Applied { entitlements, ..Applied::default() });
+    }
+
+    /// A revocation list (`rf-revocations+jwt`; A23). Live sessions that are revoked have empty rules before anything else
+    /// happens.
+    pub fn revocations(&mut self, text: &str, now: Moment) {
+        let list = self.verify::<RevocationList>(text, &self.audiences.gateways, Holder::Nobody, now);
+        let applied = list.and_then(|list| Ok(self.deny.apply(&list)?));
+        let news = match applied {
+            Ok(news) => news,
+            Err(refused) => {
+                self.refuse(&refused, None, now);
+                if let Refused::RevocationsGap { .. } = refused {
+                    self.actions.push_back(Action::Resubscribe);
+                }
+                return;
+            }
+        };
+        let missing = if news.is_empty() { Missing::new() } else { self.enforce(now) };
+        if now.boot >= self.forget_at {
+            self.deny.forget(now.wall);
+            self.forget_at = now.boot + FORGET_EVERY;
+        }
+        self.actions.push_back(Action::Persist(Part::Revocations));
+        self.effects.add(missing, Applied { revocations: Some(self.deny.serial()), ..Applied::default() });
+    }
+
+    /// Judges everything that is there by the deny list as it is now.
+    fn enforce(&mut self, now: Moment) -> Missing {
+        let (mut revoked, mut demanded) = (Vec::new(), Vec::new());
+        for (dn, session) in &self.sessions {
+            let tunnel = self.tunnels.get(&session.tunnel).map(|tunnel| tunnel.certificate.standing(&self.deny));
+            let standing = match tunnel {
+                Some(standing @ Standing::Revoked { .. }) => standing,
+                _ => session.held.standing(&self.deny, now),
+            };
+            match standing {
+                Standing::Revoked { serial, reason } => {
+                    revoked.push((Arc::clone(dn), Refused::Revoked { serial, reason: reason.into() }));
+                }
+                Standing::RenewBy { by, .. } if session.held.renew.map(|renew| renew.ends_at) != Some(by) => {
+                    demanded.push(Arc::clone(dn));
+                }
+                Standing::RenewBy { .. } | Standing::Good => {}
+            }
+        }
+        let mut missing = self.revoke(revoked, now);
+        for dn in demanded {
+            missing.extend(self.demand_renewal(&dn, now));
+        }
+        self.enforce_on_waiting(now);
+        self.enforce_on_unbound(now);
+        missing
+    }
+
+    /// Takes everything away from these sessions: first of all of them the rules, then the rest.
+    fn revoke(&mut self, revoked: Vec<(Arc<str>, Refused)>, now: Moment) -> Missing {
+        // An installation from before that was not fetched yet must not come after and give the rules back.
+        let names: BTreeSet<&str> = revoked.iter().map(|(dn, _)| &**dn).collect();
+        let tunnels = &mut self.tunnels;
+        self.actions.retain(|action| {
+            let Action::Engine(Command::Install { session, .. }) = action else { return true };
+            let tunnel = tunnels.get_mut(session).filter(|tunnel| names.contains(&*tunnel.dn));
+            tunnel.map(|tunnel| tunnel.installed -= 1).is_none()
+        });
+        let mut missing = Missing::new();
+        for (dn, _) in &revoked {
+            let Some((tunnel, inner)) = self.sessions.get(dn).map(|session| (session.tunnel, session.inner())) else {
+                continue;
+            };
+            // The empty set has no deadline: it goes on refusing with an answer until the tunnel is removed.
+            let rules = Arc::new(RuleSet::deny_all());
+            if let Some((number, command)) = self.installation(tunnel, inner, rules, BootInstant::FAR_FUTURE) {
+                missing.insert(tunnel, number);
+                self.urgent.push_back(Action::Engine(command));
+            }
+        }
+        for (dn, refused) in revoked {
+            let Some(session) = self.sessions.remove(&dn) else { continue };
+            self.let_go(session.tunnel);
+            self.timers.add(now.boot + REVOKED_LINGER, Timer::Linger(session.tunnel));
+            match session.channel {
+                Some(channel) => self.goodbye(channel, &refused, now),
+                None => {
+                    self.refuse(&refused, Some(&dn), now);
+                }
+            }
+        }
+        missing
+    }
+
+    fn demand_renewal(&mut self, dn: &str, now: Moment) -> Option<(SessionId, u64)> {
+        let session = self.sessions.get_mut(dn)?;
+        let Standing::RenewBy { by, reason, .. } = session.held.standing(&self.deny, now) else { return None };
+        session.held.set_renewal(Some(by), now);
+        session.deadline = session.deadline.min(session.held.ends());
+        let told = session.channel.map(|channel| (channel, ToClient::RenewBy { time: by, reason: reason.into() }));
+        let missing = self.install(dn);
+        if let Some((channel, message)) = told {
+            self.send(channel, message);
+        }
+        missing
+    }
+
+    fn enforce_on_waiting(&mut self, now: Moment) {
+        let waiting: Vec<ChannelId> = self.waiting.values().copied().collect();
+        for id in waiting {
+            let Some(channel) = self.channels.get_mut(&id) else { continue };
+            let mut held = channel.held.take();
+            let judged = match &mut held {
+                Some(held) => judge(&self.deny, held, now),
+                None => Ok(None),
+            };
+            let Some(channel) = self.channels.get_mut(&id) else { continue };
+            channel.held = held;
+            let standing = channel.certificate.standing(&self.deny);
+            let judged = match standing {
+                Standing::Revoked { serial, reason } => {
+                    Err(Refused::CertificateRevoked { serial, reason: reason.into() })
+                }
+                Standing::RenewBy { .. } | Standing::Good => judged,
+            };
+            match judged {
+                Ok(message) => message.into_iter().for_each(|message| self.send(id, message)),
+                Err(refused) => self.goodbye(id, &refused, now),
+            }
+        }
+    }
+
+    fn enforce_on_unbound(&mut self, now: Moment) {
+        let unbound = self.by_name.values().filter_map(|id| Some((*id, self.tunnels.get(id)?)));
+        let refused: Vec<_> = unbound
+            .filter_map(|(id, tunnel)| match tunnel.certificate.standing(&self.deny) {
+                Standing::Revoked { serial, reason } => {
+                    let refused = Refused::CertificateRevoked { serial, reason: reason.into() };
+                    Some((id, Arc::clone(&tunnel.dn), refused))
+                }
+                Standing::RenewBy { .. } | Standing::Good => None,
+            })
+            .collect();
+        for (id, dn, refused) in refused {
+            self.refuse(&refused, Some(&dn), now);
+            self.remove_tunnel(id);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The machine in a small world of its own: real certificates, real tokens, real handshakes; workers, clients and a
+//! Controller that do what they are told.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![expect(clippy::disallowed_methods, reason = "a test is the shell and has a clock")]
+
+mod admit;
+mod binding;
+mod pushes;
+mod refusals;
+mod restart;
+mod revocations;
+mod sequences;
+mod world;
