@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use ringfort_dtls::ClientConfig;
-use ringfort_engine::client::{Client, Config, Event};
+use ringfort_engine::client::{Client, Config, Event, Release};
 use ringfort_io::{PortSharing, Tun, TunQueue, UdpSocket};
 use ringfort_link::Links;
 use ringfort_packet::coalesce::Offloads;
@@ -67,7 +67,7 @@ fn machine(path: &Path, config: &ClientSection) -> Result<Worker<Client>> {
     let udp = UdpSocket::bind((any, 0).into(), PortSharing::Exclusive, SOCKET_BUFFER_BYTES)?;
     udp.connect(config.gateway).with_context(|| format!("client.gateway: no way to {}", config.gateway))?;
     let routes = config.routes.iter().copied().collect();
-    let machine = Config { dtls, gateway_id: config.gateway_id.clone(), offloads, inner: config.inner(), routes };
+    let machine = Config { dtls, gateway_id: config.gateway_id.clone(), offloads, inner: config.inner(), routes, release: Release::AtOnce };
     Ok(Worker { machine: Client::new(machine, now()), udp, tun, core: config.core })
 }
 
