@@ -82,13 +82,21 @@ impl Refused {
     /// Too many failures: 429.
     #[must_use]
     pub fn login_limited() -> Self {
-        Self::new("login_limited", 429, "too many failed logins of this user or from this address: try again in 5 minutes")
+        Self::new(
+            "login_limited",
+            429,
+            "too many failed logins of this user or from this address: try again in 5 minutes",
+        )
     }
 
     /// More devices than a user may have: 429.
     #[must_use]
     pub fn too_many_devices(max: i64) -> Self {
-        Self::new("login_limited", 429, format!("expected at most {max} devices of one user: use one that is registered"))
+        Self::new(
+            "login_limited",
+            429,
+            format!("expected at most {max} devices of one user: use one that is registered"),
+        )
     }
 
     /// The login that a token belongs to has ended: 401.
@@ -130,32 +138,49 @@ impl Refused {
     /// An authentication of long ago: 401.
     #[must_use]
     pub fn not_fresh(seconds: u64, max: u64) -> Self {
-        let message = format!("expected an authentication of the last {max} s, found one of {seconds} s ago: log in again");
+        let message =
+            format!("expected an authentication of the last {max} s, found one of {seconds} s ago: log in again");
         Self::new("authentication_not_fresh", 401, message)
     }
 
     /// A nonce that we did not give, or that was used: 401.
     #[must_use]
     pub fn nonce_unknown() -> Self {
-        Self::new("nonce_unknown", 401, "expected a proof with the nonce of the header dpop-nonce: use the one of this answer")
+        Self::new(
+            "nonce_unknown",
+            401,
+            "expected a proof with the nonce of the header dpop-nonce: use the one of this answer",
+        )
     }
 
     /// A request by another key than the token's: 403.
     #[must_use]
     pub fn key_mismatch() -> Self {
-        Self::new("key_mismatch", 403, "expected a signing request by the key that this identity is bound to, found another key")
+        Self::new(
+            "key_mismatch",
+            403,
+            "expected a signing request by the key that this identity is bound to, found another key",
+        )
     }
 
     /// A site whose pool has no address left: 503.
     #[must_use]
     pub fn pool_exhausted(site: &str) -> Self {
-        Self::new("pool_exhausted", 503, format!("every client address of site {site} is in use: give it a larger pool"))
+        Self::new(
+            "pool_exhausted",
+            503,
+            format!("every client address of site {site} is in use: give it a larger pool"),
+        )
     }
 
     /// A cookie that selects nothing: 403.
     #[must_use]
     pub fn invitation_unknown() -> Self {
-        Self::new("invitation_unknown", 403, "this invitation does not exist: ask for a new one, and copy the whole URL")
+        Self::new(
+            "invitation_unknown",
+            403,
+            "this invitation does not exist: ask for a new one, and copy the whole URL",
+        )
     }
 
     /// An invitation that somebody was faster with: 403.
