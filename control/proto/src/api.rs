@@ -257,3 +257,88 @@ pub struct NewRevocation {
     #[serde(default)]
     pub grace_seconds: Option<u32>,
 }
+
+/// Answer to requests that make something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    /// Its id.
+    pub id: String,
+}
+
+/// `POST admin/users/remove`, `admin/sites/remove`, `admin/resources/remove` and `admin/groups/remove`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// Name of what is removed.
+    pub name: String,
+}
+
+/// One of the answer to `GET admin/users`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRow {
+    /// Its id, which stands in names of sessions.
+    pub id: String,
+    /// Login name.
+    pub name: String,
+    /// Whether the user may administer.
+    pub administrator: bool,
+    /// Whether the user may log in.
+    pub active: bool,
+    /// Names of the groups the user is in.
+    pub groups: Vec<String>,
+}
+
+/// One of the answer to `GET admin/gateways`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayRow {
+    /// Its id, as in its certificate.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Name of its site.
+    pub site: String,
+    /// Where clients reach it.
+    pub addresses: Vec<String>,
+    /// SHA-256 of the certificate it shows, in hexadecimal.
+    pub certificate_digest: String,
+    /// When it reported last, in seconds since 1970; 0 for never.
+    pub last_seen: u64,
+    /// Whether clients are sent to it (R18).
+    pub alive: bool,
+}
+
+/// One of the answer to `GET admin/sessions`: a login that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// The session's distinguished name (A5).
+    pub dn: String,
+    /// Login name of the user.
+    pub user: String,
+    /// The device's client id.
+    pub client_id: String,
+    /// `jti` of the newest claims token.
+    pub claims: String,
+    /// When the user logged in, in seconds since 1970.
+    pub auth_time: u64,
+    /// When the login ends, in seconds since 1970.
+    pub expires_at: u64,
+}
+
+/// One of the answer to `GET admin/audit`, the newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// The event's id.
+    pub id: String,
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// Who: a login name, a session, a Gateway or an address.
+    pub actor: String,
+    /// What was asked for.
+    pub action: String,
+    /// Of whom or what.
+    pub target: String,
+    /// `ok`, or the code of the refusal.
+    pub outcome: String,
+    /// What else is worth knowing; nothing secret.
+    pub detail: String,
+}

@@ -2,11 +2,14 @@
 //! ([`v1`], from the .proto files beside), and of the HTTP API ([`api`]).
 //!
 //! The messages are plain data: nothing in them is believed before its receiver has checked it, and these types stop at the
-//! crate that received them. The bindings are checked in and made by `cargo xtask proto`.
+//! crate that received them. The bindings are checked in and made by `cargo xtask proto`. Both ends compute the [`state_digest`].
 
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod digest;
+
+pub use digest::state_digest;
 
 /// Protobuf messages and gRPC services of package `ringfort.v1`.
 #[allow(

@@ -1,0 +1,358 @@
+//! What the Controller decides and signs: people, sites, Resources, entitlements, logins, certificates, invitations,
+//! revocations.
+//!
+//! One [`Core`] is one organisation's state folder. Every change is one transaction, and what follows from it is sent on
+//! [`Core::changes`] after the commit, in the order of the commits. Time is passed in.
+//!
+//! What it deliberately does not do: no sockets, no HTTP, no streams, no nonces, no counters (the shell's), no clock. It
+//! writes the audit events of what was done; refusals are written by whoever answers them ([`Core::audit`]).
+//!
+//! Requirements: R1–R4, R7, R8, R18, A3–A9, A23, I6, I9, I10, C1, C14; the design is `docs/CONTROL.md`.
+
+mod admin;
+mod ca;
+mod decision;
+mod folder;
+mod gateway;
+mod invite;
+mod issue;
+mod lists;
+mod login;
+mod password;
+mod refused;
+mod store;
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use anyhow::{Context, bail};
+use ringfort_identity::{SessionDn, Trust};
+use ringfort_token::{ClaimsToken, DenyList, KeySet, Serial, Verified, Verifier};
+use ringfort_types::UnixSeconds;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use ca::Authority;
+use folder::Folder;
+use password::Passwords;
+use store::Store;
+
+pub use refused::Refused;
+
+/// Seconds that a login lasts unless the settings say otherwise (PROTOCOLS "Tokens": 12 h).
+const LOGIN_SECONDS: u64 = 12 * 3_600;
+/// Shortest and longest login that settings may ask for, in seconds.
+const LOGIN_SECONDS_ALLOWED: std::ops::RangeInclusive<u64> = 60..=7 * 86_400;
+/// Changes that a receiver may be behind: all logins of a large group at once, some 2 KiB each.
+const CHANGES_MAX: usize = 16_384;
+/// Longest text in an event, in bytes; what is longer is cut. Names in refusals are chosen by whoever is refused.
+const EVENT_BYTES_MAX: usize = 1_024;
+
+/// What an organisation settles for its Controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// `host:port` where everybody reaches the Controller; invitations name it.
+    pub address: String,
+    /// DNS names and IP addresses in the Controller's certificate.
+    pub names: Vec<String>,
+    /// Seconds from a login until it has to be repeated; everything issued for it ends then.
+    #[serde(default = "login_seconds")]
+    pub login_seconds: u64,
+}
+
+const fn login_seconds() -> u64 {
+    LOGIN_SECONDS
+}
+
+/// The administrator of an organisation that has none yet.
+pub struct FirstAdministrator {
+    /// Login name.
+    pub name: String,
+    /// Password.
+    pub password: zeroize::Zeroizing<String>,
+}
+
+/// What happened, for those who are to hear of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An entitlement token for the Gateways of a site.
+    Entitlement {
+        /// The site's id.
+        site: String,
+        /// rf-entitlement+jwt
+        token: Arc<str>,
+    },
+    /// Revocations for all Gateways.
+    Revocations {
+        /// rf-revocations+jwt, following what was sent before.
+        token: Arc<str>,
+        /// Where the list stands with it.
+        serial: Serial,
+    },
+    /// The Gateways of a site need their configuration anew: [`Core::configuration`].
+    Configuration {
+        /// The site's id.
+        site: String,
+    },
+}
+
+/// Proof that a claims token was verified for whoever shows it.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    claims: Verified<ClaimsToken>,
+    session: SessionDn,
+}
+
+impl Bearer {
+    /// The session's distinguished name.
+    #[must_use]
+    pub const fn session(&self) -> &SessionDn {
+        &self.session
+    }
+
+    /// The claims.
+    #[must_use]
+    pub const fn claims(&self) -> &Verified<ClaimsToken> {
+        &self.claims
+    }
+}
+
+/// Proof that a bearer is an administrator.
+#[derive(Clone, Debug)]
+pub struct Administrator {
+    name: String,
+    auth_time: UnixSeconds,
+}
+
+impl Administrator {
+    /// Login name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// When they last proved who they are.
+    #[must_use]
+    pub const fn auth_time(&self) -> UnixSeconds {
+        self.auth_time
+    }
+}
+
+/// An event for the audit log.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// Who: a login name, a session, a Gateway or an address.
+    pub actor: &'a str,
+    /// What was asked for.
+    pub action: &'a str,
+    /// Of whom or what.
+    pub target: &'a str,
+    /// `ok`, or the code of the refusal.
+    pub outcome: &'a str,
+    /// What else is worth knowing; nothing secret.
+    pub detail: &'a str,
+}
+
+impl Event<'_> {
+    fn recorded(&self, now: UnixSeconds) -> store::Recorded {
+        let cut = |text: &str| text[..text.floor_char_boundary(EVENT_BYTES_MAX)].to_owned();
+        store::Recorded {
+            id: Uuid::new_v4().to_string(),
+            at: now,
+            actor: cut(self.actor),
+            action: cut(self.action),
+            target: cut(self.target),
+            outcome: cut(self.outcome),
+            detail: cut(self.detail),
+        }
+    }
+}
+
+/// One organisation's Controller. Clones are the same Controller.
+#[derive(Clone)]
+pub struct Core {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    authority: Authority,
+    trust: Trust,
+    verifier: Verifier,
+    store: Store,
+    epoch: u64,
+    passwords: Passwords,
+    /// What the table of revocations says, as far as it still matters.
+    deny: RwLock<DenyList>,
+    /// Held by the one decision that is being taken.
+    deciding: Arc<tokio::sync::Mutex<()>>,
+    changes: broadcast::Sender<Change>,
+}
+
+impl Core {
+    /// Opens the state folder, and makes organisation, CA, keys, database and the first administrator in an empty one.
+    /// The Controller's and the signer's certificate are renewed when a third of their life is left, or the names changed.
+    ///
+    /// # Errors
+    /// When the folder is not private, incomplete or unreadable, or is empty and no administrator is given.
+    pub async fn open(
+        folder: &Path,
+        settings: &Settings,
+        first: Option<&FirstAdministrator>,
+        now: UnixSeconds,
+    ) -> anyhow::Result<Self> {
+        if !LOGIN_SECONDS_ALLOWED.contains(&settings.login_seconds) {
+            let (min, max) = (LOGIN_SECONDS_ALLOWED.start(), LOGIN_SECONDS_ALLOWED.end());
+            bail!("expected login_seconds of {min} to {max}, found {}", settings.login_seconds);
+        }
+        let folder = Folder::open(folder)?;
+        let store = Store::open(&folder.path("database.sqlite")).await?;
+        let known = store::organisation(&mut *store.read().await?).await?;
+        if known.is_none() && first.is_none() {
+            bail!("expected the name and password of the first administrator: this organisation has none yet");
+        }
+        if known.is_some() && !folder.path("root.pem").exists() {
+            bail!("expected root.pem beside the database: restore both from the same backup");
+        }
+        let authority = Authority::open(&folder, &settings.names, now)?;
+        let is_new = known.is_none();
+        let (organisation, epoch) = match known {
+            Some(known) => known,
+            // A database that was lost and made anew is newer than the old one, whatever Gateways remember of that.
+            None => (authority.organisation().to_owned(), now.0),
+        };
+        if organisation != authority.organisation() {
+            bail!("expected a database of the organisation in root.pem: restore both from the same backup");
+        }
+        let mut keys = KeySet::default();
+        keys.add(authority.signing_key().public_key())?;
+        let entries = store::revocations_after(&mut *store.read().await?, 0).await?;
+        let n = entries.last().map_or(0, |(n, _)| *n);
+        let mut deny = DenyList::restore(Serial { epoch, n }, entries);
+        deny.forget(now);
+        let core = Self {
+            inner: Arc::new(Inner {
+                settings: settings.clone(),
+                trust: authority.trust()?,
+                verifier: Verifier::new(&organisation, keys),
+                authority,
+                store,
+                epoch,
+                passwords: Passwords::new()?,
+                deny: RwLock::new(deny),
+                deciding: Arc::default(),
+                changes: broadcast::Sender::new(CHANGES_MAX),
+            }),
+        };
+        if let (true, Some(first)) = (is_new, first) {
+            core.found(first, now).await.context("make the organisation")?;
+        }
+        Ok(core)
+    }
+
+    /// Writes the organisation and its first administrator into an empty database.
+    async fn found(&self, first: &FirstAdministrator, now: UnixSeconds) -> Result<(), Refused> {
+        let user = self.new_user(&first.name, &first.password, true).await?;
+        let mut tx = self.inner.store.begin().await?;
+        store::insert_organisation(&mut tx, self.organisation(), self.inner.epoch).await?;
+        store::insert_user(&mut tx, &user).await?;
+        let (actor, target) = ("controller", user.name.as_str());
+        let event = Event { actor, action: "found", target, outcome: "ok", detail: self.organisation() };
+        store::insert_event(&mut tx, &event.recorded(now)).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// What everybody of the organisation trusts.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        self.inner.trust.clone()
+    }
+
+    /// Certificate chain of the Controller with the root, and its key.
+    #[must_use]
+    pub fn server_credentials(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        self.inner.authority.server_credentials()
+    }
+
+    /// The first 18 bytes of SHA-256 over the SubjectPublicKeyInfo of the Controller's certificate (I2, I3).
+    #[must_use]
+    pub fn join_key_hash(&self) -> [u8; 18] {
+        self.inner.authority.join_key_hash()
+    }
+
+    /// The organisation's id.
+    #[must_use]
+    pub fn organisation(&self) -> &str {
+        self.inner.authority.organisation()
+    }
+
+    /// Believes the tokens of this organisation.
+    #[must_use]
+    pub fn verifier(&self) -> &Verifier {
+        &self.inner.verifier
+    }
+
+    /// Certificates of the keys that sign tokens, DER.
+    #[must_use]
+    pub fn signers_der(&self) -> Vec<Vec<u8>> {
+        vec![self.inner.authority.signer().to_vec()]
+    }
+
+    /// The root, DER.
+    #[must_use]
+    pub fn root_der(&self) -> &[u8] {
+        self.inner.authority.root()
+    }
+
+    /// Intermediates, DER.
+    #[must_use]
+    pub fn intermediates_der(&self) -> Vec<Vec<u8>> {
+        vec![self.inner.authority.intermediate().to_vec()]
+    }
+
+    /// What happens from now on. A receiver that lagged has missed something: its Gateways begin their streams anew.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Where the revocation list stands.
+    #[must_use]
+    pub fn serial(&self) -> Serial {
+        self.deny().serial()
+    }
+
+    /// Writes an event and gives its id. Where it cannot be written it is logged, with that id.
+    pub async fn audit(&self, event: Event<'_>, now: UnixSeconds) -> String {
+        let recorded = event.recorded(now);
+        let written = async {
+            let mut tx = self.inner.store.begin().await?;
+            store::insert_event(&mut tx, &recorded).await?;
+            tx.commit().await
+        };
+        if let Err(error) = written.await {
+            let store::Recorded { id, actor, action, target, outcome, detail, .. } = &recorded;
+            tracing::error!(%error, id, actor, action, target, outcome, detail, "an audit event was not written");
+        }
+        recorded.id
+    }
+
+    fn deny(&self) -> RwLockReadGuard<'_, DenyList> {
+        self.inner.deny.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a change to its end also when whoever asked for it does not wait: what was committed must be sent as well.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Refused>> + Send + 'static,
+) -> Result<T, Refused> {
+    tokio::spawn(change).await.map_err(Refused::internal)?
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,262 @@
+//! The one form of a refusal on its way to whoever asked.
+
+use std::fmt;
+
+use ringfort_identity::{KeyError, NameError, VerifyError};
+use ringfort_token::proof::ProofRefused;
+use ringfort_token::{KeyRefused, Refusal};
+
+/// A request that was refused: a stable code, the HTTP status it travels with, and what was expected, what came and what to
+/// do. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message} ({code})")]
+pub struct Refused {
+    /// Stable: in errors to clients, in audit events, and of the counter `refused_<code>`.
+    pub code: &'static str,
+    /// HTTP status (RFC 9110 §15).
+    pub status: u16,
+    /// For people.
+    pub message: String,
+}
+
+impl Refused {
+    /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
+    /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
+    pub const CODES: [&'static str; 20] = [
+        "already_exists",
+        "authentication_not_fresh",
+        "certificate_mismatch",
+        "certificate_required",
+        "certificate_revoked",
+        "internal",
+        "invitation_expired",
+        "invitation_unknown",
+        "invitation_used",
+        "key_mismatch",
+        "login_busy",
+        "login_limited",
+        "login_refused",
+        "nonce_unknown",
+        "not_administrator",
+        "not_found",
+        "pool_exhausted",
+        "request_malformed",
+        "ticket_mismatch",
+        "wrong_role",
+    ];
+
+    fn new(code: &'static str, status: u16, message: impl Into<String>) -> Self {
+        Self { code, status, message: message.into() }
+    }
+
+    /// A request that is none: 400.
+    #[must_use]
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self::new("request_malformed", 400, message)
+    }
+
+    /// Something named that does not exist: 404.
+    #[must_use]
+    pub fn not_found(what: &str, name: &str) -> Self {
+        Self::new("not_found", 404, format!("expected the name of a {what}, found {name:?}, which names none"))
+    }
+
+    /// Something that exists and is not overwritten: 409.
+    #[must_use]
+    pub fn already_exists(message: impl Into<String>) -> Self {
+        Self::new("already_exists", 409, message)
+    }
+
+    /// Unknown user, wrong password and inactive user, told apart to nobody: 401.
+    #[must_use]
+    pub fn login() -> Self {
+        Self::new("login_refused", 401, "user name and password do not fit: try again, or ask an administrator")
+    }
+
+    /// More logins wait than are let wait: 503.
+    #[must_use]
+    pub fn login_busy() -> Self {
+        Self::new("login_busy", 503, "many users log in at the moment: try again in a few seconds")
+    }
+
+    /// Too many failures: 429.
+    #[must_use]
+    pub fn login_limited() -> Self {
+        Self::new(
+            "login_limited",
+            429,
+            "too many failed logins of this user or from this address: try again in 5 minutes",
+        )
+    }
+
+    /// More devices than a user may have: 429.
+    #[must_use]
+    pub fn too_many_devices(max: i64) -> Self {
+        Self::new(
+            "login_limited",
+            429,
+            format!("expected at most {max} devices of one user: use one that is registered"),
+        )
+    }
+
+    /// The login that a token belongs to has ended: 401.
+    #[must_use]
+    pub fn login_ended() -> Self {
+        Self::new("token_revoked", 401, "the login that this token belongs to has ended: log in again")
+    }
+
+    /// A door that asks for a certificate: 401.
+    #[must_use]
+    pub fn certificate_required() -> Self {
+        Self::new("certificate_required", 401, "expected a client certificate: log in, get one, and connect with it")
+    }
+
+    /// A certificate of another session than the token's: 403.
+    #[must_use]
+    pub fn certificate_mismatch() -> Self {
+        Self::new("certificate_mismatch", 403, "expected a certificate of the session that the claims token names")
+    }
+
+    /// A certificate or key that was taken back: 403.
+    #[must_use]
+    pub fn certificate_revoked(serial: u64, reason: &str) -> Self {
+        Self::new("certificate_revoked", 403, format!("this device was revoked (serial {serial}): {reason}"))
+    }
+
+    /// A certificate of another role than the door is for: 403.
+    #[must_use]
+    pub fn wrong_role(expected: &str, found: &str) -> Self {
+        Self::new("wrong_role", 403, format!("expected a certificate for the role {expected}, found {found}"))
+    }
+
+    /// A user without the mark: 403.
+    #[must_use]
+    pub fn not_administrator() -> Self {
+        Self::new("not_administrator", 403, "expected an administrator: log in as one")
+    }
+
+    /// An authentication of long ago: 401.
+    #[must_use]
+    pub fn not_fresh(seconds: u64, max: u64) -> Self {
+        let message =
+            format!("expected an authentication of the last {max} s, found one of {seconds} s ago: log in again");
+        Self::new("authentication_not_fresh", 401, message)
+    }
+
+    /// A nonce that we did not give, or that was used: 401.
+    #[must_use]
+    pub fn nonce_unknown() -> Self {
+        Self::new(
+            "nonce_unknown",
+            401,
+            "expected a proof with the nonce of the header dpop-nonce: use the one of this answer",
+        )
+    }
+
+    /// A request by another key than the token's: 403.
+    #[must_use]
+    pub fn key_mismatch() -> Self {
+        Self::new(
+            "key_mismatch",
+            403,
+            "expected a signing request by the key that this identity is bound to, found another key",
+        )
+    }
+
+    /// A site whose pool has no address left: 503.
+    #[must_use]
+    pub fn pool_exhausted(site: &str) -> Self {
+        Self::new(
+            "pool_exhausted",
+            503,
+            format!("every client address of site {site} is in use: give it a larger pool"),
+        )
+    }
+
+    /// A cookie that selects nothing: 403.
+    #[must_use]
+    pub fn invitation_unknown() -> Self {
+        Self::new(
+            "invitation_unknown",
+            403,
+            "this invitation does not exist: ask for a new one, and copy the whole URL",
+        )
+    }
+
+    /// An invitation that somebody was faster with: 403.
+    #[must_use]
+    pub fn invitation_used() -> Self {
+        let message = "this invitation was used before. If that was not you, tell an administrator; ask for a new one";
+        Self::new("invitation_used", 403, message)
+    }
+
+    /// An invitation of long ago: 403.
+    #[must_use]
+    pub fn invitation_expired() -> Self {
+        Self::new("invitation_expired", 403, "this invitation has expired: ask for a new one")
+    }
+
+    /// A ticket of another invitation than the cookie's: 403.
+    #[must_use]
+    pub fn ticket_mismatch() -> Self {
+        let message = "expected the ticket of the same invitation. The invitation is used up now: ask for a new one";
+        Self::new("ticket_mismatch", 403, message)
+    }
+
+    /// A fault of ours: 500. `detail` goes to the log and nowhere else.
+    pub fn internal(detail: impl fmt::Display) -> Self {
+        tracing::error!(detail = %detail, "request failed");
+        Self::new("internal", 500, "the Controller failed: its log says why")
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.code(), 401, refusal.to_string())
+    }
+}
+
+impl From<ProofRefused> for Refused {
+    fn from(refused: ProofRefused) -> Self {
+        Self::new(refused.code(), 401, refused.to_string())
+    }
+}
+
+impl From<VerifyError> for Refused {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Role { expected } => Self::wrong_role(expected.as_str(), "another"),
+            other => Self::new("certificate_required", 401, other.to_string()),
+        }
+    }
+}
+
+impl From<KeyError> for Refused {
+    fn from(error: KeyError) -> Self {
+        Self::malformed(error.to_string())
+    }
+}
+
+impl From<NameError> for Refused {
+    fn from(error: NameError) -> Self {
+        Self::malformed(error.to_string())
+    }
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl From<KeyRefused> for Refused {
+    fn from(error: KeyRefused) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl From<rcgen::Error> for Refused {
+    fn from(error: rcgen::Error) -> Self {
+        Self::internal(error)
+    }
+}
