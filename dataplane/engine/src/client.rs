@@ -14,6 +14,10 @@
 //! Packets that the system routes into the TUN queue are sealed, those that the Gateway sends are passed to the system.
 //! While there is no association they are dropped and counted: nothing that was routed here ever leaves another way.
 //!
+//! Where sessions are admitted by tokens, a finished handshake is not enough either: packets wait until the session channel has
+//! shown that both ends of this tunnel are those of the channel (C15), which the control side says with
+//! [`Command::Release`]. Until then nothing goes out and nothing is passed in.
+//!
 //! A Gateway that restarted knows nothing of the association and answers nothing. So what was sent and not answered is
 //! followed by keep-alive requests, and when these are not answered either, by a new handshake.
 
@@ -48,6 +52,21 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
 /// Pause before a new attempt; doubles with each failure up to the second value.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a tunnel waits for its release: as long as a Gateway keeps a tunnel that nobody binds (docs/CONTROL.md).
+const UNRELEASED_MAX: Duration = Duration::from_secs(10);
+
+/// When packets may pass a tunnel whose handshake is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// At once: the certificates say all there is to say.
+    AtOnce,
+    /// On [`Command::Release`], once a session channel is bound to the tunnel (C15).
+    ByCommand,
+}
+
+/// Which of a client's tunnels is meant: they are counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TunnelNumber(pub u64);
 
 /// What a client starts with.
 #[derive(Clone, Debug)]
@@ -62,6 +81,8 @@ pub struct Config {
     pub inner: InnerAddresses,
     /// What lies behind the Gateway: only from there may packets come.
     pub routes: Prefixes,
+    /// When packets may pass.
+    pub release: Release,
 }
 
 /// What the control side learns.
@@ -70,6 +91,8 @@ pub enum Event {
     /// The handshake is finished. The Gateway carries nothing yet: it waits for rules, and where sessions are admitted by
     /// tokens, for the session channel to be bound to this tunnel (C15).
     Established {
+        /// Which tunnel this is.
+        tunnel: TunnelNumber,
         /// The Gateway.
         gateway: PeerIdentity,
         /// What binds the session channel to the tunnel.
@@ -93,6 +116,9 @@ pub enum DownReason {
     /// The handshake went well, and then nothing came.
     #[error("the gateway does not admit this device: it has refused the certificate or has no rules for it")]
     NotAdmitted,
+    /// The handshake went well, and then nobody released the tunnel.
+    #[error("the session channel did not bind this tunnel within {UNRELEASED_MAX:?}")]
+    NotReleased,
     /// A Gateway of the same CA, but not the one asked for.
     #[error("expected gateway {expected}, found {found}")]
     OtherGateway {
@@ -103,7 +129,7 @@ pub enum DownReason {
     },
 }
 
-/// The client's machine; see the module's documentation. It takes no commands.
+/// The client's machine; see the module's documentation.
 #[derive(Debug)]
 pub struct Client {
     config: Config,
@@ -113,6 +139,7 @@ pub struct Client {
     counters: Counters,
     events: VecDeque<Event>,
     opened: Vec<(usize, usize)>,
+    tunnels: u64,
 }
 
 #[derive(Debug)]
@@ -125,6 +152,9 @@ enum Phase {
 #[derive(Debug)]
 struct Up {
     association: Association,
+    number: TunnelNumber,
+    /// Whether packets may pass; until then, when waiting for it ends.
+    gate: Gate,
     /// The Gateway, until it has said something.
     unadmitted: Option<PeerIdentity>,
     sent: BootInstant,
@@ -133,9 +163,25 @@ struct Up {
     probes: u32,
 }
 
-/// A client takes no commands.
-#[derive(Debug)]
-pub enum Command {}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Shut { until: BootInstant },
+}
+
+/// What the control side asks for.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// This tunnel is bound to its session channel: packets may pass. A number of an earlier tunnel does nothing.
+    Release(TunnelNumber),
+    /// What lies behind the Gateway has changed, or where we are inside. The tunnel stays.
+    Reach {
+        /// Our addresses inside.
+        inner: InnerAddresses,
+        /// What lies behind the Gateway.
+        routes: Prefixes,
+    },
+}
 
 impl Client {
     /// A client that begins to connect at once.
@@ -148,6 +194,7 @@ impl Client {
             counters: Counters::default(),
             events: VecDeque::new(),
             opened: Vec::new(),
+            tunnels: 0,
             config,
         }
     }
@@ -184,15 +231,23 @@ impl Client {
         if let Some(expected) = self.config.gateway_id.clone().filter(|expected| **expected != *peer.id()) {
             return self.down(DownReason::OtherGateway { expected, found: peer.id().into() }, now);
         }
+        self.tunnels += 1;
+        let number = TunnelNumber(self.tunnels);
         if let Phase::Connecting(association) = &self.phase
             && let Some(exporter) = association.exporter().cloned()
         {
-            self.events.push_back(Event::Established { gateway: peer.clone(), exporter });
+            self.events.push_back(Event::Established { tunnel: number, gateway: peer.clone(), exporter });
         }
+        let gate = match self.config.release {
+            Release::AtOnce => Gate::Open,
+            Release::ByCommand => Gate::Shut { until: now.boot + UNRELEASED_MAX },
+        };
         let paused = Phase::Paused { until: now.boot };
         self.phase = match std::mem::replace(&mut self.phase, paused) {
             Phase::Connecting(association) => Phase::Up(Up {
                 association,
+                number,
+                gate,
                 unadmitted: Some(peer),
                 sent: now.boot,
                 unanswered_since: Some(now.boot),
@@ -248,10 +303,15 @@ impl Machine for Client {
                 self.events.push_back(Event::Up(gateway));
             }
         }
+        let is_open = up.gate == Gate::Open;
         for index in 0..self.opened.len() {
             let (start, length) = self.opened[index];
             let plaintext = &datagrams[start..start + length];
             if Keepalive::is_message(plaintext) {
+                continue;
+            }
+            if !is_open {
+                self.counters.packets_unexpected += 1;
                 continue;
             }
             match parse::parse(plaintext) {
@@ -279,7 +339,7 @@ impl Machine for Client {
             self.counters.packets_homeless += 1;
             return None;
         }
-        let Phase::Up(up) = &mut self.phase else {
+        let Phase::Up(up @ Up { gate: Gate::Open, .. }) = &mut self.phase else {
             self.counters.packets_unsent += 1;
             return None;
         };
@@ -298,8 +358,19 @@ impl Machine for Client {
         None
     }
 
-    fn handle_command(&mut self, command: Command, _now: Now) {
-        match command {}
+    fn handle_command(&mut self, command: Command, now: Now) {
+        match command {
+            Command::Release(number) => {
+                if let Phase::Up(up) = &mut self.phase
+                    && up.number == number
+                    && up.gate != Gate::Open
+                {
+                    up.gate = Gate::Open;
+                    (up.unanswered_since, up.probes) = (Some(now.boot), 0);
+                }
+            }
+            Command::Reach { inner, routes } => (self.config.inner, self.config.routes) = (inner, routes),
+        }
     }
 
     fn handle_timeout(&mut self, now: Now) {
@@ -314,7 +385,11 @@ impl Machine for Client {
                 if up.association.poll_timeout().is_some_and(|at| at <= now.boot) {
                     up.association.handle_timeout(now.boot);
                 }
-                if up.next_probe().is_some_and(|at| at <= now.boot) {
+                if let Gate::Shut { until } = up.gate {
+                    if now.boot >= until {
+                        return self.down(DownReason::NotReleased, now);
+                    }
+                } else if up.next_probe().is_some_and(|at| at <= now.boot) {
                     if up.probes == PROBES_MAX {
                         let silent = if up.unadmitted.is_some() { DownReason::NotAdmitted } else { DownReason::Silent };
                         return self.down(silent, now);
@@ -339,8 +414,11 @@ impl Machine for Client {
             Phase::Paused { until } => Some(*until),
             Phase::Connecting(association) => association.poll_timeout(),
             Phase::Up(up) => {
-                let keepalive = Some(up.sent + KEEPALIVE_AFTER);
-                [keepalive, up.next_probe(), up.association.poll_timeout()].into_iter().flatten().min()
+                let own = match up.gate {
+                    Gate::Shut { until } => Some(until),
+                    Gate::Open => up.next_probe().into_iter().chain([up.sent + KEEPALIVE_AFTER]).min(),
+                };
+                [own, up.association.poll_timeout()].into_iter().flatten().min()
             }
         }
     }

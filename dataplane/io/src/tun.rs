@@ -139,6 +139,15 @@ impl TunQueue {
         sys::set_nonblocking(fd.as_fd())?;
         Ok(Self(fd.into()))
     }
+
+    /// Another descriptor of the same queue. The interface keeps the queue until both are dropped, so whoever holds one keeps
+    /// addresses and routes in place while the reader of the other changes.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
 }
 
 impl AsFd for TunQueue {

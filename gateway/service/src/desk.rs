@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Instant;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -91,17 +91,14 @@ impl<R: Send + 'static> Desk<R> {
         })
     }
 
-    /// The next letter, if one comes before `deadline`.
-    pub fn receive_until(&self, deadline: Option<Instant>) -> Option<Letter<R>> {
-        match deadline {
-            None => self.receive(),
-            Some(deadline) => self.letters.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok(),
-        }
-    }
-
     /// The next letter; `None` never comes while the desk lives, since it could always get another.
     pub fn receive(&self) -> Option<Letter<R>> {
         self.letters.recv().ok()
+    }
+
+    /// The next letter, or `None` when none comes within `patience`.
+    pub fn receive_within(&self, patience: Duration) -> Option<Letter<R>> {
+        self.letters.recv_timeout(patience).ok()
     }
 }
 
@@ -119,7 +116,8 @@ mod tests {
         report(1).unwrap();
         report(2).unwrap();
         assert!(matches!(desk.receive(), Some(Letter::Report(1))));
-        assert!(matches!(desk.receive(), Some(Letter::Report(2))));
+        assert!(matches!(desk.receive_within(Duration::MAX), Some(Letter::Report(2))));
+        assert!(desk.receive_within(Duration::from_millis(1)).is_none());
         let asker = std::thread::spawn(move || status::query(&path).unwrap());
         match desk.receive() {
             Some(Letter::Status(question)) => question.answer(serde_json::json!({ "x": 1 })),

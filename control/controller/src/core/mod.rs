@@ -9,24 +9,47 @@
 //!
 //! Requirements: R1–R4, R7, R8, R18, A3–A9, A23, I6, I9, I10, C1, C14; the design is `docs/CONTROL.md`.
 
+mod admin;
+mod ca;
+mod decision;
+mod folder;
+mod gateway;
+mod invite;
+mod issue;
+mod lists;
+mod login;
+mod password;
 mod refused;
+mod store;
 
-use std::net::IpAddr;
+use std::future::Future;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use ringfort_identity::{KeyThumbprint, PeerIdentity, SessionDn, Trust};
-use ringfort_proto::{api, v1};
-use ringfort_token::{ClaimsToken, Serial, Verified, Verifier};
+use anyhow::{Context, bail};
+use ringfort_identity::{SessionDn, Trust};
+use ringfort_token::{ClaimsToken, DenyList, KeySet, Serial, Verified, Verifier};
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use ca::Authority;
+use folder::Folder;
+use password::Passwords;
+use store::Store;
 
 pub use refused::Refused;
 
 /// Seconds that a login lasts unless the settings say otherwise (PROTOCOLS "Tokens": 12 h).
 const LOGIN_SECONDS: u64 = 12 * 3_600;
+/// Shortest and longest login that settings may ask for, in seconds.
+const LOGIN_SECONDS_ALLOWED: std::ops::RangeInclusive<u64> = 60..=7 * 86_400;
+/// Changes that a receiver may be behind: all logins of a large group at once, some 2 KiB each.
+const CHANGES_MAX: usize = 16_384;
+/// Longest text in an event, in bytes; what is longer is cut. Names in refusals are chosen by whoever is refused.
+const EVENT_BYTES_MAX: usize = 1_024;
 
 /// What an organisation settles for its Controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,12 +157,40 @@ pub struct Event<'a> {
     pub detail: &'a str,
 }
 
+impl Event<'_> {
+    fn recorded(&self, now: UnixSeconds) -> store::Recorded {
+        let cut = |text: &str| text[..text.floor_char_boundary(EVENT_BYTES_MAX)].to_owned();
+        store::Recorded {
+            id: Uuid::new_v4().to_string(),
+            at: now,
+            actor: cut(self.actor),
+            action: cut(self.action),
+            target: cut(self.target),
+            outcome: cut(self.outcome),
+            detail: cut(self.detail),
+        }
+    }
+}
+
 /// One organisation's Controller. Clones are the same Controller.
 #[derive(Clone)]
-pub struct Core {}
+pub struct Core {
+    inner: Arc<Inner>,
+}
 
-fn unfinished<T>() -> Result<T, Refused> {
-    Err(Refused::internal("not there yet"))
+struct Inner {
+    settings: Settings,
+    authority: Authority,
+    trust: Trust,
+    verifier: Verifier,
+    store: Store,
+    epoch: u64,
+    passwords: Passwords,
+    /// What the table of revocations says, as far as it still matters.
+    deny: RwLock<DenyList>,
+    /// Held by the one decision that is being taken.
+    deciding: Arc<tokio::sync::Mutex<()>>,
+    changes: broadcast::Sender<Change>,
 }
 
 impl Core {
@@ -154,303 +205,154 @@ impl Core {
         first: Option<&FirstAdministrator>,
         now: UnixSeconds,
     ) -> anyhow::Result<Self> {
-        anyhow::bail!("not there yet: {} {settings:?} {} {now}", folder.display(), first.is_some())
+        if !LOGIN_SECONDS_ALLOWED.contains(&settings.login_seconds) {
+            let (min, max) = (LOGIN_SECONDS_ALLOWED.start(), LOGIN_SECONDS_ALLOWED.end());
+            bail!("expected login_seconds of {min} to {max}, found {}", settings.login_seconds);
+        }
+        let folder = Folder::open(folder)?;
+        let store = Store::open(&folder.path("database.sqlite")).await?;
+        let known = store::organisation(&mut *store.read().await?).await?;
+        if known.is_none() && first.is_none() {
+            bail!("expected the name and password of the first administrator: this organisation has none yet");
+        }
+        if known.is_some() && !folder.path("root.pem").exists() {
+            bail!("expected root.pem beside the database: restore both from the same backup");
+        }
+        let authority = Authority::open(&folder, &settings.names, now)?;
+        let is_new = known.is_none();
+        let (organisation, epoch) = match known {
+            Some(known) => known,
+            // A database that was lost and made anew is newer than the old one, whatever Gateways remember of that.
+            None => (authority.organisation().to_owned(), now.0),
+        };
+        if organisation != authority.organisation() {
+            bail!("expected a database of the organisation in root.pem: restore both from the same backup");
+        }
+        let mut keys = KeySet::default();
+        keys.add(authority.signing_key().public_key())?;
+        let entries = store::revocations_after(&mut *store.read().await?, 0).await?;
+        let n = entries.last().map_or(0, |(n, _)| *n);
+        let mut deny = DenyList::restore(Serial { epoch, n }, entries);
+        deny.forget(now);
+        let core = Self {
+            inner: Arc::new(Inner {
+                settings: settings.clone(),
+                trust: authority.trust()?,
+                verifier: Verifier::new(&organisation, keys),
+                authority,
+                store,
+                epoch,
+                passwords: Passwords::new()?,
+                deny: RwLock::new(deny),
+                deciding: Arc::default(),
+                changes: broadcast::Sender::new(CHANGES_MAX),
+            }),
+        };
+        if let (true, Some(first)) = (is_new, first) {
+            core.found(first, now).await.context("make the organisation")?;
+        }
+        Ok(core)
+    }
+
+    /// Writes the organisation and its first administrator into an empty database.
+    async fn found(&self, first: &FirstAdministrator, now: UnixSeconds) -> Result<(), Refused> {
+        let user = self.new_user(&first.name, &first.password, true).await?;
+        let mut tx = self.inner.store.begin().await?;
+        store::insert_organisation(&mut tx, self.organisation(), self.inner.epoch).await?;
+        store::insert_user(&mut tx, &user).await?;
+        let (actor, target) = ("controller", user.name.as_str());
+        let event = Event { actor, action: "found", target, outcome: "ok", detail: self.organisation() };
+        store::insert_event(&mut tx, &event.recorded(now)).await?;
+        Ok(tx.commit().await?)
     }
 
     /// What everybody of the organisation trusts.
     #[must_use]
     pub fn trust(&self) -> Trust {
-        unimplemented!()
+        self.inner.trust.clone()
     }
 
     /// Certificate chain of the Controller with the root, and its key.
     #[must_use]
     pub fn server_credentials(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        unimplemented!()
+        self.inner.authority.server_credentials()
     }
 
     /// The first 18 bytes of SHA-256 over the SubjectPublicKeyInfo of the Controller's certificate (I2, I3).
     #[must_use]
     pub fn join_key_hash(&self) -> [u8; 18] {
-        unimplemented!()
+        self.inner.authority.join_key_hash()
     }
 
     /// The organisation's id.
     #[must_use]
     pub fn organisation(&self) -> &str {
-        unimplemented!()
+        self.inner.authority.organisation()
     }
 
     /// Believes the tokens of this organisation.
     #[must_use]
     pub fn verifier(&self) -> &Verifier {
-        unimplemented!()
+        &self.inner.verifier
     }
 
     /// Certificates of the keys that sign tokens, DER.
     #[must_use]
     pub fn signers_der(&self) -> Vec<Vec<u8>> {
-        unimplemented!()
+        vec![self.inner.authority.signer().to_vec()]
     }
 
     /// The root, DER.
     #[must_use]
     pub fn root_der(&self) -> &[u8] {
-        unimplemented!()
+        self.inner.authority.root()
     }
 
     /// Intermediates, DER.
     #[must_use]
     pub fn intermediates_der(&self) -> Vec<Vec<u8>> {
-        unimplemented!()
+        vec![self.inner.authority.intermediate().to_vec()]
     }
 
     /// What happens from now on. A receiver that lagged has missed something: its Gateways begin their streams anew.
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<Change> {
-        unimplemented!()
+        self.inner.changes.subscribe()
     }
 
     /// Where the revocation list stands.
     #[must_use]
     pub fn serial(&self) -> Serial {
-        Serial::default()
+        self.deny().serial()
     }
 
-    /// Whether a certificate is good: neither it nor its key was revoked.
-    ///
-    /// # Errors
-    /// `certificate_revoked`.
-    pub fn standing(&self, peer: &PeerIdentity) -> Result<(), Refused> {
-        let _ = peer;
-        unfinished()
-    }
-
-    /// Writes an event and gives its id. Where it cannot be written it is logged.
+    /// Writes an event and gives its id. Where it cannot be written it is logged, with that id.
     pub async fn audit(&self, event: Event<'_>, now: UnixSeconds) -> String {
-        format!("{event:?} {now}")
-    }
-
-    /// Checks a password and issues claims (A3–A6) for the holder of `key`, who proved to hold it. Registers the device (A4).
-    ///
-    /// # Errors
-    /// `login_refused`, `login_busy`, `login_limited`, `already_exists` for a client id of another user or key,
-    /// `certificate_revoked` for a revoked key, `request_malformed`.
-    pub async fn login(
-        &self,
-        request: &api::LoginRequest,
-        key: KeyThumbprint,
-        from: IpAddr,
-        now: UnixSeconds,
-    ) -> Result<api::LoginResponse, Refused> {
-        let _ = (request, key, from, now);
-        unfinished()
-    }
-
-    /// Verifies the claims token of whoever proved to hold `holder`.
-    ///
-    /// # Errors
-    /// `token_…`.
-    pub fn bearer(&self, claims: &str, holder: &KeyThumbprint, now: UnixSeconds) -> Result<Bearer, Refused> {
-        let _ = (claims, holder, now);
-        unfinished()
-    }
-
-    /// Verifies the claims token of a peer with a certificate: a device's, in good standing, of the token's session.
-    ///
-    /// # Errors
-    /// `wrong_role`, `certificate_revoked`, `certificate_mismatch`, `token_…`.
-    pub fn bearer_with_certificate(
-        &self,
-        claims: &str,
-        peer: &PeerIdentity,
-        now: UnixSeconds,
-    ) -> Result<Bearer, Refused> {
-        let _ = (claims, peer, now);
-        unfinished()
-    }
-
-    /// One entitlement token per site, and the connect token (A7, C1).
-    ///
-    /// # Errors
-    /// `token_revoked` when the login has ended, `pool_exhausted`.
-    pub async fn entitlements(&self, bearer: &Bearer, now: UnixSeconds) -> Result<api::EntitlementsResponse, Refused> {
-        let _ = (bearer, now);
-        unfinished()
-    }
-
-    /// A device certificate for the claims' session and key (A8, A9). `request` is PKCS#10, DER.
-    ///
-    /// # Errors
-    /// `request_malformed`, `key_mismatch`, `token_revoked` when the login has ended.
-    pub async fn certificate(
-        &self,
-        bearer: &Bearer,
-        request: &[u8],
-        now: UnixSeconds,
-    ) -> Result<api::CertificateResponse, Refused> {
-        let _ = (bearer, request, now);
-        unfinished()
-    }
-
-    /// New claims within the same login, of the user's present generation.
-    ///
-    /// # Errors
-    /// `token_revoked` when the login has ended.
-    pub async fn renew(&self, bearer: &Bearer, now: UnixSeconds) -> Result<api::LoginResponse, Refused> {
-        let _ = (bearer, now);
-        unfinished()
-    }
-
-    /// Whether the bearer is an administrator.
-    ///
-    /// # Errors
-    /// `not_administrator`, `token_revoked` when the login has ended.
-    pub async fn administrator(&self, bearer: &Bearer, now: UnixSeconds) -> Result<Administrator, Refused> {
-        let _ = (bearer, now);
-        unfinished()
-    }
-
-    /// Lets a Gateway or a device join by its invitation, which is used up first (R3, R4, I6–I10).
-    ///
-    /// # Errors
-    /// `request_malformed`, `invitation_unknown`, `invitation_used`, `invitation_expired`, `ticket_mismatch`, `token_…`,
-    /// `already_exists`.
-    pub async fn join(&self, request: v1::JoinRequest, now: UnixSeconds) -> Result<v1::Joined, Refused> {
-        let _ = (request, now);
-        unfinished()
-    }
-
-    /// A new configuration (rf-gateway+jwt) for a Gateway (R7, R8).
-    ///
-    /// # Errors
-    /// `not_found`.
-    pub async fn configuration(&self, gateway: &str, now: UnixSeconds) -> Result<String, Refused> {
-        let _ = (gateway, now);
-        unfinished()
-    }
-
-    /// The revocations after `after` (rf-revocations+jwt), in order; all, if its epoch is another.
-    ///
-    /// # Errors
-    /// `internal`.
-    pub async fn revocations_after(&self, after: Serial, now: UnixSeconds) -> Result<Vec<String>, Refused> {
-        let _ = (after, now);
-        unfinished()
-    }
-
-    /// Entitlement tokens of a Gateway's site that are newer than those named for its live sessions.
-    ///
-    /// # Errors
-    /// `not_found`.
-    pub async fn entitlements_newer(
-        &self,
-        gateway: &str,
-        sessions: &[v1::LiveSession],
-        now: UnixSeconds,
-    ) -> Result<Vec<String>, Refused> {
-        let _ = (gateway, sessions, now);
-        unfinished()
-    }
-
-    /// A new certificate for a Gateway and its key; the chain, DER. `request` is PKCS#10, DER.
-    ///
-    /// # Errors
-    /// `wrong_role`, `certificate_revoked`, `key_mismatch`, `request_malformed`, `not_found`.
-    pub async fn enroll(&self, peer: &PeerIdentity, request: &[u8], now: UnixSeconds) -> Result<Vec<Vec<u8>>, Refused> {
-        let _ = (peer, request, now);
-        unfinished()
-    }
-
-    /// Takes a Gateway's report (R16, R18) and says whether it is in the state that we believe it to be in.
-    ///
-    /// # Errors
-    /// `not_found`, `request_malformed`.
-    pub async fn report(&self, gateway: &str, report: &v1::ReportRequest, now: UnixSeconds) -> Result<bool, Refused> {
-        let _ = (gateway, report, now);
-        unfinished()
-    }
-}
-
-macro_rules! unfinished_admin {
-    ($($name:ident: $request:ty => $answer:ty;)*) => {
-        impl Core {
-            $(
-                /// As its name says; audit-logged.
-                ///
-                /// # Errors
-                /// `request_malformed`, `not_found`, `already_exists`.
-                pub async fn $name(
-                    &self,
-                    administrator: &Administrator,
-                    request: $request,
-                    now: UnixSeconds,
-                ) -> Result<$answer, Refused> {
-                    let _ = (administrator, request, now);
-                    unfinished()
-                }
-            )*
+        let recorded = event.recorded(now);
+        let written = async {
+            let mut tx = self.inner.store.begin().await?;
+            store::insert_event(&mut tx, &recorded).await?;
+            tx.commit().await
+        };
+        if let Err(error) = written.await {
+            let store::Recorded { id, actor, action, target, outcome, detail, .. } = &recorded;
+            tracing::error!(%error, id, actor, action, target, outcome, detail, "an audit event was not written");
         }
-    };
+        recorded.id
+    }
+
+    fn deny(&self) -> RwLockReadGuard<'_, DenyList> {
+        self.inner.deny.read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-unfinished_admin! {
-    admin_new_user: api::NewUser => api::Created;
-    admin_remove_user: api::Named => api::Pushed;
-    admin_new_site: api::NewSite => api::Created;
-    admin_remove_site: api::Named => ();
-    admin_new_resource: api::NewResource => api::Created;
-    admin_remove_resource: api::Named => api::Pushed;
-    admin_new_group: api::NewGroup => api::Created;
-    admin_remove_group: api::Named => api::Pushed;
-    admin_add_member: api::Membership => api::Pushed;
-    admin_remove_member: api::Membership => api::Pushed;
-    admin_grant: api::EntitlementChange => api::Pushed;
-    admin_take_back: api::EntitlementChange => api::Pushed;
-    admin_invite: api::NewInvitation => api::InvitationResponse;
-    admin_revoke: api::NewRevocation => api::Pushed;
+/// Runs a change to its end also when whoever asked for it does not wait: what was committed must be sent as well.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Refused>> + Send + 'static,
+) -> Result<T, Refused> {
+    tokio::spawn(change).await.map_err(Refused::internal)?
 }
 
-impl Core {
-    /// All users.
-    ///
-    /// # Errors
-    /// `internal`.
-    pub async fn users(&self, _administrator: &Administrator) -> Result<Vec<api::UserRow>, Refused> {
-        unfinished()
-    }
-
-    /// All Gateways.
-    ///
-    /// # Errors
-    /// `internal`.
-    pub async fn gateways(
-        &self,
-        _administrator: &Administrator,
-        now: UnixSeconds,
-    ) -> Result<Vec<api::GatewayRow>, Refused> {
-        let _ = now;
-        unfinished()
-    }
-
-    /// All logins that have not ended.
-    ///
-    /// # Errors
-    /// `internal`.
-    pub async fn sessions(
-        &self,
-        _administrator: &Administrator,
-        now: UnixSeconds,
-    ) -> Result<Vec<api::SessionRow>, Refused> {
-        let _ = now;
-        unfinished()
-    }
-
-    /// The newest events.
-    ///
-    /// # Errors
-    /// `internal`.
-    pub async fn events(&self, _administrator: &Administrator) -> Result<Vec<api::AuditRow>, Refused> {
-        unfinished()
-    }
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

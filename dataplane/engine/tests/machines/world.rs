@@ -74,6 +74,8 @@ pub(crate) struct World {
     pub(crate) cut: bool,
     /// Every session that authenticates is given the usual rules at once.
     pub(crate) admits: bool,
+    /// When packets of clients may pass.
+    pub(crate) release: client::Release,
     /// First ClientHellos go to another worker than what follows them.
     pub(crate) misled: bool,
 }
@@ -127,6 +129,7 @@ impl World {
             client_events: Vec::new(),
             cut: false,
             admits: false,
+            release: client::Release::AtOnce,
             misled: false,
         };
         world.restart_gateway();
@@ -158,7 +161,8 @@ impl World {
         let dtls = Arc::new(ClientConfig::new(&own, anchor, self.epoch).unwrap());
         let gateway_id = gateway_id.map(Into::into);
         let routes = ["10.98.0.0/24".parse().unwrap()].into_iter().collect();
-        let config = client::Config { dtls, gateway_id, offloads: Offloads { uso: true }, inner: inner(index), routes };
+        let (offloads, release) = (Offloads { uso: true }, self.release);
+        let config = client::Config { dtls, gateway_id, offloads, inner: inner(index), routes, release };
         self.clients.push(Client::new(config, self.now));
         self.at_client.push(Vec::new());
         self.client_events.push(Vec::new());

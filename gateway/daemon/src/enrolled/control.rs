@@ -129,8 +129,8 @@ impl Control {
     /// The loop, until the process is to end.
     pub(super) fn run(mut self, desk: &Desk<Told>, workers: &Workers<Gateway>) -> Result<()> {
         loop {
-            let deadline = self.admission.poll_timeout().map(|at| Instant::now() + at.saturating_since(now().boot));
-            match desk.receive_until(deadline) {
+            let patience = self.admission.poll_timeout().map_or(Duration::MAX, |at| at.saturating_since(now().boot));
+            match desk.receive_within(patience) {
                 Some(Letter::Report(told)) => self.handle(told, Some(workers))?,
                 Some(Letter::Status(question)) => question.answer(self.document(Some(workers))),
                 Some(Letter::Stop) => break,

@@ -93,7 +93,7 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
         if let Some(pools) = control.pools() {
             break pools?;
         }
-        match desk.receive_until(None) {
+        match desk.receive() {
             Some(Letter::Report(told)) => control.handle(told, None)?,
             Some(Letter::Status(question)) => question.answer(control.document(None)),
             Some(Letter::Stop) | None => return Ok(()),

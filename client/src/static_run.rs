@@ -1,27 +1,17 @@
 //! The process of a static client: start, the loop of its control thread, end.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use ringfort_dtls::ClientConfig;
-use ringfort_engine::client::{Client, Config, Event};
-use ringfort_io::{PortSharing, Tun, TunQueue, UdpSocket};
-use ringfort_link::Links;
-use ringfort_packet::coalesce::Offloads;
+use ringfort_engine::client::{Client, Config, Event, Release};
 use ringfort_service::desk::{Desk, Letter};
 use ringfort_service::{credentials, file, notify_ready};
-use ringfort_worker::{Report, Sink, Worker, Workers, now, spawn};
+use ringfort_worker::{Report, Sink, Worker, Workers, spawn};
 use serde_json::{Map, Value, json};
 
-use crate::config::{self, ClientSection};
-
-/// A client that was just killed may hold its TUN queue until the kernel has torn its ring down.
-const RESTART_PATIENCE: Duration = Duration::from_secs(3);
-/// Socket buffers asked for; the kernel gives at most `net.core.rmem_max` and `wmem_max`.
-const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+use crate::static_config::{self, ClientSection};
+use crate::tunnel::{self, Interface};
 
 /// Brings a tunnel up from the file at `path` and keeps it up until told to stop: by SIGTERM or SIGINT or, with
 /// `stop_with_stdin`, by the end of standard input. To be called before any thread is made.
@@ -31,8 +21,8 @@ const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 /// is tried again.
 pub fn up_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
     let desk = Desk::open(stop_with_stdin)?;
-    let config = config::read(path)?;
-    let worker = machine(path, &config)?;
+    let config = static_config::read(path)?;
+    let (interface, worker) = machine(path, &config)?;
     let sink: Sink<Event> = {
         let report = desk.reporter();
         Arc::new(move |_, told| report(told))
@@ -49,42 +39,35 @@ pub fn up_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
     let result = Control::default().run(&desk, &workers);
     drop(socket);
     workers.stop();
+    drop(interface);
     result
 }
 
-/// Opens what the worker needs: TUN queue, socket, credentials, routes.
-fn machine(path: &Path, config: &ClientSection) -> Result<Worker<Client>> {
+/// Opens the interface, and what the worker needs.
+fn machine(path: &Path, config: &ClientSection) -> Result<(Interface, Worker<Client>)> {
     let beside = |name: &Path| file::beside(path, name);
     let own = credentials::load(&beside(&config.certificate), &beside(&config.key))?;
     let anchor = credentials::load_trust(&beside(&config.ca))?;
-    let dtls = Arc::new(ClientConfig::new(&own, anchor, (now().boot, Instant::now()))?);
-
-    let tun = Tun::open(config.tun.as_str(), 1, RESTART_PATIENCE)?;
-    let offloads = Offloads { uso: tun.offloads().uso };
-    set_up_interface(tun.name(), config)?;
-    let tun: TunQueue = tun.into_queues().pop().context("the TUN device has no queue")?;
-    let any: IpAddr = if config.gateway.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-    let udp = UdpSocket::bind((any, 0).into(), PortSharing::Exclusive, SOCKET_BUFFER_BYTES)?;
-    udp.connect(config.gateway).with_context(|| format!("client.gateway: no way to {}", config.gateway))?;
-    let routes = config.routes.iter().copied().collect();
-    let machine = Config { dtls, gateway_id: config.gateway_id.clone(), offloads, inner: config.inner(), routes };
-    Ok(Worker { machine: Client::new(machine, now()), udp, tun, core: config.core })
-}
-
-/// The routes come before the tunnel, so that nothing for them ever leaves another way.
-fn set_up_interface(name: &str, config: &ClientSection) -> Result<()> {
-    let mut links = Links::open()?;
-    let index = links.index_of(name)?;
-    links.set_mtu(index, config.mtu.bytes())?;
+    let dtls = Arc::new(tunnel::dtls(&own, anchor)?);
+    let mut interface = Interface::open(config.tun.as_str(), config.mtu)?;
     for address in config.inner().iter() {
-        let host_bits = if address.is_ipv4() { 32 } else { 128 };
-        links.add_address(index, address, host_bits)?;
+        interface.add_address(address)?;
     }
-    links.set_up(index)?;
+    interface.set_up()?;
+    // The routes come before the tunnel, so that nothing for them ever leaves another way.
     for route in &config.routes {
-        links.add_route((route.network(), route.prefix_len()), None, index, None)?;
+        interface.add_route(*route)?;
     }
-    Ok(())
+    let machine = Config {
+        dtls,
+        gateway_id: config.gateway_id.clone(),
+        offloads: interface.offloads(),
+        inner: config.inner(),
+        routes: config.routes.iter().copied().collect(),
+        release: Release::AtOnce,
+    };
+    let worker = interface.worker(config.gateway, machine, config.core).context("client.gateway")?;
+    Ok((interface, worker))
 }
 
 /// The control thread: it hears the worker.

@@ -1,0 +1,165 @@
+//! What an administrator asks of the Controller: with the folder of somebody who is logged in as one.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use hyper::Method;
+use ringfort_enrol::{Folder, wall_clock};
+use ringfort_proto::api::{
+    EntitlementChange, InvitationResponse, Membership, NewGroup, NewInvitation, NewResource, NewRevocation, NewSite,
+    NewUser,
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::controller::{ControllerClient, ControllerError};
+use crate::login::authenticated;
+use crate::tokens::{Judge, Tokens};
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// Users.
+    Users,
+    /// Gateways.
+    Gateways,
+    /// Logins that have not ended.
+    Sessions,
+    /// Audit events, the newest first.
+    Audit,
+}
+
+/// An administrator's connection.
+#[derive(Debug)]
+pub struct Admin {
+    controller: ControllerClient,
+    claims: String,
+}
+
+impl Admin {
+    /// With the folder `state`, whose user is logged in.
+    ///
+    /// # Errors
+    /// When nobody is logged in, or a file was changed.
+    pub fn open(state: &Path) -> Result<Self> {
+        let (folder, identity) = Folder::open_joined(state)?;
+        let key = folder.key()?;
+        let now = wall_clock();
+        let judge = Judge::of_folder(&folder, &identity, key.thumbprint()?, now)?;
+        let tokens = Tokens::load(&folder, &judge, now)?;
+        let controller = authenticated(&folder, &identity, &key)?;
+        Ok(Self { controller, claims: tokens.claims.text })
+    }
+
+    /// Makes a user.
+    ///
+    /// # Errors
+    /// What the Controller refused, as for every request below.
+    pub async fn add_user(&mut self, user: &NewUser) -> Result<Value> {
+        self.post("users", user).await
+    }
+
+    /// Makes a site.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn add_site(&mut self, site: &NewSite) -> Result<Value> {
+        self.post("sites", site).await
+    }
+
+    /// Makes a Resource.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn add_resource(&mut self, resource: &NewResource) -> Result<Value> {
+        self.post("resources", resource).await
+    }
+
+    /// Makes a group.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn add_group(&mut self, group: &NewGroup) -> Result<Value> {
+        self.post("groups", group).await
+    }
+
+    /// Puts a user into a group.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn add_member(&mut self, membership: &Membership) -> Result<Value> {
+        self.post("groups/members", membership).await
+    }
+
+    /// Takes a user out of a group.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn remove_member(&mut self, membership: &Membership) -> Result<Value> {
+        self.post("groups/members/remove", membership).await
+    }
+
+    /// Entitles somebody to a Resource.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn entitle(&mut self, change: &EntitlementChange) -> Result<Value> {
+        self.post("entitlements", change).await
+    }
+
+    /// Takes an entitlement back.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn unentitle(&mut self, change: &EntitlementChange) -> Result<Value> {
+        self.post("entitlements/remove", change).await
+    }
+
+    /// Invites (R1–R3).
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`]; where the authentication is not fresh, the error says to log in again (R2).
+    pub async fn invite(&mut self, invitation: &NewInvitation) -> Result<InvitationResponse> {
+        let answer = self.post("invitations", invitation).await?;
+        serde_json::from_value(answer).context("expected an invitation in the Controller's answer")
+    }
+
+    /// Revokes, or demands renewal (A23).
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn revoke(&mut self, revocation: &NewRevocation) -> Result<Value> {
+        self.post("revocations", revocation).await
+    }
+
+    /// Lists.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn list(&mut self, what: List) -> Result<Value> {
+        let path = match what {
+            List::Users => "users",
+            List::Gateways => "gateways",
+            List::Sessions => "sessions",
+            List::Audit => "audit",
+        };
+        let answer = self.controller.admin::<()>(&self.claims, Method::GET, path, None).await;
+        answer.map_err(with_remedy)
+    }
+
+    async fn post<B: Serialize>(&mut self, path: &str, body: &B) -> Result<Value> {
+        self.controller.admin(&self.claims, Method::POST, path, Some(body)).await.map_err(with_remedy)
+    }
+}
+
+fn with_remedy(error: ControllerError) -> anyhow::Error {
+    let remedy = match error.code() {
+        Some("authentication_not_fresh") => "this needs a login of the last five minutes; run `ringfort login` again",
+        Some("not_administrator") => "log in as an administrator, with a state folder of its own",
+        Some("certificate_required" | "certificate_revoked" | "token_expired" | "token_revoked") => {
+            "run `ringfort login` again"
+        }
+        _ => return error.into(),
+    };
+    anyhow::Error::from(error).context(remedy)
+}

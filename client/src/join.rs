@@ -1,0 +1,131 @@
+//! Joining by an invitation: for a user's machine and for a Gateway alike.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ringfort_enrol::{Folder, Identity, Invitation, Joiner, Kind, file};
+use ringfort_token::InviteeKind;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::random::random_hex;
+
+/// Longest ticket, with the line end behind it.
+const TICKET_BYTES_MAX: u64 = 8 << 10;
+
+/// Where the ticket comes from.
+#[derive(Debug)]
+pub enum TicketSource {
+    /// The command line, which others on this machine may read.
+    Argument(Zeroizing<String>),
+    /// A file.
+    File(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+impl TicketSource {
+    fn read(self) -> Result<Zeroizing<String>> {
+        let (mut from, name): (Box<dyn Read>, String) = match self {
+            Self::Argument(ticket) => return Ok(ticket),
+            Self::File(path) => {
+                let file = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
+                (Box::new(file), path.display().to_string())
+            }
+            Self::Stdin => (Box::new(std::io::stdin()), "standard input".into()),
+        };
+        read_line(&mut from, TICKET_BYTES_MAX).with_context(|| name)
+    }
+}
+
+/// Reads all that there is, at most `max` bytes, without the line end.
+pub(crate) fn read_line(from: &mut dyn Read, max: u64) -> Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    from.take(max + 1).read_to_string(&mut text)?;
+    ensure!(text.len() as u64 <= max, "expected at most {max} bytes");
+    let line = text.trim_end_matches(['\r', '\n']);
+    ensure!(!line.is_empty() && !line.contains('\n'), "expected one line");
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+/// Joins with the new folder `state` by an invitation and its ticket. `addresses` are where clients will reach a Gateway.
+///
+/// # Errors
+/// What was expected and what came. Whether the invitation is used up then, the error says.
+pub async fn join(invitation: &str, ticket: TicketSource, state: &Path, addresses: &[String]) -> Result<Identity> {
+    let invitation: Invitation = invitation.parse()?;
+    let ticket = ticket.read()?;
+    let kind = announced(&ticket).context("expected a ticket as `ringfort admin invite` prints it")?;
+    // The Controller decides by the verified ticket; this spares an invitation that could only be wasted.
+    let client_id = match kind {
+        InviteeKind::Gateway if addresses.is_empty() => {
+            bail!("a Gateway needs --address HOST:PORT, where its clients will reach it; the invitation is not used up")
+        }
+        InviteeKind::Gateway => String::new(),
+        InviteeKind::Device if addresses.is_empty() => random_hex()?,
+        InviteeKind::Device => bail!("only a Gateway has --address; the invitation is not used up"),
+    };
+    let folder = Folder::create(state)?;
+    let joiner = Joiner { addresses: addresses.to_vec(), client_id };
+    let identity = ringfort_enrol::join(&invitation, &ticket, &joiner, &folder).await?;
+    if identity.kind == Kind::Device && identity.id != joiner.client_id {
+        folder.remove(file::IDENTITY)?;
+        bail!("the Controller calls this device {}, and it calls itself {}", identity.id, joiner.client_id);
+    }
+    Ok(identity)
+}
+
+/// What a ticket says it is for. It is not verified here: only the Controller that signed it can.
+fn announced(ticket: &str) -> Option<InviteeKind> {
+    #[derive(Deserialize)]
+    struct Said {
+        kind: InviteeKind,
+    }
+    let payload = URL_SAFE_NO_PAD.decode(ticket.split('.').nth(1)?).ok()?;
+    serde_json::from_slice::<Said>(&payload).ok().map(|said| said.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(payload: &str) -> TicketSource {
+        TicketSource::Argument(Zeroizing::new(format!("a.{}.c", URL_SAFE_NO_PAD.encode(payload))))
+    }
+
+    fn error(ticket: TicketSource, addresses: &[&str]) -> String {
+        let place = tempfile::tempdir().unwrap();
+        let state = place.path().join("state");
+        let url = format!("127.0.0.1:1/{}", "A".repeat(48));
+        let addresses: Vec<String> = addresses.iter().map(|&address| address.into()).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(join(&url, ticket, &state, &addresses)).unwrap_err();
+        assert!(!state.exists() || error.to_string().contains("cannot reach"), "{error:#}");
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn an_invitation_is_not_wasted() {
+        assert!(error(ticket(r#"{"kind":"gateway"}"#), &[]).contains("needs --address"));
+        assert!(error(ticket(r#"{"kind":"device"}"#), &["192.0.2.1:443"]).contains("only a Gateway"));
+        assert!(error(ticket("nothing"), &[]).contains("ringfort admin invite"));
+        assert!(error(ticket(r#"{"kind":"device"}"#), &[]).contains("cannot reach"));
+    }
+
+    #[test]
+    fn tickets_come_from_files_as_well() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("ticket");
+        std::fs::write(&path, "a.b.c\n").unwrap();
+        assert_eq!(*TicketSource::File(path.clone()).read().unwrap(), "a.b.c");
+        std::fs::write(&path, vec![b'a'; TICKET_BYTES_MAX as usize + 1]).unwrap();
+        assert!(
+            format!("{:#}", TicketSource::File(path.clone()).read().unwrap_err()).contains("ticket: expected at most")
+        );
+        std::fs::write(&path, "a\nb\n").unwrap();
+        assert!(TicketSource::File(path).read().is_err());
+    }
+}

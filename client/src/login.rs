@@ -1,0 +1,309 @@
+//! Logging in: from a password to everything a client needs (A1–A9).
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use ringfort_enrol::tls::{self, ALPN_HTTP1, OwnCertificate, split_root};
+use ringfort_enrol::{Folder, Https, HttpsError, Identity, Kind, PrivateKey, file, wall_clock};
+use ringfort_identity::{Role, Side, Trust};
+use ringfort_proto::api::{BASE, LoginMethods, LoginRequest, LoginResponse, NONCE_HEADER};
+use rustls_pki_types::CertificateDer;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::controller::{ControllerClient, decode_certificate, decode_certificates};
+use crate::random::random_hex;
+use crate::tokens::{Judge, Tokens, TokensError};
+
+/// Port of a URL that names none.
+const HTTPS_PORT: u16 = 443;
+
+/// How to log in.
+#[derive(Clone, Debug, Default)]
+pub struct Login {
+    /// `https://host[:port]` of a Controller. Needed at first contact only.
+    pub controller: Option<String>,
+    /// SHA-256 of the organisation's root certificate in hexadecimal. Needed at first contact only (A1).
+    pub ca_fingerprint: Option<String>,
+    /// Login name; by default that with which the device joined or last logged in.
+    pub user: Option<String>,
+}
+
+/// Who is logged in, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedIn {
+    /// Name of the session.
+    pub session: String,
+    /// The user's name, for people.
+    pub name: String,
+    /// When the login ends, in seconds since 1970.
+    pub ends_at: u64,
+    /// Names of the sites that are open to the user.
+    pub sites: Vec<String>,
+}
+
+/// Logs in with the folder `state`. `password` is asked for once the Controller has shown who it is.
+///
+/// # Errors
+/// What was expected and what came. Nothing that was not verified is stored.
+pub async fn login(
+    state: &Path,
+    login: Login,
+    password: impl FnOnce(&str) -> std::io::Result<Zeroizing<String>>,
+) -> Result<LoggedIn> {
+    let (folder, mut identity) = match Folder::open_joined(state) {
+        Ok(known) => known,
+        Err(ringfort_enrol::FolderError::NotJoined { .. }) => first_contact(state, &login).await?,
+        Err(error) => return Err(error.into()),
+    };
+    ensure!(
+        identity.kind == Kind::Device,
+        "{} is a Gateway's folder; users log in with one of their own",
+        state.display()
+    );
+    check_fingerprint(&folder, login.ca_fingerprint.as_deref())?;
+    if let Some(url) = &login.controller {
+        let address = controller_address(url)?;
+        identity.controllers.retain(|known| *known != address);
+        identity.controllers.insert(0, address);
+    }
+    let user = login.user.or_else(|| Some(identity.user.clone()).filter(|user| !user.is_empty()));
+    let user = user.context("expected a user's name; name one with --user")?;
+    let key = folder.key_or_new()?;
+    let mut controller = ControllerClient::new(identity.controllers.clone(), folder.trust()?, None, &key)?;
+    let methods = controller.login_methods().await?;
+    check_organisation(&methods, &identity.organisation)?;
+    ensure!(
+        methods.methods.iter().any(|method| method == "password"),
+        "expected a Controller where one logs in with a password, found {:?}",
+        methods.methods
+    );
+    let mut request =
+        LoginRequest { user: user.clone(), password: password(&user)?.to_string(), client_id: identity.id.clone() };
+    let answer = controller.login(&request).await;
+    request.password.zeroize();
+    let session = Session::new(&folder, &identity, &key)?;
+    let (judge, claims) = session.take_claims(&answer?)?;
+    identity.user = user;
+    folder.write_identity(&identity)?;
+    let now = wall_clock();
+    let tokens = fetch(&judge, &mut controller, claims, now).await?;
+    let chain = fetch_certificate(&judge, &mut controller, &key, &tokens).await?;
+    folder.write_certificates(file::CHAIN, &chain)?;
+    tokens.store(&folder)?;
+    let sites = tokens.connect.iter().flat_map(|connect| &connect.token.sites);
+    Ok(LoggedIn {
+        session: tokens.claims.token.sub.clone(),
+        name: tokens.claims.token.name.clone(),
+        ends_at: tokens.claims.token.dies_at().0,
+        sites: sites.map(|site| site.name.clone()).collect(),
+    })
+}
+
+/// Goes to a Controller of which nothing is known but the fingerprint of its root (A1), and keeps its trust and a client id.
+async fn first_contact(state: &Path, login: &Login) -> Result<(Folder, Identity)> {
+    let url = login.controller.as_deref().with_context(|| {
+        format!("{}: nobody has joined with this folder yet; name --controller and --ca-fingerprint", state.display())
+    })?;
+    let address = controller_address(url)?;
+    let fingerprint = login.ca_fingerprint.as_deref().map(parse_fingerprint).transpose()?;
+    let (config, contact) = tls::first_contact(fingerprint, ALPN_HTTP1)?;
+    let mut https = match Https::connect(&address, config).await {
+        Ok(https) => https,
+        Err(error) => bail!(refused_contact(&address, fingerprint, contact.root_seen(), error)),
+    };
+    let fingerprint = fingerprint.context("expected a fingerprint")?;
+    let (leaf, sent) = https.certificates().split_first().context("the Controller sent no certificate")?;
+    let (root, intermediates) = split_root(sent, &fingerprint).context("the Controller sent no root certificate")?;
+    let trust = Trust::new(root, intermediates.iter().cloned())?;
+    let peer = trust.verify(leaf, &[], Side::Server, Role::Controller, wall_clock())?;
+    let chain: Vec<CertificateDer<'static>> = std::iter::once(root).chain(intermediates).cloned().collect();
+    let path = format!("{BASE}/login");
+    let answer = https.request::<(), LoginMethods>(hyper::Method::GET, &path, &[], None, NONCE_HEADER).await?;
+    check_organisation(&answer.body, peer.organisation())?;
+    let folder = Folder::create(state)?;
+    folder.key_or_new()?;
+    folder.write_certificates(file::CA, &chain)?;
+    let identity = Identity {
+        organisation: peer.organisation().into(),
+        kind: Kind::Device,
+        id: random_hex()?,
+        site: String::new(),
+        user: String::new(),
+        controllers: vec![address],
+    };
+    folder.write_identity(&identity)?;
+    Ok((folder, identity))
+}
+
+fn refused_contact(
+    address: &str,
+    expected: Option<[u8; 32]>,
+    seen: Option<[u8; 32]>,
+    error: HttpsError,
+) -> anyhow::Error {
+    let Some(seen) = seen.map(hex) else { return error.into() };
+    match expected.map(hex) {
+        None => anyhow::anyhow!(
+            "nothing was sent: {address} shows a root certificate with the fingerprint\n  {seen}\nCompare it with the one that your administrator gave you, not with one from the same connection. If it is the same, run this again with --ca-fingerprint {seen}"
+        ),
+        Some(expected) if expected != seen => anyhow::anyhow!(
+            "nothing was sent: expected a root certificate with the fingerprint\n  {expected}\nand {address} shows one with\n  {seen}\nThis is another organisation's Controller, or somebody in between. Check the address and the fingerprint with your administrator"
+        ),
+        Some(_) => error.into(),
+    }
+}
+
+fn check_fingerprint(folder: &Folder, fingerprint: Option<&str>) -> Result<()> {
+    let Some(expected) = fingerprint.map(parse_fingerprint).transpose()? else { return Ok(()) };
+    let certificates = folder.certificates(file::CA)?;
+    let root = certificates.first().map(tls::fingerprint).context("ca.pem is empty")?;
+    ensure!(
+        root == expected,
+        "{} belongs to an organisation whose root certificate has the fingerprint {}, not {}; use another folder",
+        folder.path().display(),
+        hex(root),
+        hex(expected)
+    );
+    Ok(())
+}
+
+fn check_organisation(methods: &LoginMethods, expected: &str) -> Result<()> {
+    let found = &methods.organisation;
+    ensure!(found == expected, "expected a Controller of the organisation {expected}, found one of {found}");
+    Ok(())
+}
+
+/// What judges and keeps what the Controller answers.
+pub(crate) struct Session<'a> {
+    folder: &'a Folder,
+    identity: &'a Identity,
+    key: &'a PrivateKey,
+    roots: Vec<CertificateDer<'static>>,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(folder: &'a Folder, identity: &'a Identity, key: &'a PrivateKey) -> Result<Self> {
+        Ok(Self { folder, identity, key, roots: folder.certificates(file::CA)? })
+    }
+
+    /// The claims token of an answer, and what judges everything else that comes with it. The signers' certificates are kept.
+    pub(crate) fn take_claims(
+        &self,
+        answer: &LoginResponse,
+    ) -> Result<(Judge, crate::tokens::Held<ringfort_token::ClaimsToken>)> {
+        let root = self.roots.first().context("ca.pem is empty")?;
+        ensure!(decode_certificate(&answer.root)? == *root, TokensError::OtherRoot);
+        let intermediates = decode_certificates(&answer.intermediates)?;
+        let trust = Trust::new(root, intermediates.iter().cloned())?;
+        let signers = decode_certificates(&answer.signers)?;
+        let now = wall_clock();
+        let judge = Judge::new(self.identity, self.key.thumbprint()?, trust, &signers, now)?;
+        let claims = judge.claims(&answer.claims, now)?;
+        self.folder.write_certificates(file::CA, std::iter::once(root).chain(&intermediates))?;
+        self.folder.write_certificates(file::SIGNERS, &signers)?;
+        Ok((judge, claims))
+    }
+}
+
+/// Fetches the entitlement tokens and the connect token of a login.
+pub(crate) async fn fetch(
+    judge: &Judge,
+    controller: &mut ControllerClient,
+    claims: crate::tokens::Held<ringfort_token::ClaimsToken>,
+    now: ringfort_types::UnixSeconds,
+) -> Result<Tokens> {
+    let answer = controller.entitlements(&claims.text).await?;
+    let connect = judge.connect(&answer.connect, &claims.token, now)?;
+    let entitlements = judge.entitlements(&answer.entitlements, &claims.token, &connect.token, now)?;
+    Ok(Tokens { claims, connect: Some(connect), entitlements })
+}
+
+/// Fetches a certificate for `key` that bears the name of the claims token (A8, A9).
+pub(crate) async fn fetch_certificate(
+    judge: &Judge,
+    controller: &mut ControllerClient,
+    key: &PrivateKey,
+    tokens: &Tokens,
+) -> Result<Vec<CertificateDer<'static>>> {
+    let chain = controller.certificate(&tokens.claims.text, &key.certificate_request()?).await?;
+    judge.certificate(&chain, &tokens.claims.token, wall_clock())?;
+    Ok(chain)
+}
+
+/// A client of the Controllers that shows the certificate in `folder`.
+pub(crate) fn authenticated(folder: &Folder, identity: &Identity, key: &PrivateKey) -> Result<ControllerClient> {
+    let own = OwnCertificate::new(&folder.credentials()?)?;
+    Ok(ControllerClient::new(identity.controllers.clone(), folder.trust()?, Some(own), key)?)
+}
+
+/// `host:port` of an `https` URL.
+fn controller_address(url: &str) -> Result<String> {
+    let expected = || format!("expected a Controller as https://HOST or https://HOST:PORT, found {url:?}");
+    let host = url.strip_prefix("https://").with_context(expected)?;
+    let host = host.strip_suffix('/').unwrap_or(host);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:[]".contains(&byte);
+    ensure!(!host.is_empty() && host.len() <= 260 && host.bytes().all(plain), expected());
+    let has_port = match host.rsplit_once(']') {
+        Some((_, behind)) => behind.starts_with(':'),
+        None => host.contains(':'),
+    };
+    let address = if has_port { host.to_owned() } else { format!("{host}:{HTTPS_PORT}") };
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    ensure!(port.is_some_and(|port| port != 0), expected());
+    Ok(address)
+}
+
+/// A fingerprint as people write it: 64 hexadecimal digits, colons between them or not.
+pub(crate) fn parse_fingerprint(text: &str) -> Result<[u8; 32]> {
+    let digits: String = text.chars().filter(|letter| *letter != ':').collect();
+    parse_hex(&digits).context("expected a fingerprint: the SHA-256 of the root certificate, 64 hexadecimal digits")
+}
+
+/// 32 bytes in hexadecimal.
+pub(crate) fn parse_hex(digits: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(digits.get(2 * index..2 * index + 2)?, 16).ok()?;
+    }
+    // from_str_radix takes a sign.
+    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then_some(bytes)
+}
+
+fn hex(bytes: [u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_become_addresses() {
+        for (url, address) in [
+            ("https://controller.example", "controller.example:443"),
+            ("https://controller.example:8443/", "controller.example:8443"),
+            ("https://[2001:db8::1]", "[2001:db8::1]:443"),
+            ("https://[2001:db8::1]:8443", "[2001:db8::1]:8443"),
+            ("https://192.0.2.1:1", "192.0.2.1:1"),
+        ] {
+            assert_eq!(controller_address(url).unwrap(), address);
+        }
+        for bad in ["http://a", "a:443", "https://", "https://a:0", "https://a:99999", "https://a/b", "https://u@a"] {
+            assert!(controller_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn fingerprints_have_64_digits() {
+        let text = "0a".repeat(32);
+        assert_eq!(parse_fingerprint(&text).unwrap(), [10; 32]);
+        let colons: Vec<&str> = vec!["0A"; 32];
+        assert_eq!(parse_fingerprint(&colons.join(":")).unwrap(), [10; 32]);
+        for bad in [&text[1..], &text.replace("0a", "0g"), &text.replace("0a", "+a"), ""] {
+            assert!(parse_fingerprint(bad).is_err(), "{bad}");
+        }
+    }
+}

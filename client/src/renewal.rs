@@ -1,0 +1,154 @@
+//! When tokens and certificate are renewed, and how (A23, A24): at two thirds of every life, or at once when a Gateway asks.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use ringfort_enrol::{Folder, file, wall_clock};
+use ringfort_token::{ClaimsToken, Registered, Token, Verified};
+use ringfort_types::{BootInstant, UnixSeconds};
+use rustls_pki_types::CertificateDer;
+
+use crate::controller::ControllerError;
+use crate::login::{Session, authenticated, fetch, fetch_certificate};
+use crate::tokens::{Held, Judge, Tokens};
+
+/// Least time between two renewals that nobody demanded: near its end a life's third becomes short.
+const SPACING: Duration = Duration::from_secs(30);
+/// Pause after a renewal that failed; doubles up to the second value.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// How much is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Extent {
+    /// Entitlement tokens and connect token.
+    Entitlements,
+    /// The claims token, then all that hangs on it, the certificate among it.
+    Everything,
+}
+
+/// What is due next, and when. `certificate_ends` is the end of our certificate.
+pub(crate) fn due(tokens: &Tokens, certificate_ends: UnixSeconds) -> (UnixSeconds, Extent) {
+    let claims = &tokens.claims.token;
+    let everything = match certificate_is_short(claims, certificate_ends) {
+        Some(at) => two_thirds(claims).min(at),
+        None => two_thirds(claims),
+    };
+    let everything = (everything, Extent::Everything);
+    let Some(connect) = &tokens.connect else {
+        return everything.min((UnixSeconds(0), Extent::Entitlements));
+    };
+    let entitlements = tokens.entitlements.values().map(|held| two_thirds(&held.token));
+    let at = entitlements.fold(two_thirds(&connect.token), UnixSeconds::min);
+    everything.min((at, Extent::Entitlements))
+}
+
+/// When a certificate that ends before its claims token has a third of that token's life left; `None` for one that lives as long.
+fn certificate_is_short(claims: &Verified<ClaimsToken>, ends: UnixSeconds) -> Option<UnixSeconds> {
+    let third = claims.exp.saturating_since(claims.iat) / 3;
+    (ends < claims.dies_at()).then(|| UnixSeconds(ends.0.saturating_sub(third.as_secs())))
+}
+
+fn two_thirds<T: Token>(token: &Verified<T>) -> UnixSeconds {
+    let Registered { issued_at, expires_at, .. } = token.registered();
+    issued_at + expires_at.saturating_since(issued_at) * 2 / 3
+}
+
+/// Decides when the next renewal begins. One runs at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    running: bool,
+    demanded: bool,
+    /// Not before this, unless demanded.
+    earliest: BootInstant,
+    pause: Option<Duration>,
+    refused: bool,
+}
+
+impl Schedule {
+    /// A Gateway asks for everything to be renewed.
+    pub(crate) fn demand(&mut self) {
+        (self.demanded, self.refused) = (true, false);
+    }
+
+    /// What to begin now, if anything.
+    pub(crate) fn begin(
+        &mut self,
+        tokens: &Tokens,
+        certificate_ends: UnixSeconds,
+        now: (BootInstant, UnixSeconds),
+    ) -> Option<Extent> {
+        if self.running || self.refused {
+            return None;
+        }
+        let (at, extent) = due(tokens, certificate_ends);
+        let extent = match self.demanded {
+            true => Extent::Everything,
+            false if now.0 < self.earliest || now.1 < at => return None,
+            false => extent,
+        };
+        (self.running, self.demanded) = (true, false);
+        Some(extent)
+    }
+
+    /// When [`Schedule::begin`] should be asked again.
+    pub(crate) fn poll_timeout(
+        &self,
+        tokens: &Tokens,
+        certificate_ends: UnixSeconds,
+        now: (BootInstant, UnixSeconds),
+    ) -> Option<BootInstant> {
+        let at = now.0 + due(tokens, certificate_ends).0.saturating_since(now.1);
+        (!self.running && !self.refused).then_some(at.max(self.earliest))
+    }
+
+    /// A renewal went well.
+    pub(crate) fn succeeded(&mut self, now: BootInstant) {
+        (self.running, self.pause, self.earliest) = (false, None, now + SPACING);
+    }
+
+    /// A renewal failed. One that was refused is not tried again with the same tokens.
+    pub(crate) fn failed(&mut self, is_refusal: bool, now: BootInstant) {
+        let pause = self.pause.unwrap_or(PAUSE_FIRST);
+        (self.running, self.refused, self.earliest) = (false, is_refusal, now + pause);
+        self.pause = Some((pause * 2).min(PAUSE_MAX));
+    }
+}
+
+/// What a renewal brought, verified; it is for the caller to store.
+#[derive(Debug)]
+pub(crate) struct Renewed {
+    pub(crate) judge: Judge,
+    pub(crate) tokens: Tokens,
+    /// A new certificate chain, where the old one was near its end.
+    pub(crate) chain: Option<Vec<CertificateDer<'static>>>,
+}
+
+/// Renews over mutual TLS.
+pub(crate) async fn renew(state: PathBuf, judge: Judge, claims: Held<ClaimsToken>, extent: Extent) -> Result<Renewed> {
+    let (folder, identity) = Folder::open_joined(&state)?;
+    let key = folder.key()?;
+    let mut controller = authenticated(&folder, &identity, &key)?;
+    let (judge, claims) = match extent {
+        Extent::Entitlements => (judge, claims),
+        Extent::Everything => {
+            let answer = controller.renew(&claims.text).await?;
+            Session::new(&folder, &identity, &key)?.take_claims(&answer)?
+        }
+    };
+    let now = wall_clock();
+    let tokens = fetch(&judge, &mut controller, claims, now).await?;
+    let ends = judge.certificate(&folder.certificates(file::CHAIN)?, &tokens.claims.token, now)?;
+    let chain = match certificate_is_short(&tokens.claims.token, ends) {
+        Some(at) if at <= now => Some(fetch_certificate(&judge, &mut controller, &key, &tokens).await?),
+        _ => None,
+    };
+    Ok(Renewed { judge, tokens, chain })
+}
+
+/// Whether the Controller refused, so that the same would be refused again.
+pub(crate) fn is_refusal(error: &anyhow::Error) -> bool {
+    let code = error.chain().find_map(|cause| cause.downcast_ref::<ControllerError>()?.code());
+    code.is_some_and(|code| code != "internal" && !code.ends_with("_busy") && !code.ends_with("_limited"))
+}

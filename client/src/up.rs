@@ -1,0 +1,602 @@
+//! The process of a client that joined and logged in: a tunnel and a session channel to each site.
+//!
+//! The control thread owns everything and decides nothing by itself: [`crate::site`] says what to do for a site,
+//! [`crate::routes`] what is routed where, [`crate::renewal`] when tokens are renewed. Channels and renewals run as tasks
+//! beside it, packets on a worker's thread per site.
+
+mod status;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use ipnet::IpNet;
+use ringfort_engine::client::{Client, Command, Config, Event as TunnelEvent, Release};
+use ringfort_enrol::tls::OwnCertificate;
+use ringfort_enrol::{Folder, Identity, PrivateKey, file, wall_clock};
+use ringfort_identity::Credentials;
+use ringfort_proto::v1::to_client::Say;
+use ringfort_proto::v1::{Denied, Goodbye, Present};
+use ringfort_rules::InnerAddresses;
+use ringfort_service::desk::{Desk, Letter};
+use ringfort_service::notify_ready;
+use ringfort_service::settings::{Backend, Mtu};
+use ringfort_token::{ConnectSite, EntitlementToken};
+use ringfort_types::UnixSeconds;
+use ringfort_worker::{Report, Sink, Workers, now, spawn};
+use tokio::runtime::Runtime;
+
+use crate::channel::{Channel, Told};
+use crate::down::Running;
+use crate::login::parse_hex;
+use crate::renewal::{self, Renewed, Schedule};
+use crate::routes::{self, LeftOut, SiteGrants};
+use crate::site::{Action, Site, SiteGateway};
+use crate::tokens::{self, Judge, Tokens};
+use crate::tunnel::{self, Interface};
+
+/// Name of the status socket in the state folder.
+pub const STATUS_SOCKET: &str = "status.sock";
+/// Prefix of interface names; a number follows.
+const INTERFACE_PREFIX: &str = "ringfort";
+/// Threads for channels and renewals.
+const TASK_THREADS: usize = 1;
+/// Pause before a task tries again to hand something in at a full desk.
+const DESK_PAUSE: Duration = Duration::from_millis(5);
+/// The control thread looks at what is due at least so often.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Up {
+    /// The state folder of a device whose user has logged in.
+    pub state: PathBuf,
+    /// Where `ringfort status` may ask; [`STATUS_SOCKET`] in the state folder by default.
+    pub status_socket: Option<PathBuf>,
+    /// How packets are read and written.
+    pub backend: Backend,
+    /// Largest packet inside the tunnels.
+    pub mtu: Mtu,
+    /// End also at the end of standard input.
+    pub stop_with_stdin: bool,
+}
+
+/// Brings up a tunnel to each site that is open to the user and keeps them up until told to stop, by SIGTERM or SIGINT. To be
+/// called before any thread is made.
+///
+/// # Errors
+/// Whatever keeps it from running, with what was expected and what came. A Gateway or a Controller that cannot be reached is no
+/// error: it is tried again.
+pub fn up(options: &Up) -> Result<()> {
+    let desk = Desk::open(options.stop_with_stdin)?;
+    let (folder, identity) = Folder::open_joined(&options.state)?;
+    let _running = Running::take(&options.state)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(TASK_THREADS).enable_all().build()?;
+    let mut control = Control::new(options, folder, identity, &desk, &runtime)?;
+    let socket = options.status_socket.clone().unwrap_or_else(|| options.state.join(STATUS_SOCKET));
+    let served = desk.serve_status(&socket);
+    let served = served.with_context(|| format!("cannot serve the status at {}", socket.display()))?;
+    let result = control.run(&desk);
+    drop(served);
+    control.stop();
+    result
+}
+
+/// What comes in at the desk.
+enum Event {
+    /// From the worker of a site; the number says which of its workers.
+    Worker(String, u64, Report<TunnelEvent>),
+    /// From the channel of a site, likewise.
+    Channel(String, u64, Told),
+    /// A renewal came to its end.
+    Renewed(Result<Renewed>),
+}
+
+type Reporter = Arc<dyn Fn(Event) -> Result<(), Event> + Send + Sync>;
+
+struct Control<'a> {
+    folder: Folder,
+    identity: Identity,
+    backend: Backend,
+    mtu: Mtu,
+    runtime: &'a Runtime,
+    report: Reporter,
+    own: OwnCertificate,
+    credentials: Credentials,
+    certificate_ends: UnixSeconds,
+    judge: Judge,
+    tokens: Tokens,
+    schedule: Schedule,
+    /// Addresses that must stay reachable beside the tunnels, besides those of the Gateways.
+    controllers: BTreeSet<IpAddr>,
+    /// In the order of the connect token: earlier ones have the first say about routes.
+    sites: Vec<SiteRun>,
+    left_out: Vec<LeftOut>,
+    /// Workers and channels made so far; each is known by its number.
+    made: u64,
+    told_ready: bool,
+    login_ended: Option<String>,
+}
+
+/// One site with what runs for it.
+struct SiteRun {
+    id: String,
+    name: String,
+    machine: Site,
+    interface: Interface,
+    inner: InnerAddresses,
+    routes: BTreeSet<IpNet>,
+    worker: Option<(u64, Workers<Client>)>,
+    channel: Option<(u64, Channel)>,
+    backend: String,
+}
+
+impl<'a> Control<'a> {
+    fn new(options: &Up, folder: Folder, identity: Identity, desk: &Desk<Event>, runtime: &'a Runtime) -> Result<Self> {
+        let key: PrivateKey = folder.key()?;
+        let now = wall_clock();
+        let judge = Judge::of_folder(&folder, &identity, key.thumbprint()?, now)?;
+        let tokens = Tokens::load(&folder, &judge, now)?;
+        let chain = folder.certificates(file::CHAIN)?;
+        let certificate_ends = judge.certificate(&chain, &tokens.claims.token, now);
+        let certificate_ends = certificate_ends.context("our own certificate; run `ringfort login` again")?;
+        let credentials = folder.credentials()?;
+        let controllers = identity.controllers.iter().flat_map(|address| match tunnel::resolve(address) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%address, %error, "no address of the Controller is known");
+                Vec::new()
+            }
+        });
+        let report: Reporter = Arc::new(desk.reporter());
+        Ok(Self {
+            controllers: controllers.map(|address| address.ip()).collect(),
+            own: OwnCertificate::new(&credentials)?,
+            folder,
+            identity,
+            backend: options.backend,
+            mtu: options.mtu,
+            runtime,
+            report,
+            credentials,
+            certificate_ends,
+            judge,
+            tokens,
+            schedule: Schedule::default(),
+            sites: Vec::new(),
+            left_out: Vec::new(),
+            made: 0,
+            told_ready: false,
+            login_ended: None,
+        })
+    }
+
+    fn run(&mut self, desk: &Desk<Event>) -> Result<()> {
+        self.apply()?;
+        loop {
+            self.begin_renewal();
+            self.drive()?;
+            self.tell_ready();
+            let Some(letter) = desk.receive_within(self.patience()) else {
+                self.adopt_login()?;
+                continue;
+            };
+            match letter {
+                Letter::Stop => return Ok(()),
+                Letter::Status(question) => question.answer(self.document()),
+                Letter::Report(Event::Renewed(result)) => self.renewed(result)?,
+                Letter::Report(Event::Worker(site, number, report)) => self.hear_worker(&site, number, report)?,
+                Letter::Report(Event::Channel(site, number, told)) => self.hear_channel(&site, number, told),
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        for site in &mut self.sites {
+            site.channel = None;
+            site.stop_worker();
+        }
+    }
+
+    /// How long nothing is due.
+    fn patience(&self) -> Duration {
+        let now = now().boot;
+        let sites = self.sites.iter().filter_map(|site| site.machine.poll_timeout());
+        let renewal = self.schedule.poll_timeout(&self.tokens, self.certificate_ends, (now, wall_clock()));
+        let next = sites.chain(renewal).min();
+        next.map_or(LOOK_EVERY, |at| at.saturating_since(now).min(LOOK_EVERY))
+    }
+
+    /// Does what sites are due for and ask for.
+    fn drive(&mut self) -> Result<()> {
+        for index in 0..self.sites.len() {
+            self.sites[index].machine.handle_timeout(now().boot);
+            while let Some(action) = self.sites[index].machine.poll_action() {
+                self.act(index, action)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, index: usize, action: Action) -> Result<()> {
+        self.made += 1;
+        let number = self.made;
+        let site = &mut self.sites[index];
+        match action {
+            Action::Open(gateway) => {
+                let (report, id) = (Arc::clone(&self.report), site.id.clone());
+                let tell = move |told| hand_in(Arc::clone(&report), Event::Channel(id.clone(), number, told));
+                let _runtime = self.runtime.enter();
+                site.channel = Some((number, Channel::open(gateway, &self.own, self.judge.trust(), tell)));
+            }
+            Action::Close => site.channel = None,
+            Action::Say(message) => {
+                let said = site.channel.as_ref().is_some_and(|(_, channel)| channel.say(message));
+                if !said {
+                    site.channel = None;
+                    site.machine.handle_closed("the channel takes nothing more".into(), now().boot);
+                }
+            }
+            Action::StartTunnel(gateway) => {
+                site.stop_worker();
+                if let Err(error) = self.start_tunnel(index, number, gateway) {
+                    let site = &mut self.sites[index];
+                    let why = format!("{error:#}");
+                    tracing::warn!(site = site.name, error = why, "no tunnel");
+                    site.machine.handle_tunnel_failed(why, now().boot);
+                }
+            }
+            Action::StopTunnel => site.stop_worker(),
+            Action::Release(tunnel) => {
+                tracing::info!(site = site.name, "tunnel bound");
+                site.command(&Command::Release(tunnel))?;
+            }
+            Action::Pushed(token) => {
+                let id = site.id.clone();
+                if let Err(error) = self.pushed(&id, &token) {
+                    tracing::warn!(site = id, error = format!("{error:#}"), "entitlement token refused");
+                }
+            }
+            Action::Renew => self.schedule.demand(),
+        }
+        Ok(())
+    }
+
+    fn start_tunnel(&mut self, index: usize, number: u64, gateway: SiteGateway) -> Result<()> {
+        let site = &mut self.sites[index];
+        let dtls = tunnel::dtls(&self.credentials, self.judge.trust().clone())?;
+        let config = Config {
+            dtls: Arc::new(dtls),
+            gateway_id: Some(gateway.id),
+            offloads: site.interface.offloads(),
+            inner: site.inner,
+            routes: site.routes.iter().copied().collect(),
+            release: Release::ByCommand,
+        };
+        let worker = site.interface.worker(gateway.address, config, None)?;
+        let (report, id) = (Arc::clone(&self.report), site.id.clone());
+        let sink: Sink<TunnelEvent> = Arc::new(move |_, told| {
+            report(Event::Worker(id.clone(), number, told)).map_err(|back| match back {
+                Event::Worker(_, _, told) => told,
+                // The desk gives back what it was given.
+                _ => Report::Ended(Ok(())),
+            })
+        });
+        site.worker = Some((number, spawn(vec![worker], self.backend.into(), &sink)?));
+        Ok(())
+    }
+
+    fn hear_worker(&mut self, site: &str, number: u64, report: Report<TunnelEvent>) -> Result<()> {
+        let now = now().boot;
+        let found = self.sites.iter_mut().find(|run| run.id == site);
+        let Some(site) = found.filter(|run| run.worker.as_ref().is_some_and(|(known, _)| *known == number)) else {
+            // Of a worker that was stopped.
+            return Ok(());
+        };
+        match report {
+            Report::Started { backend, fallback, .. } => {
+                if let Some(reason) = fallback {
+                    tracing::warn!(reason, "io_uring is not available, using epoll");
+                }
+                site.backend = backend.to_string();
+            }
+            Report::Event(TunnelEvent::Established { tunnel, gateway, exporter }) => {
+                site.machine.handle_established(tunnel, *gateway.certificate_digest(), exporter, now);
+            }
+            Report::Event(TunnelEvent::Up(gateway)) => {
+                tracing::info!(site = site.name, gateway = gateway.id(), "tunnel up");
+                site.machine.handle_up();
+            }
+            Report::Event(TunnelEvent::Down(reason)) => {
+                tracing::warn!(site = site.name, %reason, "tunnel down, trying again");
+                site.machine.handle_down(reason.to_string(), now);
+            }
+            Report::Ended(Ok(())) => {}
+            Report::Ended(Err(error)) => return Err(anyhow!(error).context("the worker ended")),
+        }
+        Ok(())
+    }
+
+    fn hear_channel(&mut self, site: &str, number: u64, told: Told) {
+        let now = now().boot;
+        let found = self.sites.iter_mut().find(|run| run.id == site);
+        let Some(site) = found.filter(|run| run.channel.as_ref().is_some_and(|(known, _)| *known == number)) else {
+            // Of a channel that was closed.
+            return;
+        };
+        match told {
+            Told::Opened(digest) => site.machine.handle_opened(digest, now),
+            Told::Message(message) => {
+                if let Some(Say::Goodbye(Goodbye { code, message, event })) = &message.say {
+                    tracing::warn!(site = site.name, code, message, event, "the Gateway says goodbye");
+                }
+                if let Some(Say::Denied(Denied { destination, rule, reason })) = &message.say {
+                    tracing::info!(site = site.name, destination, rule, reason, "denied");
+                }
+                site.machine.handle_message(message, now);
+                if site.machine.is_ended() {
+                    tracing::error!(site = site.name, "nothing is tried again with these tokens; run `ringfort login`");
+                }
+            }
+            Told::Closed(why) => {
+                tracing::warn!(site = site.name, why, "session channel closed, trying again");
+                site.channel = None;
+                site.machine.handle_closed(why, now);
+            }
+        }
+    }
+
+    /// Takes an entitlement token that a Gateway passed on: verified, stored, routed; the tunnel stays.
+    fn pushed(&mut self, site: &str, token: &str) -> Result<()> {
+        self.tokens.take_pushed(&self.judge, site, token, wall_clock())?;
+        self.tokens.store(&self.folder)?;
+        let seq = self.tokens.entitlements.get(site).map_or(0, |held| held.token.seq);
+        if let Some(run) = self.sites.iter_mut().find(|run| run.id == site) {
+            run.machine.set_pushed(token.to_owned(), seq);
+        }
+        self.route()
+    }
+
+    fn begin_renewal(&mut self) {
+        let now = (now().boot, wall_clock());
+        let Some(extent) = self.schedule.begin(&self.tokens, self.certificate_ends, now) else { return };
+        tracing::debug!(?extent, "renewing");
+        let (judge, claims) = (self.judge.clone(), self.tokens.claims.clone());
+        let (state, report) = (self.folder.path().to_owned(), Arc::clone(&self.report));
+        self.runtime.spawn(async move {
+            let result = renewal::renew(state, judge, claims, extent).await;
+            hand_in(report, Event::Renewed(result)).await;
+        });
+    }
+
+    fn renewed(&mut self, result: Result<Renewed>) -> Result<()> {
+        let now = now().boot;
+        let mut renewed = match result {
+            Ok(renewed) => renewed,
+            Err(error) => {
+                let is_refusal = renewal::is_refusal(&error);
+                self.schedule.failed(is_refusal, now);
+                if !is_refusal {
+                    tracing::warn!(error = format!("{error:#}"), "renewal failed, trying again");
+                    return Ok(());
+                }
+                let text = format!("{error:#}; run `ringfort login` again");
+                tracing::error!(error = text, "renewal refused");
+                self.login_ended = Some(text.clone());
+                if self.sites.is_empty() {
+                    bail!(text);
+                }
+                return Ok(());
+            }
+        };
+        self.schedule.succeeded(now);
+        renewed.tokens.keep_newer(std::mem::take(&mut self.tokens.entitlements));
+        renewed.tokens.store(&self.folder)?;
+        let chain = renewed.chain;
+        if let Some(chain) = &chain {
+            self.folder.write_certificates(file::CHAIN, chain)?;
+        }
+        (self.judge, self.tokens) = (renewed.judge, renewed.tokens);
+        tracing::info!(until = self.tokens.claims.token.dies_at().0, "tokens renewed");
+        self.renew_certificate(chain.is_some())
+    }
+
+    /// Goes on with the tokens of a `ringfort login` that came after ours, with the same folder.
+    fn adopt_login(&mut self) -> Result<()> {
+        let now = wall_clock();
+        if self.folder.read_text(tokens::file::CLAIMS)?.trim() == self.tokens.claims.text {
+            return Ok(());
+        }
+        let adopted = Judge::of_folder(&self.folder, &self.identity, self.judge.holder(), now)
+            .and_then(|judge| Tokens::load(&self.folder, &judge, now).map(|tokens| (judge, tokens)));
+        match adopted {
+            Ok((judge, tokens)) if tokens.connect.is_some() => {
+                tracing::info!("logged in again");
+                (self.judge, self.tokens, self.schedule) = (judge, tokens, Schedule::default());
+                self.renew_certificate(true)
+            }
+            // Half-written, or of no use: ours stay.
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::debug!(%error, "the tokens in the folder are not used");
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on with the certificate in the folder, if it is a new one, and with the tokens as they are now.
+    fn renew_certificate(&mut self, is_new: bool) -> Result<()> {
+        self.login_ended = None;
+        if is_new {
+            let chain = self.folder.certificates(file::CHAIN)?;
+            self.certificate_ends = self.judge.certificate(&chain, &self.tokens.claims.token, wall_clock())?;
+            self.credentials = self.folder.credentials()?;
+            self.own.replace(&self.credentials)?;
+        }
+        self.apply()?;
+        for site in self.sites.iter_mut().filter(|_| is_new) {
+            site.machine.set_certificate(now().boot);
+        }
+        Ok(())
+    }
+
+    /// Makes sites, Gateways, tokens and routes what the tokens say.
+    fn apply(&mut self) -> Result<()> {
+        let Some(connect) = self.tokens.connect.clone() else { return Ok(()) };
+        let entitled = |site: &&ConnectSite| self.tokens.entitlements.contains_key(&site.site);
+        let open: Vec<&ConnectSite> = connect.token.sites.iter().filter(entitled).collect();
+        self.sites.retain(|run| open.iter().any(|site| site.site == run.id));
+        for site in &open {
+            let Some(held) = self.tokens.entitlements.get(&site.site) else { continue };
+            let gateways = gateways(site);
+            let present = present(&self.tokens.claims.text, &held.text);
+            let inner = inner(&held.token);
+            if gateways.is_empty() {
+                tracing::warn!(site = site.name, "no Gateway of the site is alive; waiting for one");
+            }
+            if let Some(run) = self.sites.iter_mut().find(|run| run.id == site.site) {
+                run.machine.set_gateways(gateways);
+                run.machine.set_tokens(present, now().boot);
+                continue;
+            }
+            let interface = Interface::open(&self.free_name(), self.mtu)?;
+            tracing::info!(site = site.name, interface = interface.name(), "site open");
+            let mut run = SiteRun {
+                id: site.site.clone(),
+                name: site.name.clone(),
+                machine: Site::new(gateways, present, now().boot),
+                interface,
+                inner: InnerAddresses::default(),
+                routes: BTreeSet::new(),
+                worker: None,
+                channel: None,
+                backend: String::new(),
+            };
+            run.set_inner(inner)?;
+            run.interface.set_up()?;
+            self.sites.push(run);
+        }
+        let place = |run: &SiteRun| open.iter().position(|site| site.site == run.id);
+        self.sites.sort_by_key(place);
+        if self.sites.is_empty() {
+            tracing::warn!("no site is open to this user");
+        }
+        self.route()
+    }
+
+    /// Makes addresses and routes what the entitlement tokens say: what goes first, then what comes.
+    fn route(&mut self) -> Result<()> {
+        let gateways = self.tokens.connect.iter().flat_map(|connect| &connect.token.sites).flat_map(gateways);
+        let mut outer = self.controllers.clone();
+        outer.extend(gateways.map(|gateway| gateway.address.ip()));
+        let granted: Vec<SiteGrants<'_>> = self
+            .sites
+            .iter()
+            .filter_map(|run| {
+                let token = &self.tokens.entitlements.get(&run.id)?.token;
+                Some(SiteGrants { site: &run.id, inner: inner(token), grants: &token.grants })
+            })
+            .collect();
+        let mut plan = routes::plan(&granted, &outer);
+        for left_out in plan.left_out.iter().filter(|left_out| !self.left_out.contains(left_out)) {
+            tracing::warn!("{left_out}");
+        }
+        self.left_out = plan.left_out;
+        let wanted: Vec<BTreeSet<IpNet>> =
+            self.sites.iter().map(|run| plan.routes.remove(&run.id).unwrap_or_default()).collect();
+        for (run, wanted) in self.sites.iter_mut().zip(&wanted) {
+            for net in run.routes.difference(wanted) {
+                run.interface.delete_route(*net)?;
+            }
+        }
+        for (run, wanted) in self.sites.iter_mut().zip(wanted) {
+            let addresses = self.tokens.entitlements.get(&run.id).map(|held| inner(&held.token));
+            let addresses = addresses.unwrap_or(run.inner);
+            if wanted == run.routes && addresses == run.inner {
+                continue;
+            }
+            run.set_inner(addresses)?;
+            for net in wanted.difference(&run.routes) {
+                run.interface.add_route(*net)?;
+            }
+            run.routes = wanted;
+            run.command(&Command::Reach { inner: run.inner, routes: run.routes.iter().copied().collect() })?;
+        }
+        Ok(())
+    }
+
+    /// The first interface name that none of our sites has.
+    fn free_name(&self) -> String {
+        let is_free = |name: &String| self.sites.iter().all(|run| run.interface.name() != name);
+        (0..).map(|n| format!("{INTERFACE_PREFIX}{n}")).find(is_free).unwrap_or_default()
+    }
+
+    fn is_up(&self) -> bool {
+        let mut with_gateway = self.sites.iter().filter(|run| run.machine.has_gateway()).peekable();
+        self.tokens.connect.is_some() && with_gateway.all(|run| run.machine.is_up() && run.machine.is_bound())
+    }
+
+    fn tell_ready(&mut self) {
+        if !self.told_ready && self.is_up() {
+            self.told_ready = true;
+            notify_ready();
+        }
+    }
+}
+
+impl SiteRun {
+    fn stop_worker(&mut self) {
+        if let Some((_, mut workers)) = self.worker.take() {
+            workers.stop();
+        }
+    }
+
+    fn command(&self, command: &Command) -> Result<()> {
+        match &self.worker {
+            Some((_, workers)) => workers.broadcast(command).map_err(Into::into),
+            None => Ok(()),
+        }
+    }
+
+    /// The interface keeps an address that is no longer ours until the end; the machine sends nothing from it.
+    fn set_inner(&mut self, inner: InnerAddresses) -> Result<()> {
+        for address in inner.iter() {
+            self.interface.add_address(address)?;
+        }
+        self.inner = inner;
+        Ok(())
+    }
+}
+
+/// The Gateways of a site that can be used: with an address, and with digests to compare their certificates with (C12).
+fn gateways(site: &ConnectSite) -> Vec<SiteGateway> {
+    let usable = site.gateways.iter().filter_map(|gateway| {
+        let digests = gateway.certificate_digests.iter().map(|text| parse_hex(text));
+        let digests: Vec<[u8; 32]> = digests.collect::<Option<_>>().filter(|digests: &Vec<_>| !digests.is_empty())?;
+        let address = gateway.address.parse().ok().or_else(|| tunnel::resolve(&gateway.address).ok()?.pop())?;
+        Some(SiteGateway { id: gateway.id.as_str().into(), address, digests })
+    });
+    usable.collect()
+}
+
+fn inner(token: &EntitlementToken) -> InnerAddresses {
+    InnerAddresses { ipv4: token.inner.ipv4, ipv6: token.inner.ipv6 }
+}
+
+/// What the Gateway is shown (A11). What the device says of itself nobody has signed.
+fn present(claims: &str, entitlement: &str) -> Present {
+    let device = [("os", std::env::consts::OS), ("client.version", env!("CARGO_PKG_VERSION"))];
+    let device = device.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    Present { claims: claims.into(), entitlement: entitlement.into(), device }
+}
+
+/// Hands an event in at the desk, waiting while it is full.
+async fn hand_in(report: Reporter, mut event: Event) {
+    while let Err(back) = report(event) {
+        event = back;
+        tokio::time::sleep(DESK_PAUSE).await;
+    }
+}

@@ -1,0 +1,532 @@
+//! What administrators change: people, sites, Resources, entitlements, and what is taken back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use ringfort_policy::RuleSpec;
+use ringfort_proto::api;
+use ringfort_token::{Effect, Entry, EntryScope, Grant};
+use ringfort_types::UnixSeconds;
+use uuid::Uuid;
+
+use super::decision::Decision;
+use super::refused::Refused;
+use super::store::{self, Owner, Site, User};
+use super::{Administrator, Core, to_the_end};
+
+/// Longest name of a user, group, site or Gateway, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+/// Groups that one user is in, whose names stand in the claims token: 4 of its 16 KiB.
+const GROUPS_MAX: usize = 64;
+/// Sites of an organisation, whose ids may all stand in one claims token: 6 of its 16 KiB.
+const SITES_MAX: usize = 128;
+/// Longest pool prefixes: a pool has room for the Gateways and one client at least.
+const POOL_PREFIX_MAX: (u8, u8) = (30, 126);
+/// Longest reason of a revocation, in bytes; it is shown to the user.
+const REASON_BYTES_MAX: usize = 256;
+/// Seconds of grace that a renewal may have: a day, which is longer than a login.
+const GRACE_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
+/// How long a revoked key stays revoked, in seconds: 10 years, the life of the root.
+const KEY_SECONDS: u64 = 3_652 * 86_400;
+
+/// Oldest authentication that counts as fresh, in seconds (R2).
+const FRESH_SECONDS: u64 = 300;
+
+impl Core {
+    /// Whether an administrator has proved who they are in the last five minutes (R2).
+    ///
+    /// # Errors
+    /// `authentication_not_fresh`.
+    pub fn fresh(&self, administrator: &Administrator, now: UnixSeconds) -> Result<(), Refused> {
+        match now.saturating_since(administrator.auth_time).as_secs() {
+            0..=FRESH_SECONDS => Ok(()),
+            age => Err(Refused::not_fresh(age, FRESH_SECONDS)),
+        }
+    }
+
+    /// Adds a user.
+    ///
+    /// # Errors
+    /// `request_malformed`, `already_exists`, `login_busy`.
+    pub async fn admin_new_user(
+        &self,
+        administrator: &Administrator,
+        request: api::NewUser,
+        now: UnixSeconds,
+    ) -> Result<api::Created, Refused> {
+        let user = self.new_user(&request.name, &request.password, request.administrator).await?;
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            if !store::insert_user(&mut decision.tx, &user).await? {
+                return Err(taken("user", &user.name));
+            }
+            decision.close("new-user", &user.name, if user.administrator { "administrator" } else { "" }).await?;
+            Ok(api::Created { id: user.id })
+        })
+        .await
+    }
+
+    /// A user that is not in the database yet.
+    ///
+    /// # Errors
+    /// `request_malformed`, `login_busy`.
+    pub(crate) async fn new_user(&self, name: &str, password: &str, administrator: bool) -> Result<User, Refused> {
+        checked_name("user", name)?;
+        let (id, name) = (Uuid::new_v4().to_string(), name.to_owned());
+        let password = self.inner.passwords.hash(password).await?;
+        Ok(User { id, name, password, administrator, active: true, generation: 1 })
+    }
+
+    /// Removes a user with all that the user has: tokens are revoked at once.
+    ///
+    /// # Errors
+    /// `not_found`; `request_malformed` for the last administrator.
+    pub async fn admin_remove_user(
+        &self,
+        administrator: &Administrator,
+        request: api::Named,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let user = decision.user(&request.name).await?;
+            if user.administrator && store::active_administrators(&mut decision.tx).await? <= 1 {
+                return Err(Refused::malformed("this is the last administrator: make another one first"));
+            }
+            let below = user.generation + 1;
+            let scope = EntryScope::User { user: user.id.clone(), below };
+            let entry =
+                Entry { scope, effect: Effect::Revoke, reason: "removed".into(), keep_until: core.tokens_end(now) };
+            decision.revoke(entry).await?;
+            store::delete_user(&mut decision.tx, &user.id).await?;
+            decision.close("remove-user", &user.name, &user.id).await
+        })
+        .await
+    }
+
+    /// Adds a site.
+    ///
+    /// # Errors
+    /// `request_malformed`, `already_exists`.
+    pub async fn admin_new_site(
+        &self,
+        administrator: &Administrator,
+        request: api::NewSite,
+        now: UnixSeconds,
+    ) -> Result<api::Created, Refused> {
+        checked_name("site", &request.name)?;
+        checked_pools(&request.pools)?;
+        let site = Site { id: Uuid::new_v4().to_string(), name: request.name, pools: request.pools };
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            if store::sites(&mut decision.tx).await?.len() >= SITES_MAX {
+                return Err(Refused::malformed(format!("expected at most {SITES_MAX} sites")));
+            }
+            if !store::insert_site(&mut decision.tx, &site).await? {
+                return Err(taken("site", &site.name));
+            }
+            decision.close("new-site", &site.name, &site.pools.join(" ")).await?;
+            Ok(api::Created { id: site.id })
+        })
+        .await
+    }
+
+    /// Removes a site that has neither Resources nor Gateways.
+    ///
+    /// # Errors
+    /// `not_found`, `request_malformed`.
+    pub async fn admin_remove_site(
+        &self,
+        administrator: &Administrator,
+        request: api::Named,
+        now: UnixSeconds,
+    ) -> Result<(), Refused> {
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let site = decision.site(&request.name).await?;
+            if store::things_at(&mut decision.tx, &site.id).await? > 0 {
+                return Err(Refused::malformed("expected a site without Resources and Gateways: remove those first"));
+            }
+            store::delete_site(&mut decision.tx, &site.id).await?;
+            decision.close("remove-site", &site.name, &site.id).await.map(drop)
+        })
+        .await
+    }
+
+    /// Adds a Resource; the Gateways of its site hear of it.
+    ///
+    /// # Errors
+    /// `request_malformed`, `not_found`, `already_exists`.
+    pub async fn admin_new_resource(
+        &self,
+        administrator: &Administrator,
+        request: api::NewResource,
+        now: UnixSeconds,
+    ) -> Result<api::Created, Refused> {
+        let grant = checked_grant(request.name, request.to, request.services)?;
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let (id, site) = (Uuid::new_v4().to_string(), decision.site(&request.site).await?);
+            if !store::insert_resource(&mut decision.tx, &id, &site.id, &grant).await? {
+                return Err(taken("Resource", &grant.name));
+            }
+            // A Gateway must be able to hear of it.
+            let allow = store::resources_at(&mut decision.tx, &site.id).await?;
+            let whole = core.sign_configuration(&id, &site, allow, u64::MAX, now);
+            whole.map_err(|_| Refused::malformed("the Resources of this site would not fit into one configuration"))?;
+            decision.reconfigure(&site.id);
+            decision.close("new-resource", &grant.name, &format!("{:?} {:?}", grant.to, grant.services)).await?;
+            Ok(api::Created { id })
+        })
+        .await
+    }
+
+    /// Removes a Resource, and everybody's right to it.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn admin_remove_resource(
+        &self,
+        administrator: &Administrator,
+        request: api::Named,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let found = store::resource(&mut decision.tx, &request.name).await?;
+            let (id, site) = found.ok_or_else(|| Refused::not_found("Resource", &request.name))?;
+            let users = store::users_of_resource(&mut decision.tx, &id).await?.into_iter().collect();
+            store::delete_resource(&mut decision.tx, &id).await?;
+            decision.push(&users, &BTreeSet::from([site.clone()])).await?;
+            decision.reconfigure(&site);
+            decision.close("remove-resource", &request.name, &id).await
+        })
+        .await
+    }
+
+    /// Adds a group.
+    ///
+    /// # Errors
+    /// `request_malformed`, `already_exists`.
+    pub async fn admin_new_group(
+        &self,
+        administrator: &Administrator,
+        request: api::NewGroup,
+        now: UnixSeconds,
+    ) -> Result<api::Created, Refused> {
+        checked_name("group", &request.name)?;
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let id = Uuid::new_v4().to_string();
+            if !store::insert_group(&mut decision.tx, &id, &request.name).await? {
+                return Err(taken("group", &request.name));
+            }
+            decision.close("new-group", &request.name, "").await?;
+            Ok(api::Created { id })
+        })
+        .await
+    }
+
+    /// Removes a group, and what its members had by it.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn admin_remove_group(
+        &self,
+        administrator: &Administrator,
+        request: api::Named,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let group = decision.group(&request.name).await?;
+            let users = store::members_of(&mut decision.tx, &group).await?.into_iter().collect();
+            let sites = store::sites_of_group(&mut decision.tx, &group).await?.into_iter().collect();
+            store::delete_group(&mut decision.tx, &group).await?;
+            decision.push(&users, &sites).await?;
+            decision.close("remove-group", &request.name, &group).await
+        })
+        .await
+    }
+
+    /// Adds a user to a group.
+    ///
+    /// # Errors
+    /// `not_found`, `already_exists`, `request_malformed` for one group too many.
+    pub async fn admin_add_member(
+        &self,
+        administrator: &Administrator,
+        request: api::Membership,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        self.change_member(administrator, request, Gives::More, now).await
+    }
+
+    /// Removes a user from a group.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn admin_remove_member(
+        &self,
+        administrator: &Administrator,
+        request: api::Membership,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        self.change_member(administrator, request, Gives::Less, now).await
+    }
+
+    async fn change_member(
+        &self,
+        administrator: &Administrator,
+        request: api::Membership,
+        gives: Gives,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let group = decision.group(&request.group).await?;
+            let user = decision.user(&request.user).await?;
+            let tx = &mut decision.tx;
+            let action = match gives {
+                Gives::More => {
+                    if store::groups_of(tx, &user.id).await?.len() >= GROUPS_MAX {
+                        return Err(Refused::malformed(format!("expected at most {GROUPS_MAX} groups of one user")));
+                    }
+                    if !store::insert_member(tx, &group, &user.id).await? {
+                        return Err(Refused::already_exists("the user is in this group"));
+                    }
+                    "add-member"
+                }
+                Gives::Less => {
+                    if !store::delete_member(tx, &group, &user.id).await? {
+                        return Err(Refused::not_found("member", &user.name));
+                    }
+                    "remove-member"
+                }
+            };
+            let sites = store::sites_of_group(tx, &group).await?.into_iter().collect();
+            decision.push(&BTreeSet::from([user.id]), &sites).await?;
+            decision.close(action, &request.group, &user.name).await
+        })
+        .await
+    }
+
+    /// Entitles a user or a group to a Resource; pushed at once (K5).
+    ///
+    /// # Errors
+    /// `not_found`, `already_exists`, `request_malformed` when somebody's token would be too long.
+    pub async fn admin_grant(
+        &self,
+        administrator: &Administrator,
+        request: api::EntitlementChange,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        self.change_entitlement(administrator, request, Gives::More, now).await
+    }
+
+    /// Takes an entitlement back; pushed at once (K5).
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn admin_take_back(
+        &self,
+        administrator: &Administrator,
+        request: api::EntitlementChange,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        self.change_entitlement(administrator, request, Gives::Less, now).await
+    }
+
+    async fn change_entitlement(
+        &self,
+        administrator: &Administrator,
+        request: api::EntitlementChange,
+        gives: Gives,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let found = store::resource(&mut decision.tx, &request.resource).await?;
+            let (resource, site) = found.ok_or_else(|| Refused::not_found("Resource", &request.resource))?;
+            let (owner, users, whose) = match &request.principal {
+                api::Principal::User(name) => {
+                    let id = decision.user(name).await?.id;
+                    (Owner::User(id.clone()), BTreeSet::from([id]), format!("user {name}"))
+                }
+                api::Principal::Group(name) => {
+                    let id = decision.group(name).await?;
+                    let members = store::members_of(&mut decision.tx, &id).await?.into_iter().collect();
+                    (Owner::Group(id), members, format!("group {name}"))
+                }
+            };
+            let action = match gives {
+                Gives::More => {
+                    if !store::insert_entitlement(&mut decision.tx, &resource, &owner).await? {
+                        return Err(Refused::already_exists(format!("the {whose} is entitled to this Resource")));
+                    }
+                    "grant"
+                }
+                Gives::Less => {
+                    if !store::delete_entitlement(&mut decision.tx, &resource, &owner).await? {
+                        return Err(Refused::not_found("entitlement", &request.resource));
+                    }
+                    "take-back"
+                }
+            };
+            decision.push(&users, &BTreeSet::from([site])).await?;
+            decision.close(action, &request.resource, &whose).await
+        })
+        .await
+    }
+
+    /// Revokes at once, or demands renewal within a grace time (A23); pushed at once.
+    ///
+    /// # Errors
+    /// `not_found`, `request_malformed`.
+    pub async fn admin_revoke(
+        &self,
+        administrator: &Administrator,
+        request: api::NewRevocation,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        let api::NewRevocation { scope, reason, grace_seconds } = request;
+        if reason.is_empty() || reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {
+            let message = format!("expected a reason of 1 to {REASON_BYTES_MAX} bytes without control characters");
+            return Err(Refused::malformed(message));
+        }
+        let effect = match grace_seconds {
+            None => Effect::Revoke,
+            Some(grace) if GRACE_SECONDS.contains(&grace) => {
+                Effect::RenewBy(now + Duration::from_secs(u64::from(grace)))
+            }
+            Some(_) => return Err(Refused::malformed("expected `grace_seconds` of 1 to 86400")),
+        };
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let keep_until = core.tokens_end(now);
+            let entry = |scope| Entry { scope, effect, reason: reason.clone(), keep_until };
+            let target = match scope {
+                api::RevocationScope::User(name) => {
+                    let user = decision.user(&name).await?;
+                    decision.revoke_user(user.id, entry).await?;
+                    format!("user {name}")
+                }
+                api::RevocationScope::Everyone => {
+                    for user in store::active_users(&mut decision.tx).await? {
+                        decision.revoke_user(user, entry).await?;
+                    }
+                    "everyone".to_owned()
+                }
+                api::RevocationScope::Device(client) => {
+                    if effect != Effect::Revoke {
+                        return Err(Refused::malformed(
+                            "a device's key cannot be renewed: revoke it at once, or demand renewal of its user",
+                        ));
+                    }
+                    let device = store::device(&mut decision.tx, &client).await?;
+                    let (_, jkt) = device.ok_or_else(|| Refused::not_found("device", &client))?;
+                    store::end_logins_of_key(&mut decision.tx, &jkt).await?;
+                    let key = jkt.parse().map_err(Refused::internal)?;
+                    // Unlike a token a key has no end.
+                    let keep_until = now + Duration::from_secs(KEY_SECONDS);
+                    decision.revoke(Entry { keep_until, ..entry(EntryScope::Key(key)) }).await?;
+                    format!("device {client}")
+                }
+                api::RevocationScope::Token(id) => {
+                    let id = Uuid::parse_str(&id).map_err(|_| Refused::malformed("expected the jti of a token"))?;
+                    let id = id.to_string();
+                    if effect == Effect::Revoke {
+                        store::end_login_of_claims(&mut decision.tx, &id).await?;
+                    }
+                    decision.revoke(entry(EntryScope::Token(id.clone()))).await?;
+                    format!("token {id}")
+                }
+            };
+            let action = if effect == Effect::Revoke { "revoke" } else { "renew" };
+            decision.close(action, &target, &reason).await
+        })
+        .await
+    }
+
+    /// When every token that is issued until now has ended.
+    fn tokens_end(&self, now: UnixSeconds) -> UnixSeconds {
+        let hour = 3_600;
+        now + Duration::from_secs(self.inner.settings.login_seconds.saturating_add(hour))
+    }
+}
+
+impl Decision {
+    /// Starts the next generation of a user's tokens. Revoked at once, the user's logins end with it; with grace they are
+    /// what is renewed.
+    async fn revoke_user(&mut self, user: String, entry: impl Fn(EntryScope) -> Entry) -> Result<(), Refused> {
+        let below = store::raise_generation(&mut self.tx, &user).await?;
+        let entry = entry(EntryScope::User { user: user.clone(), below });
+        if entry.effect == Effect::Revoke {
+            store::end_logins_of_user(&mut self.tx, &user).await?;
+        }
+        self.revoke(entry).await
+    }
+}
+
+/// Whether a change gives or takes.
+#[derive(Clone, Copy)]
+enum Gives {
+    More,
+    Less,
+}
+
+fn taken(what: &str, name: &str) -> Refused {
+    Refused::already_exists(format!("there is a {what} {name:?}: choose another name"))
+}
+
+/// Names are shown, logged and typed.
+///
+/// # Errors
+/// `request_malformed`.
+pub(crate) fn checked_name(what: &str, name: &str) -> Result<(), Refused> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@+".contains(&byte);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
+        return Err(Refused::malformed(format!(
+            "expected a name of a {what} of 1 to {NAME_BYTES_MAX} letters, digits, '-', '_', '.', '@' or '+'"
+        )));
+    }
+    Ok(())
+}
+
+/// Pools with the Gateways' own address, one per family at most.
+fn checked_pools(pools: &[String]) -> Result<(), Refused> {
+    let form = || {
+        Refused::malformed(
+            "expected one pool per family at most, each with the Gateways' own address, such as 10.97.0.1/16 or fd00:97::1/64",
+        )
+    };
+    let parsed: Vec<IpNet> = pools.iter().map(|pool| pool.parse().map_err(|_| form())).collect::<Result<_, _>>()?;
+    let of_family = |is_v4: bool| parsed.iter().filter(|pool| pool.addr().is_ipv4() == is_v4).count();
+    let has_host = |pool: &IpNet| {
+        let longest = if pool.addr().is_ipv4() { POOL_PREFIX_MAX.0 } else { POOL_PREFIX_MAX.1 };
+        pool.prefix_len() <= longest && pool.addr() != pool.network() && pool.addr() != pool.broadcast()
+    };
+    if parsed.is_empty() || of_family(true) > 1 || of_family(false) > 1 || !parsed.iter().all(has_host) {
+        return Err(form());
+    }
+    Ok(())
+}
+
+/// A Resource as Gateways will read it.
+fn checked_grant(name: String, to: Vec<String>, services: Vec<String>) -> Result<Grant, Refused> {
+    let rule = serde_json::json!({ "name": name, "action": "allow", "to": to, "services": services });
+    serde_json::from_value::<RuleSpec>(rule).map_err(|error| Refused::malformed(error.to_string()))?;
+    Ok(Grant { name, to, services })
+}

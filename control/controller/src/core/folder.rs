@@ -1,0 +1,89 @@
+//! The state folder: private, and every file in it written whole.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroizing;
+
+/// Largest file that is read: a chain of a few certificates has some kilobytes.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// A state folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Makes the folder, or takes it if it is nobody else's to enter.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("make {}", path.display()))?;
+        let mode = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            bail!(
+                "expected a folder that only its owner may enter, found mode {:o} of {}: chmod 700 it",
+                mode & 0o777,
+                path.display()
+            );
+        }
+        Ok(Self { path: path.to_owned() })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// A certificate, if there is one.
+    pub(crate) fn certificate(&self, name: &str) -> anyhow::Result<Option<CertificateDer<'static>>> {
+        let Some(pem) = self.read(name)? else { return Ok(None) };
+        let read = CertificateDer::from_pem_slice(&pem);
+        read.map(Some)
+            .map_err(|error| anyhow::anyhow!("expected a certificate in {}: {error}", self.path(name).display()))
+    }
+
+    /// A private key in PKCS#8 form, if there is one.
+    pub(crate) fn key(&self, name: &str) -> anyhow::Result<Option<PrivatePkcs8KeyDer<'static>>> {
+        let Some(pem) = self.read(name)? else { return Ok(None) };
+        let read = PrivatePkcs8KeyDer::from_pem_slice(&pem);
+        read.map(Some)
+            .map_err(|error| anyhow::anyhow!("expected a PKCS#8 key in {}: {error}", self.path(name).display()))
+    }
+
+    /// Writes a file whole and readable by its owner only: beside its place, synced, then renamed.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
+        let (path, beside) = (self.path(name), self.path(&format!("{name}.new")));
+        let written = || -> std::io::Result<()> {
+            // What an earlier attempt left may have another mode, which opening would keep.
+            match fs::remove_file(&beside) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&beside, &path)?;
+            File::open(&self.path)?.sync_all()
+        };
+        written().with_context(|| format!("write {}", path.display()))
+    }
+
+    fn read(&self, name: &str) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
+        let path = self.path(name);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.with_context(|| format!("open {}", path.display()))?,
+        };
+        let mut content = Zeroizing::new(Vec::new());
+        file.take(FILE_BYTES_MAX).read_to_end(&mut content).with_context(|| format!("read {}", path.display()))?;
+        Ok(Some(content))
+    }
+}

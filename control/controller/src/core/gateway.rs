@@ -1,0 +1,262 @@
+//! What Gateways are told, and what they report.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ringfort_identity::{PeerIdentity, Role};
+use ringfort_proto::{state_digest, v1};
+use ringfort_token::{Entry, GatewayConfiguration, Grant, RevocationList, Serial, Shown, Signed, audience};
+use ringfort_types::UnixSeconds;
+use uuid::Uuid;
+
+use super::ca::RequestedKey;
+use super::issue::Subject;
+use super::refused::Refused;
+use super::store::{self, Connection, Gateway, Site};
+use super::{Core, Event, hex};
+
+/// Life of a configuration and its lease, in seconds; renewed every minute.
+const CONFIGURATION_SECONDS: u64 = 900;
+/// Life of a revocation list, in seconds: 10 years. It is judged when it arrives.
+const LIST_SECONDS: u64 = 3_652 * 86_400;
+/// Entries in one list: with the longest reasons some 3 MiB of the 4 that a list may have.
+const LIST_ENTRIES_MAX: usize = 4_096;
+/// Addresses of one Gateway.
+const ADDRESSES_MAX: usize = 8;
+/// Longest address, in bytes: a DNS name of 253 with a port.
+const ADDRESS_BYTES_MAX: usize = 260;
+
+impl Core {
+    /// A new configuration (rf-gateway+jwt) for a Gateway (R7, R8).
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn configuration(&self, gateway: &str, now: UnixSeconds) -> Result<String, Refused> {
+        let mut tx = self.inner.store.begin().await?;
+        let gateway = known_gateway(&mut tx, gateway).await?;
+        let site = store::sites(&mut tx).await?.remove(&gateway.site);
+        let site = site.ok_or_else(|| Refused::not_found("site", &gateway.site))?;
+        let allow = store::resources_at(&mut tx, &site.id).await?;
+        let seq = store::next_configuration(&mut tx, &gateway.id).await?;
+        let signed = self.sign_configuration(&gateway.id, &site, allow, seq, now)?;
+        tx.commit().await?;
+        Ok(signed.as_str().to_owned())
+    }
+
+    /// Signs what a Gateway may forward to for anybody: every Resource of its site.
+    pub(crate) fn sign_configuration(
+        &self,
+        gateway: &str,
+        site: &Site,
+        allow: Vec<Grant>,
+        seq: u64,
+        now: UnixSeconds,
+    ) -> Result<Signed<GatewayConfiguration>, Refused> {
+        let until = now + Duration::from_secs(CONFIGURATION_SECONDS);
+        let token = GatewayConfiguration {
+            iss: self.organisation().to_owned(),
+            sub: gateway.to_owned(),
+            aud: vec![audience::gateway(gateway)],
+            jti: Uuid::new_v4().to_string(),
+            iat: now,
+            nbf: now,
+            exp: until,
+            seq,
+            site: site.id.clone(),
+            pools: site.pools.clone(),
+            allow,
+            lease: until,
+            relays: Vec::new(),
+        };
+        Ok(self.inner.authority.signing_key().sign(&token)?)
+    }
+
+    /// The revocations after `after` (rf-revocations+jwt), in order; all, if its epoch is another.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub async fn revocations_after(&self, after: Serial, now: UnixSeconds) -> Result<Vec<String>, Refused> {
+        let ours = self.serial();
+        if after.epoch == ours.epoch && after.n > ours.n {
+            tracing::error!(
+                theirs = after.n,
+                ours = ours.n,
+                "a Gateway knows revocations that this database does not: it was restored from a backup"
+            );
+        }
+        let n = if after.epoch == ours.epoch { after.n } else { 0 };
+        let entries = store::revocations_after(&mut *self.inner.store.read().await?, n).await?;
+        let entries: Vec<Entry> = entries.into_iter().map(|(_, entry)| entry).collect();
+        let lists = self.sign_revocations(n, &entries, now)?;
+        Ok(lists.into_iter().map(|(list, _)| list.as_str().to_owned()).collect())
+    }
+
+    /// Signs the entries that follow `after`, in lists of bounded length; with each where it leads to.
+    pub(crate) fn sign_revocations(
+        &self,
+        after: u64,
+        entries: &[Entry],
+        now: UnixSeconds,
+    ) -> Result<Vec<(Signed<RevocationList>, Serial)>, Refused> {
+        let epoch = self.inner.epoch;
+        let mut after = after;
+        let mut lists = Vec::new();
+        for entries in entries.chunks(LIST_ENTRIES_MAX) {
+            let token = RevocationList {
+                iss: self.organisation().to_owned(),
+                sub: "revocations".into(),
+                aud: vec![audience::gateways(self.organisation())],
+                jti: Uuid::new_v4().to_string(),
+                iat: now,
+                nbf: now,
+                exp: now + Duration::from_secs(LIST_SECONDS),
+                epoch,
+                after,
+                entries: entries.to_vec(),
+            };
+            after += entries.len() as u64;
+            lists.push((self.inner.authority.signing_key().sign(&token)?, Serial { epoch, n: after }));
+        }
+        Ok(lists)
+    }
+
+    /// Entitlement tokens of a Gateway's site that are newer than those named for its live sessions.
+    ///
+    /// What was pushed for sessions that are not live there comes too: somebody who stayed away while something was taken
+    /// back would otherwise find a Gateway that missed the push, and show it the older token.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn entitlements_newer(
+        &self,
+        gateway: &str,
+        sessions: &[v1::LiveSession],
+        now: UnixSeconds,
+    ) -> Result<Vec<String>, Refused> {
+        let named: BTreeMap<&str, u64> = sessions.iter().map(|live| (live.dn.as_str(), live.seq)).collect();
+        // It signs what the database says under numbers that are given already, so it must not change meanwhile.
+        let mut tx = self.inner.store.begin().await?;
+        let gateway = known_gateway(&mut tx, gateway).await?;
+        let sites = store::sites(&mut tx).await?;
+        let site = sites.get(&gateway.site).ok_or_else(|| Refused::not_found("site", &gateway.site))?;
+        let mut tokens = Vec::new();
+        for sequence in store::sequences_at(&mut tx, &site.id, now).await? {
+            let newer = match named.get(sequence.dn.as_str()) {
+                Some(seq) => sequence.seq > *seq,
+                None => sequence.pushed_seq > 0,
+            };
+            let login = match newer {
+                true => store::live_login(&mut tx, &sequence.dn, now).await?,
+                false => None,
+            };
+            let Some(subject) = login.map(|login| Subject::of_login(&login)).transpose()? else { continue };
+            if !self.is_good(&subject, now) {
+                continue;
+            }
+            let grants = store::grants_of(&mut tx, subject.user()).await?.remove(&site.id).unwrap_or_default();
+            let token = self.entitlement(&mut tx, &subject, site, grants, sequence.seq, now).await?;
+            tokens.push(token.as_str().to_owned());
+        }
+        tx.commit().await?;
+        Ok(tokens)
+    }
+
+    /// Whether a login's tokens are still good for something.
+    pub(crate) fn is_good(&self, subject: &Subject, now: UnixSeconds) -> bool {
+        let generation = Some((subject.user(), subject.generation()));
+        self.standing_of(&Shown { key: Some(subject.key()), generation, ..Shown::default() }, now).is_ok()
+    }
+
+    /// A new certificate for a Gateway and its key; the chain, DER. `request` is PKCS#10, DER.
+    ///
+    /// # Errors
+    /// `wrong_role`, `certificate_revoked`, `key_mismatch`, `request_malformed`, `not_found`.
+    pub async fn enroll(&self, peer: &PeerIdentity, request: &[u8], now: UnixSeconds) -> Result<Vec<Vec<u8>>, Refused> {
+        if peer.role() != Role::Gateway {
+            return Err(Refused::wrong_role(Role::Gateway.as_str(), peer.role().as_str()));
+        }
+        self.standing(peer, now)?;
+        let key = RequestedKey::from_request(request)?;
+        let mut tx = self.inner.store.begin().await?;
+        let gateway = known_gateway(&mut tx, peer.id()).await?;
+        if key.thumbprint() != peer.key() || key.thumbprint().to_string() != gateway.jkt {
+            return Err(Refused::key_mismatch());
+        }
+        let leaf = self.inner.authority.gateway(&gateway.id, &key, now)?;
+        store::set_next_digest(&mut tx, &gateway.id, &certificate_digest(&leaf)).await?;
+        let event = Event { actor: &gateway.name, action: "enroll", target: &gateway.id, outcome: "ok", detail: "" };
+        store::insert_event(&mut tx, &event.recorded(now)).await?;
+        tx.commit().await?;
+        Ok([&leaf, self.inner.authority.intermediate()].map(|certificate| certificate.to_vec()).into())
+    }
+
+    /// Takes a Gateway's report (R16, R18) and says whether it is in the state that we believe it to be in.
+    ///
+    /// # Errors
+    /// `not_found`; `request_malformed` for addresses that are none, and for the digest of a certificate that was not issued
+    /// to it.
+    pub async fn report(&self, gateway: &str, report: &v1::ReportRequest, now: UnixSeconds) -> Result<bool, Refused> {
+        let addresses = checked_addresses(&report.addresses)?;
+        let digest = hex(&report.certificate_digest);
+        let mut tx = self.inner.store.begin().await?;
+        let mut gateway = known_gateway(&mut tx, gateway).await?;
+        if digest == gateway.next_digest {
+            gateway.digest = std::mem::take(&mut gateway.next_digest);
+        } else if digest != gateway.digest {
+            return Err(Refused::malformed("expected the digest of a certificate that was issued to this Gateway"));
+        }
+        if !addresses.is_empty() {
+            gateway.addresses = addresses;
+        }
+        gateway.last_seen = now;
+        store::set_reported(&mut tx, &gateway).await?;
+        let sequences = match report.sessions.is_empty() {
+            true => Vec::new(),
+            false => store::sequences_at(&mut tx, &gateway.site, now).await?,
+        };
+        tx.commit().await?;
+        let sequences: BTreeMap<&str, u64> = sequences.iter().map(|one| (one.dn.as_str(), one.seq)).collect();
+        let believed = |live: &v1::LiveSession| {
+            let seq = *sequences.get(live.dn.as_str())?;
+            Some(v1::LiveSession { dn: live.dn.clone(), seq })
+        };
+        let Some(believed) = report.sessions.iter().map(believed).collect::<Option<Vec<_>>>() else {
+            return Ok(false);
+        };
+        let Serial { epoch, n } = self.serial();
+        let expected = state_digest(gateway.configuration_seq, v1::Serial { epoch, n }, &believed);
+        Ok(report.state_digest.as_ref() == expected)
+    }
+}
+
+/// A Gateway that joined.
+///
+/// # Errors
+/// `not_found`.
+async fn known_gateway(c: &mut Connection, id: &str) -> Result<Gateway, Refused> {
+    store::gateway(c, id).await?.ok_or_else(|| Refused::not_found("Gateway", id))
+}
+
+/// SHA-256 of a certificate in hexadecimal, as a report names it.
+pub(crate) fn certificate_digest(certificate: &[u8]) -> String {
+    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate).as_ref())
+}
+
+/// Where clients reach a Gateway: `host:port` each.
+///
+/// # Errors
+/// `request_malformed`.
+pub(crate) fn checked_addresses(addresses: &[String]) -> Result<Vec<String>, Refused> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
+    let is_one = |address: &String| {
+        address.len() <= ADDRESS_BYTES_MAX
+            && address.bytes().all(plain)
+            && address
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
+    };
+    if addresses.len() > ADDRESSES_MAX || !addresses.iter().all(is_one) {
+        return Err(Refused::malformed(format!("expected at most {ADDRESSES_MAX} addresses of the form host:port")));
+    }
+    Ok(addresses.to_vec())
+}

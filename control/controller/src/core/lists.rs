@@ -1,0 +1,89 @@
+//! What administrators look at.
+
+use ringfort_proto::api;
+use ringfort_types::UnixSeconds;
+
+use super::issue::is_alive;
+use super::refused::Refused;
+use super::{Administrator, Core, store};
+
+impl Core {
+    /// All users.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub async fn users(&self, _administrator: &Administrator) -> Result<Vec<api::UserRow>, Refused> {
+        let mut tx = self.inner.store.snapshot().await?;
+        let mut rows = Vec::new();
+        for store::User { id, name, administrator, active, .. } in store::users(&mut tx).await? {
+            let groups = store::groups_of(&mut tx, &id).await?;
+            rows.push(api::UserRow { id, name, administrator, active, groups });
+        }
+        Ok(rows)
+    }
+
+    /// All Gateways.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub async fn gateways(
+        &self,
+        _administrator: &Administrator,
+        now: UnixSeconds,
+    ) -> Result<Vec<api::GatewayRow>, Refused> {
+        let mut tx = self.inner.store.snapshot().await?;
+        let sites = store::sites(&mut tx).await?;
+        let gateways = store::gateways(&mut tx).await?;
+        let row = |gateway: store::Gateway| api::GatewayRow {
+            alive: is_alive(&gateway, now),
+            site: sites.get(&gateway.site).map(|site| site.name.clone()).unwrap_or_default(),
+            id: gateway.id,
+            name: gateway.name,
+            addresses: gateway.addresses,
+            certificate_digest: gateway.digest,
+            last_seen: gateway.last_seen.0,
+        };
+        Ok(gateways.into_iter().map(row).collect())
+    }
+
+    /// All logins that have not ended.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub async fn sessions(
+        &self,
+        _administrator: &Administrator,
+        now: UnixSeconds,
+    ) -> Result<Vec<api::SessionRow>, Refused> {
+        let mut tx = self.inner.store.snapshot().await?;
+        let names = store::users(&mut tx).await?.into_iter().map(|user| (user.id, user.name));
+        let names: std::collections::BTreeMap<String, String> = names.collect();
+        let row = |login: store::Login| api::SessionRow {
+            user: names.get(&login.user).cloned().unwrap_or_default(),
+            dn: login.dn,
+            client_id: login.client,
+            claims: login.claims,
+            auth_time: login.auth_time.0,
+            expires_at: login.expires_at.0,
+        };
+        Ok(store::live_logins(&mut tx, now).await?.into_iter().map(row).collect())
+    }
+
+    /// The newest events, the newest first; at most 1,000.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub async fn events(&self, _administrator: &Administrator) -> Result<Vec<api::AuditRow>, Refused> {
+        let events = store::events(&mut *self.inner.store.read().await?).await?;
+        let row = |event: store::Recorded| api::AuditRow {
+            id: event.id,
+            at: event.at.0,
+            actor: event.actor,
+            action: event.action,
+            target: event.target,
+            outcome: event.outcome,
+            detail: event.detail,
+        };
+        Ok(events.into_iter().map(row).collect())
+    }
+}

@@ -1,0 +1,280 @@
+//! Passwords: argon2id (RFC 9106), a few at a time, and not often wrong.
+//!
+//! A hash costs 19 MiB and some 60 ms, so [`RUNNING`] are computed at once, [`WAITING`] wait, and whoever comes then is sent
+//! away. An unknown user costs what a known one does. Failures are counted per user name and per address before the hash
+//! is computed, so that attempts side by side count as well.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use argon2::Argon2;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use ringfort_types::UnixSeconds;
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use super::refused::Refused;
+
+/// Hashes computed at once: two of 19 MiB, and never more than two cores.
+const RUNNING: usize = 2;
+/// Logins that wait for their turn: some 2 s at two at a time.
+const WAITING: usize = 64;
+/// Bytes of a password that is set; the longest bounds what hashing costs.
+const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=1_024;
+/// Seconds in which failures are counted.
+const WINDOW_SECONDS: u64 = 300;
+/// Failures of one user name in that time.
+const NAME_FAILURES_MAX: u32 = 10;
+/// Failures from one address in that time: many users may share one.
+const ADDRESS_FAILURES_MAX: u32 = 50;
+/// Names or addresses whose failures are remembered, some 100 bytes each; beyond, the oldest are forgotten.
+const REMEMBERED_MAX: usize = 4_096;
+
+/// Checks passwords.
+pub(crate) struct Passwords {
+    /// One permit for each hash that is computed or waited for.
+    places: Semaphore,
+    running: Arc<Semaphore>,
+    /// The hash of no password, for users who do not exist.
+    nobody: Arc<str>,
+    failures: Mutex<Failures>,
+}
+
+impl Passwords {
+    pub(crate) fn new() -> Result<Self, Refused> {
+        let mut random = [0; 32];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| Refused::internal("no randomness"))?;
+        Ok(Self {
+            places: Semaphore::new(RUNNING + WAITING),
+            running: Arc::new(Semaphore::new(RUNNING)),
+            nobody: hash(&random)?.into(),
+            failures: Mutex::new(Failures::new()),
+        })
+    }
+
+    /// The hash of a password that is set.
+    ///
+    /// # Errors
+    /// `request_malformed` for one that is too short or too long, `login_busy`.
+    pub(crate) async fn hash(&self, password: &str) -> Result<String, Refused> {
+        if !PASSWORD_BYTES.contains(&password.len()) {
+            let (min, max) = (PASSWORD_BYTES.start(), PASSWORD_BYTES.end());
+            return Err(Refused::malformed(format!("expected a password of {min} to {max} bytes")));
+        }
+        let password = Zeroizing::new(password.to_owned());
+        self.in_turn(move || hash(password.as_bytes())).await?
+    }
+
+    /// Checks the password of the user `name`, whose hash is `known`; `None` for a user who does not exist or may not log in.
+    ///
+    /// # Errors
+    /// `login_refused`, `login_limited`, `login_busy`.
+    pub(crate) async fn check(
+        &self,
+        name: &str,
+        from: IpAddr,
+        password: &str,
+        known: Option<String>,
+        now: UnixSeconds,
+    ) -> Result<(), Refused> {
+        let from = network(from);
+        self.failures().begin(name, from, now)?;
+        // An empty password is none, whatever a directory makes of it.
+        if password.is_empty() || password.len() > *PASSWORD_BYTES.end() {
+            return Err(Refused::login());
+        }
+        let exists = known.is_some();
+        let expected = known.unwrap_or_else(|| self.nobody.to_string());
+        let password = Zeroizing::new(password.to_owned());
+        let fits =
+            self.in_turn(move || Argon2::default().verify_password(password.as_bytes(), expected.as_str()).is_ok());
+        if !(fits.await? && exists) {
+            return Err(Refused::login());
+        }
+        self.failures().succeeded(name, from);
+        Ok(())
+    }
+
+    async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+        let _place = self.places.try_acquire().map_err(|_| Refused::login_busy())?;
+        let turn = Arc::clone(&self.running).acquire_owned().await.map_err(Refused::internal)?;
+        let worked = tokio::task::spawn_blocking(move || {
+            let done = work();
+            // The turn ends with the work, also when nobody waits for the result any more.
+            drop(turn);
+            done
+        });
+        worked.await.map_err(Refused::internal)
+    }
+
+    fn failures(&self) -> std::sync::MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn hash(password: &[u8]) -> Result<String, Refused> {
+    Argon2::default().hash_password(password).map(|hash| hash.to_string()).map_err(Refused::internal)
+}
+
+/// What counts as one address: of IPv6 the /64, which one customer has.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 64)).into()),
+    }
+}
+
+/// Failures of late.
+struct Failures {
+    names: Table<String>,
+    addresses: Table<IpAddr>,
+}
+
+impl Failures {
+    const fn new() -> Self {
+        Self { names: Table::new(NAME_FAILURES_MAX), addresses: Table::new(ADDRESS_FAILURES_MAX) }
+    }
+
+    /// Counts an attempt as a failure until it succeeds.
+    fn begin(&mut self, name: &str, from: IpAddr, now: UnixSeconds) -> Result<(), Refused> {
+        let name = name.to_owned();
+        if self.names.is_full(&name, now) || self.addresses.is_full(&from, now) {
+            return Err(Refused::login_limited());
+        }
+        self.names.count(name, now);
+        self.addresses.count(from, now);
+        Ok(())
+    }
+
+    fn succeeded(&mut self, name: &str, from: IpAddr) {
+        self.names.windows.remove(name);
+        if let Some(window) = self.addresses.windows.get_mut(&from) {
+            window.failures = window.failures.saturating_sub(1);
+        }
+    }
+}
+
+struct Table<K> {
+    max: u32,
+    windows: BTreeMap<K, Window>,
+}
+
+/// Failures since the first of them.
+struct Window {
+    since: UnixSeconds,
+    failures: u32,
+}
+
+impl Window {
+    fn is_over(&self, now: UnixSeconds) -> bool {
+        now.0 >= self.since.0.saturating_add(WINDOW_SECONDS)
+    }
+}
+
+impl<K: Ord + Clone> Table<K> {
+    const fn new(max: u32) -> Self {
+        Self { max, windows: BTreeMap::new() }
+    }
+
+    fn is_full(&self, key: &K, now: UnixSeconds) -> bool {
+        self.windows.get(key).is_some_and(|window| !window.is_over(now) && window.failures >= self.max)
+    }
+
+    fn count(&mut self, key: K, now: UnixSeconds) {
+        if self.windows.len() >= REMEMBERED_MAX && !self.windows.contains_key(&key) {
+            self.windows.retain(|_, window| !window.is_over(now));
+            if self.windows.len() >= REMEMBERED_MAX {
+                let oldest = self.windows.iter().min_by_key(|(_, window)| window.since).map(|(key, _)| key.clone());
+                oldest.and_then(|oldest| self.windows.remove(&oldest));
+            }
+        }
+        let window = self.windows.entry(key).or_insert(Window { since: now, failures: 0 });
+        if window.is_over(now) {
+            *window = Window { since: now, failures: 0 };
+        }
+        window.failures = window.failures.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
+
+    fn address(text: &str) -> IpAddr {
+        network(text.parse().unwrap())
+    }
+
+    #[test]
+    fn ten_failures_in_five_minutes_are_enough() {
+        let mut failures = Failures::new();
+        for n in 0..10 {
+            failures.begin("alice", address(&format!("192.0.2.{n}")), NOW).unwrap();
+        }
+        let refused = failures.begin("alice", address("192.0.2.99"), NOW).unwrap_err();
+        assert_eq!((refused.code, refused.status), ("login_limited", 429));
+        failures.begin("bob", address("192.0.2.1"), NOW).unwrap();
+        failures.begin("alice", address("192.0.2.99"), UnixSeconds(NOW.0 + WINDOW_SECONDS)).unwrap();
+    }
+
+    #[test]
+    fn a_success_starts_the_count_anew() {
+        let mut failures = Failures::new();
+        for _ in 0..100 {
+            failures.begin("alice", address("192.0.2.1"), NOW).unwrap();
+            failures.succeeded("alice", address("192.0.2.1"));
+        }
+    }
+
+    #[test]
+    fn one_address_cannot_try_many_names() {
+        let mut failures = Failures::new();
+        for n in 0..50 {
+            // Addresses of one /64 are one.
+            failures.begin(&format!("user{n}"), address(&format!("2001:db8::{n}")), NOW).unwrap();
+        }
+        assert_eq!(failures.begin("another", address("2001:db8::ffff"), NOW).unwrap_err().code, "login_limited");
+        failures.begin("another", address("2001:db8:0:1::1"), NOW).unwrap();
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut table = Table::<u32>::new(1);
+        for n in 0..2 * u32::try_from(REMEMBERED_MAX).unwrap() {
+            table.count(n, UnixSeconds(NOW.0 + u64::from(n) / 100));
+        }
+        assert_eq!(table.windows.len(), REMEMBERED_MAX);
+        assert!(!table.windows.contains_key(&0) && table.windows.contains_key(&8_191));
+    }
+
+    #[tokio::test]
+    async fn more_than_may_wait_are_sent_away() {
+        let passwords = Arc::new(Passwords::new().unwrap());
+        let held = passwords.running.acquire_many(2).await.unwrap();
+        let places = passwords.places.acquire_many(64 + 2).await.unwrap();
+        let from = address("192.0.2.1");
+        let refused = passwords.check("alice", from, "password", None, NOW).await.unwrap_err();
+        assert_eq!((refused.code, refused.status), ("login_busy", 503));
+        drop((held, places));
+        let refused = passwords.check("alice", from, "password", None, NOW).await.unwrap_err();
+        assert_eq!(refused, Refused::login());
+    }
+
+    #[tokio::test]
+    async fn passwords_of_every_wrong_kind_are_refused() {
+        let passwords = Passwords::new().unwrap();
+        let hash = passwords.hash("correct horse").await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        let from = address("192.0.2.1");
+        passwords.check("alice", from, "correct horse", Some(hash.clone()), NOW).await.unwrap();
+        for wrong in ["correct hors", "", &"x".repeat(1_025)] {
+            let refused = passwords.check("alice", from, wrong, Some(hash.clone()), NOW).await.unwrap_err();
+            assert_eq!(refused, Refused::login(), "{wrong}");
+        }
+        for none in ["", "1234567", &"x".repeat(1_025)] {
+            assert_eq!(passwords.hash(none).await.unwrap_err().code, "request_malformed");
+        }
+    }
+}
