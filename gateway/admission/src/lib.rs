@@ -12,8 +12,9 @@
 //!
 //! - A. [`Admission::new`], or [`Admission::restore`] with what an earlier process kept.
 //! - B. Inputs: [`Admission::handle_event`] for what workers tell; [`Admission::channel_opened`],
-//!   [`Admission::channel_message`] and [`Admission::channel_closed`] for session channels; [`Admission::signers`],
-//!   [`Admission::configuration`], [`Admission::entitlement`] and [`Admission::revocations`] for the Controller's stream;
+//!   [`Admission::channel_message`] and [`Admission::channel_closed`] for session channels, [`Admission::peer_refused`] for
+//!   those that came to nothing; [`Admission::signers`], [`Admission::pushed_configuration`],
+//!   [`Admission::pushed_entitlement`] and [`Admission::pushed_revocations`] for the Controller's stream;
 //!   [`Admission::set_admitting`] and [`Admission::guarded`] for what the process itself finds out;
 //!   [`Admission::handle_timeout`] when it is time.
 //! - C. [`Admission::poll_action`] until `None` after each input, in order; then [`Admission::poll_timeout`].

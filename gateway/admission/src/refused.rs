@@ -7,8 +7,10 @@ use ringfort_types::UnixSeconds;
 use crate::interface::NotAdmitting;
 
 /// The codes of this crate, beside those of tokens.
-const OWN: [&str; 15] = [
+const OWN: [&str; 18] = [
     "binding_failed",
+    "certificate_refused",
+    "certificate_required",
     "certificate_revoked",
     "channel_lost",
     "expired",
@@ -23,6 +25,7 @@ const OWN: [&str; 15] = [
     "subject_mismatch",
     "too_many_sessions",
     "tunnel_unknown",
+    "wrong_role",
 ];
 
 /// Every code that an audit event, a Goodbye or a counter `refused_<code>` can have.
@@ -33,6 +36,8 @@ pub fn codes() -> impl Iterator<Item = &'static str> {
 /// Why something was refused or ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
+    #[error("{detail}")]
+    Peer { code: &'static str, detail: String },
     #[error(transparent)]
     Token(#[from] Refusal),
     #[error(transparent)]
@@ -81,6 +86,7 @@ pub(crate) enum Refused {
 impl Refused {
     pub(crate) const fn code(&self) -> &'static str {
         match self {
+            Self::Peer { code, .. } => code,
             Self::Token(refusal) => refusal.code(),
             Self::TooLong(_) => "token_malformed",
             Self::CertificateRevoked { .. } => "certificate_revoked",

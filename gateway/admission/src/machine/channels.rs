@@ -26,10 +26,10 @@ const DEVICE_CLAIM_BYTES_MAX: usize = 1_024;
 
 impl Admission {
     /// A client has opened its channel over TLS with its certificate. `session_id` is random.
-    pub fn channel_opened(&mut self, id: ChannelId, peer: &PeerIdentity, session_id: [u8; 16], now: Moment) {
+    pub fn channel_opened(&mut self, id: ChannelId, peer: PeerIdentity, session_id: [u8; 16], now: Moment) {
         let dn: Arc<str> = peer.session().map(ToString::to_string).unwrap_or_default().into();
-        let certificate = Certificate::of(peer, now);
-        let judged = self.judge_peer(peer, &certificate, now);
+        let certificate = Certificate::of(&peer, now);
+        let judged = self.judge_peer(&peer, &certificate, now);
         let patience = now.boot + CHANNEL_PATIENCE;
         let channel = Channel {
             dn: Arc::clone(&dn),
@@ -55,6 +55,11 @@ impl Admission {
         self.waiting.insert(dn, id);
         self.timers.add(patience, Timer::Channel(id));
         self.send(id, ToClient::Welcome { session: session_id, time: now.wall });
+    }
+
+    /// Somebody was refused before there was a channel; `code` is one of [`crate::codes`].
+    pub fn peer_refused(&mut self, code: &'static str, detail: String, now: Moment) {
+        self.refuse(&Refused::Peer { code, detail }, None, now);
     }
 
     /// A channel was lost. Its session, if it has one, goes on for 60 s.

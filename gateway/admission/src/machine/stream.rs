@@ -26,7 +26,7 @@ type Missing = BTreeMap<SessionId, u64>;
 
 impl Admission {
     /// A gateway configuration (`rf-gateway+jwt`).
-    pub fn configuration(&mut self, text: &str, now: Moment) {
+    pub fn pushed_configuration(&mut self, text: &str, now: Moment) {
         let (token, rules) = match self.believe_configuration(text, now) {
             Ok(believed) => believed,
             Err(refused) => {
@@ -106,7 +106,7 @@ impl Admission {
     }
 
     /// An entitlement token (`rf-entitlement+jwt`) that nobody presented (K5).
-    pub fn entitlement(&mut self, text: &str, now: Moment) {
+    pub fn pushed_entitlement(&mut self, text: &str, now: Moment) {
         let believed = self.verify::<EntitlementToken>(text, &self.audiences.site, Holder::Pushed, now);
         let (session, done) = match believed {
             Err(refused) => (None, Err(refused)),
@@ -194,7 +194,7 @@ impl Admission {
 
     /// A revocation list (`rf-revocations+jwt`; A23). Live sessions that are revoked have empty rules before anything else
     /// happens.
-    pub fn revocations(&mut self, text: &str, now: Moment) {
+    pub fn pushed_revocations(&mut self, text: &str, now: Moment) {
         let list = self.verify::<RevocationList>(text, &self.audiences.gateways, Holder::Nobody, now);
         let applied = list.and_then(|list| Ok(self.deny.apply(&list)?));
         let news = match applied {

@@ -136,7 +136,7 @@ fn a_step_of_the_wall_clock_extends_nothing() {
     let (channel, session) = world.admit(&ALICE, 0, 1);
     world.step(HOUR / 2);
     world.now.wall = WALL;
-    world.machine.configuration(&sign(&configuration(2, vec![grant("wiki", "10.98.0.10", "any")])), world.now);
+    world.machine.pushed_configuration(&sign(&configuration(2, vec![grant("wiki", "10.98.0.10", "any")])), world.now);
     world.present(channel, &ALICE.claims(), &ALICE.entitlement(1));
     world.drain();
     world.now.boot = world.now.boot + HOUR / 2;
@@ -154,7 +154,7 @@ fn the_sites_allow_list_and_the_gateways_ceiling_bound_every_token() {
     let reach = Reach::new(&["10.98.0.0/24".parse().unwrap()], &["tcp/1-1023".parse().unwrap()]).unwrap();
     let ceiling = Some(Bound::new(vec![reach]));
     let mut world = World::without_configuration(ringfort_admission::Settings { ceiling, ..settings() });
-    world.machine.configuration(&sign(&configuration(1, vec![grant("web", "10.98.0.0/16", "tcp")])), world.now);
+    world.machine.pushed_configuration(&sign(&configuration(1, vec![grant("web", "10.98.0.0/16", "tcp")])), world.now);
     let (channel, session_id) = world.open(&ALICE);
     let grants = vec![grant("broad", "10.0.0.0/8", "any"), grant("elsewhere", "192.0.2.0/24", "any")];
     let broad = ringfort_token::EntitlementToken { grants, ..ALICE.entitlement(1) };
@@ -168,7 +168,7 @@ fn the_sites_allow_list_and_the_gateways_ceiling_bound_every_token() {
     assert!(!world.allows(session, "10.99.0.10", 80), "beyond the allow-list");
     assert!(!world.allows(session, "192.0.2.1", 80), "beyond altogether");
     // The allow-list shrinks, and every live session with it.
-    world.machine.configuration(&sign(&configuration(2, vec![grant("wiki", "10.98.0.11", "tcp")])), world.now);
+    world.machine.pushed_configuration(&sign(&configuration(2, vec![grant("wiki", "10.98.0.11", "tcp")])), world.now);
     world.drain();
     assert!(!world.allows(session, "10.98.0.10", 80));
     assert!(world.allows(session, "10.98.0.11", 80));
@@ -178,7 +178,7 @@ fn the_sites_allow_list_and_the_gateways_ceiling_bound_every_token() {
 #[test]
 fn pools_and_guarded_networks_are_not_reached_by_a_grant_that_merely_covers_them() {
     let mut world = World::without_configuration(settings());
-    world.machine.configuration(&sign(&configuration(1, vec![grant("all", "10.0.0.0/8", "any")])), world.now);
+    world.machine.pushed_configuration(&sign(&configuration(1, vec![grant("all", "10.0.0.0/8", "any")])), world.now);
     let (channel, session_id) = world.open(&ALICE);
     let broad =
         ringfort_token::EntitlementToken { grants: vec![grant("broad", "10.0.0.0/8", "any")], ..ALICE.entitlement(1) };

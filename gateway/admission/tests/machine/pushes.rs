@@ -18,7 +18,7 @@ fn a_pushed_token_replaces_the_rules_of_a_live_session() {
     let mut world = World::new();
     let (channel, session) = world.admit(&ALICE, 0, 1);
     let text = sign(&mail(&ALICE, 2));
-    world.machine.entitlement(&text, world.now);
+    world.machine.pushed_entitlement(&text, world.now);
     let actions = world.drain();
     assert_eq!(sent(&actions, channel), [ToClient::Entitlement { token: text }]);
     assert!(world.allows(session, "10.98.0.25", 25) && !world.allows(session, "10.98.0.10", 80));
@@ -34,7 +34,7 @@ fn a_token_pushed_twice_is_told_twice_and_installed_once() {
     let mut world = World::new();
     let (_, session) = world.admit(&ALICE, 0, 1);
     for _ in 0..2 {
-        world.machine.entitlement(&sign(&mail(&ALICE, 2)), world.now);
+        world.machine.pushed_entitlement(&sign(&mail(&ALICE, 2)), world.now);
         world.drain();
         world.unconfirmed.clear();
         world.machine.handle_event(
@@ -53,7 +53,7 @@ fn a_pushed_token_admits_nobody() {
     let mut world = World::new();
     let session = world.authenticated(&ALICE.tunnels[0]);
     let (channel, session_id) = world.open(&ALICE);
-    world.machine.entitlement(&sign(&ALICE.entitlement(2)), world.now);
+    world.machine.pushed_entitlement(&sign(&ALICE.entitlement(2)), world.now);
     world.say(channel, ALICE.tunnels[0].bind(&session_id));
     let actions = world.drain();
     assert_eq!((installs(&actions), applied(&actions)), (0, vec![]));
@@ -90,14 +90,14 @@ fn a_pushed_token_that_does_not_fit_changes_nothing() {
     ];
     for (code, text) in cases {
         let before = (world.refused(code), world.refusals());
-        world.machine.entitlement(&text, world.now);
+        world.machine.pushed_entitlement(&text, world.now);
         let actions = world.drain();
         assert_eq!(refusal(&actions, None), code);
         assert_eq!((world.refused(code), world.refusals()), (before.0 + 1, before.1 + 1), "{code}");
         assert!(sent(&actions, channel).is_empty(), "{code}");
         assert!(world.allows(session, "10.98.0.10", 80) && !world.allows(session, "10.98.0.25", 25), "{code}");
     }
-    world.machine.entitlement(&sign(&next()), world.now);
+    world.machine.pushed_entitlement(&sign(&next()), world.now);
     world.drain();
     assert!(world.allows(session, "10.98.0.25", 25));
 }
@@ -107,7 +107,7 @@ fn a_pushed_token_of_another_key_is_kept_for_that_key_and_touches_no_session() {
     let mut world = World::new();
     let (channel, session) = world.admit(&ALICE, 0, 1);
     let other = Device::with_key("laptop", "alice", 14, &KeyPair::generate().unwrap(), 0);
-    world.machine.entitlement(&sign(&mail(&other, 2)), world.now);
+    world.machine.pushed_entitlement(&sign(&mail(&other, 2)), world.now);
     let actions = world.drain();
     assert_eq!((installs(&actions), sent(&actions, channel)), (0, vec![]));
     assert!(world.allows(session, "10.98.0.10", 80));
@@ -120,14 +120,14 @@ fn a_pushed_token_of_another_key_is_kept_for_that_key_and_touches_no_session() {
 fn a_pushed_token_wins_over_an_older_presented_one() {
     let mut world = World::new();
     let text = sign(&mail(&ALICE, 7));
-    world.machine.entitlement(&text, world.now);
+    world.machine.pushed_entitlement(&text, world.now);
     let (channel, session_id) = world.open(&ALICE);
     world.drain();
     world.present(channel, &ALICE.claims(), &ALICE.entitlement(3));
     let told = sent(&world.drain(), channel);
     assert_eq!(told, [ToClient::Accepted { seq: 7, ends_at: WALL + HOUR }, ToClient::Entitlement { token: text }]);
     // One that comes while the channel waits for its tunnel counts as well.
-    world.machine.entitlement(&sign(&EntitlementToken { seq: 8, ..ALICE.entitlement(8) }), world.now);
+    world.machine.pushed_entitlement(&sign(&EntitlementToken { seq: 8, ..ALICE.entitlement(8) }), world.now);
     assert!(matches!(sent(&world.drain(), channel)[..], [ToClient::Entitlement { .. }]));
     let session = world.authenticated(&ALICE.tunnels[0]);
     world.say(channel, ALICE.tunnels[0].bind(&session_id));
@@ -142,14 +142,14 @@ fn a_pushed_token_wins_over_an_older_presented_one() {
 fn a_configuration_is_in_force_when_the_workers_have_said_so() {
     let mut world = World::new();
     let (_, session) = world.admit(&ALICE, 0, 1);
-    world.machine.configuration(&sign(&configuration(2, vec![grant("none", "10.98.9.9", "any")])), world.now);
+    world.machine.pushed_configuration(&sign(&configuration(2, vec![grant("none", "10.98.9.9", "any")])), world.now);
     let actions = world.drain();
     assert!(actions.iter().any(|action| matches!(action, Action::Persist(Part::Configuration))));
     assert_eq!((world.machine.configuration_seq(), applied(&actions)), (2, vec![]));
     assert!(!world.allows(session, "10.98.0.10", 80));
     assert_eq!(world.confirm(), [Applied { configuration_seq: Some(2), ..Applied::default() }]);
     // A new lease alone disturbs nobody and is in force at once.
-    world.machine.configuration(&sign(&configuration(3, vec![grant("none", "10.98.9.9", "any")])), world.now);
+    world.machine.pushed_configuration(&sign(&configuration(3, vec![grant("none", "10.98.9.9", "any")])), world.now);
     let actions = world.drain();
     assert_eq!(installs(&actions), 0);
     assert_eq!(applied(&actions), [Applied { configuration_seq: Some(3), ..Applied::default() }]);
@@ -160,7 +160,7 @@ fn a_tunnel_that_ends_need_not_confirm() {
     let mut world = World::new();
     let (_, alice) = world.admit(&ALICE, 0, 1);
     world.admit(&BOB, 0, 1);
-    world.machine.configuration(&sign(&configuration(2, vec![])), world.now);
+    world.machine.pushed_configuration(&sign(&configuration(2, vec![])), world.now);
     world.drain();
     world.ended(alice);
     assert_eq!(applied(&world.drain()), [], "the other has not confirmed");
@@ -172,7 +172,7 @@ fn a_tunnel_that_ends_need_not_confirm() {
 #[test]
 fn a_configuration_that_is_not_ours_or_not_newer_is_refused() {
     let mut world = World::new();
-    world.machine.configuration(&sign(&configuration(5, everything())), world.now);
+    world.machine.pushed_configuration(&sign(&configuration(5, everything())), world.now);
     world.drain();
     let next = || configuration(6, vec![]);
     let late = WALL + Duration::from_secs(60);
@@ -196,7 +196,7 @@ fn a_configuration_that_is_not_ours_or_not_newer_is_refused() {
     ];
     for (code, text) in cases {
         let before = world.refused(code);
-        world.machine.configuration(&text, world.now);
+        world.machine.pushed_configuration(&text, world.now);
         assert_eq!(refusal(&world.drain(), None), code);
         assert_eq!((world.refused(code), world.machine.configuration_seq()), (before + 1, 5), "{code}");
     }
@@ -204,7 +204,7 @@ fn a_configuration_that_is_not_ours_or_not_newer_is_refused() {
     world.step(Duration::from_secs(600));
     let again =
         GatewayConfiguration { iat: late, lease: late + HOUR, exp: late + HOUR, ..configuration(5, everything()) };
-    world.machine.configuration(&sign(&again), world.now);
+    world.machine.pushed_configuration(&sign(&again), world.now);
     world.drain();
     world.step(Duration::from_secs(600));
     assert_eq!(world.machine.admitting(world.now), Ok(()));
@@ -217,9 +217,9 @@ fn keys_that_are_no_longer_the_controllers_sign_nothing() {
     let mut keys = ringfort_token::KeySet::default();
     keys.add(STRANGER.public_key()).unwrap();
     world.machine.signers(keys);
-    world.machine.entitlement(&sign(&ALICE.entitlement(2)), world.now);
+    world.machine.pushed_entitlement(&sign(&ALICE.entitlement(2)), world.now);
     assert_eq!(refusal(&world.drain(), None), "token_unknown_key");
-    world.machine.entitlement(STRANGER.sign(&mail(&ALICE, 2)).unwrap().as_str(), world.now);
+    world.machine.pushed_entitlement(STRANGER.sign(&mail(&ALICE, 2)).unwrap().as_str(), world.now);
     world.drain();
     assert!(world.allows(session, "10.98.0.25", 25));
 }
@@ -229,7 +229,7 @@ fn a_pushed_token_of_another_holder_under_the_same_name_is_not_installed() {
     let mut world = World::new();
     let (_, session) = world.admit(&ALICE, 0, 1);
     let stolen = EntitlementToken { cnf: Confirmation { jkt: *BOB.peer.key() }, ..mail(&ALICE, 2) };
-    world.machine.entitlement(&sign(&stolen), world.now);
+    world.machine.pushed_entitlement(&sign(&stolen), world.now);
     world.drain();
     assert!(!world.allows(session, "10.98.0.25", 25));
 }

@@ -131,14 +131,14 @@ fn what_was_taken_back_opens_nothing() {
     ];
     for (scope, code) in scopes {
         let mut world = World::new();
-        world.machine.revocations(&sign(&revocations(0, vec![entry(scope, Effect::Revoke)])), world.now);
+        world.machine.pushed_revocations(&sign(&revocations(0, vec![entry(scope, Effect::Revoke)])), world.now);
         world.drain();
         assert_eq!(code_of(&mut world, claims(|_| {}), entitlement(|_| {})), code);
     }
     let scopes = [EntryScope::Certificate(ALICE.peer.serial().into()), EntryScope::Key(*ALICE.peer.key())];
     for scope in scopes {
         let mut world = World::new();
-        world.machine.revocations(&sign(&revocations(0, vec![entry(scope, Effect::Revoke)])), world.now);
+        world.machine.pushed_revocations(&sign(&revocations(0, vec![entry(scope, Effect::Revoke)])), world.now);
         world.drain();
         let (channel, _) = world.open(&ALICE);
         assert_eq!(refusal(&world.drain(), Some(channel)), "certificate_revoked");
@@ -158,6 +158,15 @@ fn only_devices_with_a_session_are_heard() {
         assert_eq!(refusal(&world.drain(), Some(channel)), "subject_mismatch", "{role}");
     }
     assert_eq!(world.refused("subject_mismatch"), 3);
+}
+
+#[test]
+fn who_got_no_channel_is_counted_as_well() {
+    let mut world = World::new();
+    for code in ["certificate_required", "certificate_refused", "wrong_role"] {
+        world.machine.peer_refused(code, "expected a device's certificate, found none".into(), world.now);
+        assert_eq!((refusal(&world.drain(), None), world.refused(code)), (code, 1));
+    }
 }
 
 #[test]

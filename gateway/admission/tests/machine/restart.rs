@@ -11,10 +11,10 @@ use crate::world::*;
 #[test]
 fn a_restart_keeps_revocations_configuration_and_sequences() {
     let mut world = World::new();
-    world.machine.configuration(&sign(&configuration(4, everything())), world.now);
+    world.machine.pushed_configuration(&sign(&configuration(4, everything())), world.now);
     world.admit(&ALICE, 0, 6);
     let list = revocations(0, vec![entry(EntryScope::Key(*BOB.peer.key()), Effect::Revoke)]);
-    world.machine.revocations(&sign(&list), world.now);
+    world.machine.pushed_revocations(&sign(&list), world.now);
     world.drain();
 
     let mut again = World::restored(settings(), world.machine.persisted());
@@ -27,7 +27,7 @@ fn a_restart_keeps_revocations_configuration_and_sequences() {
     again.drain();
     again.present(channel, &ALICE.claims(), &ALICE.entitlement(5));
     assert_eq!(refusal(&again.drain(), Some(channel)), "sequence_old");
-    again.machine.configuration(&sign(&configuration(3, everything())), again.now);
+    again.machine.pushed_configuration(&sign(&configuration(3, everything())), again.now);
     assert_eq!(refusal(&again.drain(), None), "sequence_old");
     again.admit(&ALICE, 0, 6);
 }
@@ -36,13 +36,13 @@ fn a_restart_keeps_revocations_configuration_and_sequences() {
 #[test]
 fn a_configuration_that_is_over_is_forgotten_and_its_number_is_not() {
     let mut world = World::new();
-    world.machine.configuration(&sign(&configuration(4, everything())), world.now);
+    world.machine.pushed_configuration(&sign(&configuration(4, everything())), world.now);
     let persisted = world.machine.persisted();
     let late = ringfort_admission::Moment { boot: BOOT, wall: WALL + HOUR };
     let mut again = ringfort_admission::Admission::restore(settings(), persisted.clone(), late);
     assert_eq!((again.configuration_seq(), again.admitting(late)), (0, Err(NotAdmitting::NoConfiguration)));
     let text = sign(&ringfort_token::GatewayConfiguration { exp: WALL + 2 * HOUR, ..configuration(3, everything()) });
-    again.configuration(&text, late);
+    again.pushed_configuration(&text, late);
     assert_eq!((again.configuration_seq(), again.refused()["sequence_old"]), (0, 1));
     let tampered = Persisted { configuration: Some("nonsense".into()), ..persisted };
     assert_eq!(World::restored(settings(), tampered).machine.configuration_seq(), 0);
@@ -53,7 +53,7 @@ fn what_is_kept_reads_as_it_was_written() {
     let mut world = World::new();
     world.admit(&ALICE, 0, 6);
     let list = revocations(0, vec![entry(EntryScope::Key(*BOB.peer.key()), Effect::RenewBy(WALL))]);
-    world.machine.revocations(&sign(&list), world.now);
+    world.machine.pushed_revocations(&sign(&list), world.now);
     let persisted = world.machine.persisted();
     let written = serde_json::to_string(&persisted).unwrap();
     assert_eq!(serde_json::from_str::<Persisted>(&written).unwrap(), persisted);
@@ -66,10 +66,10 @@ fn sequences_are_written_at_once_and_then_at_most_once_a_second() {
     world.step(Duration::from_secs(5));
     let writes =
         |actions: &[Action]| actions.iter().filter(|action| matches!(action, Action::Persist(Part::Sequences))).count();
-    world.machine.entitlement(&sign(&ALICE.entitlement(1)), world.now);
+    world.machine.pushed_entitlement(&sign(&ALICE.entitlement(1)), world.now);
     assert_eq!(writes(&world.drain()), 1);
     for seq in 2..10 {
-        world.machine.entitlement(&sign(&ALICE.entitlement(seq)), world.now);
+        world.machine.pushed_entitlement(&sign(&ALICE.entitlement(seq)), world.now);
     }
     assert_eq!(writes(&world.drain()), 0);
     assert_eq!(writes(&world.pass(Duration::from_secs(1))), 1);

@@ -37,14 +37,14 @@ fn a_revoked_session_has_empty_rules_before_anything_else_happens() {
         let (bobs_channel, bobs) = world.admit(&BOB, 0, 1);
         let (channel, session) = world.admit(&ALICE, 0, 1);
         // What has not been fetched yet must neither come before nor undo it.
-        world.machine.entitlement(&sign(&ALICE.entitlement(2)), world.now);
-        world.machine.entitlement(&sign(&BOB.entitlement(2)), world.now);
+        world.machine.pushed_entitlement(&sign(&ALICE.entitlement(2)), world.now);
+        world.machine.pushed_entitlement(&sign(&BOB.entitlement(2)), world.now);
         let scope = match scope {
             EntryScope::Token(id) if id.starts_with("entitlement") => EntryScope::Token("entitlement-alice-2".into()),
             other => other,
         };
         let list = revocations(0, vec![entry(scope.clone(), Effect::Revoke)]);
-        world.machine.revocations(&sign(&list), world.now);
+        world.machine.pushed_revocations(&sign(&list), world.now);
         let actions = world.drain();
         let Some(Action::Engine(Command::Install { session: first, not_after, .. })) = actions.first() else {
             panic!("{actions:?}")
@@ -77,7 +77,7 @@ fn all_revoked_sessions_lose_their_rules_before_anybody_is_told() {
     let (_, first) = world.admit(&ALICE, 0, 1);
     let (_, second) = world.admit(&BOB, 0, 1);
     let entries = ["alice", "bob"].map(|user| entry(EntryScope::User { user: user.into(), below: 9 }, Effect::Revoke));
-    world.machine.revocations(&sign(&revocations(0, entries.into())), world.now);
+    world.machine.pushed_revocations(&sign(&revocations(0, entries.into())), world.now);
     let actions = world.drain();
     assert_eq!(installs(&actions[..2]), 2);
     assert!(!world.allows(first, "10.98.0.10", 80) && !world.allows(second, "10.98.0.10", 80));
@@ -92,7 +92,7 @@ fn what_waits_is_revoked_as_well() {
     let tunnel = world.authenticated(&ALICE.tunnels[0]);
     world.drain();
     let list = revocations(0, vec![entry(EntryScope::Key(*ALICE.peer.key()), Effect::Revoke)]);
-    world.machine.revocations(&sign(&list), world.now);
+    world.machine.pushed_revocations(&sign(&list), world.now);
     let actions = world.drain();
     assert!(matches!(sent(&actions, channel)[..], [ToClient::Goodbye { code: "certificate_revoked", .. }]));
     assert_eq!(removes(&actions), [tunnel]);
@@ -103,7 +103,7 @@ fn what_waits_is_revoked_as_well() {
     let (channel, _) = world.open(&ALICE);
     world.present(channel, &ALICE.claims(), &ALICE.entitlement(1));
     world.drain();
-    world.machine.revocations(&sign(&revocations(0, revoke_alice())), world.now);
+    world.machine.pushed_revocations(&sign(&revocations(0, revoke_alice())), world.now);
     assert_eq!(refusal(&world.drain(), Some(channel)), "revoked");
     let (channel, session_id) = world.open(&ALICE);
     let (claims, entitlement) = renewed(2);
@@ -120,7 +120,7 @@ fn a_renewal_with_grace_loses_nothing() {
     let mut world = World::new();
     let (channel, session) = world.admit(&ALICE, 0, 1);
     let by = WALL + Duration::from_secs(30);
-    world.machine.revocations(&sign(&revocations(0, renew_alice(by))), world.now);
+    world.machine.pushed_revocations(&sign(&revocations(0, renew_alice(by))), world.now);
     let actions = world.drain();
     assert_eq!(sent(&actions, channel), [ToClient::RenewBy { time: by, reason: "laptop stolen".into() }]);
     assert_eq!(world.machine.sessions().next().unwrap().ends_at, by);
@@ -142,11 +142,11 @@ fn who_does_not_renew_is_out_when_the_grace_is_over() {
     let mut world = World::new();
     let (channel, session) = world.admit(&ALICE, 0, 1);
     let by = WALL + Duration::from_secs(30);
-    world.machine.revocations(&sign(&revocations(0, renew_alice(by))), world.now);
+    world.machine.pushed_revocations(&sign(&revocations(0, renew_alice(by))), world.now);
     world.drain();
     // The same tokens again do not lengthen it, and a pushed one does not either.
     world.present(channel, &ALICE.claims(), &ALICE.entitlement(1));
-    world.machine.entitlement(&sign(&EntitlementToken { generation: 2, ..ALICE.entitlement(2) }), world.now);
+    world.machine.pushed_entitlement(&sign(&EntitlementToken { generation: 2, ..ALICE.entitlement(2) }), world.now);
     world.drain();
     world.step(Duration::from_secs(30));
     assert!(!world.allows(session, "10.98.0.10", 80), "the workers deny by themselves");
@@ -163,7 +163,7 @@ fn a_demanded_renewal_holds_for_a_channel_that_comes_back() {
     let mut world = World::new();
     let (channel, session) = world.admit(&ALICE, 0, 1);
     let by = WALL + Duration::from_secs(30);
-    world.machine.revocations(&sign(&revocations(0, renew_alice(by))), world.now);
+    world.machine.pushed_revocations(&sign(&revocations(0, renew_alice(by))), world.now);
     world.machine.channel_closed(channel, world.now);
     world.drain();
     let (back, session_id) = world.open(&ALICE);
@@ -179,21 +179,21 @@ fn a_demanded_renewal_holds_for_a_channel_that_comes_back() {
 fn lists_that_do_not_fit_are_refused() {
     let mut world = World::new();
     let text = |after, epoch, entries| sign(&RevocationList { epoch, ..revocations(after, entries) });
-    world.machine.revocations(&text(0, 2, revoke_alice()), world.now);
+    world.machine.pushed_revocations(&text(0, 2, revoke_alice()), world.now);
     world.drain();
-    world.machine.revocations(&text(0, 1, revoke_alice()), world.now);
+    world.machine.pushed_revocations(&text(0, 1, revoke_alice()), world.now);
     assert_eq!(refusal(&world.drain(), None), "sequence_old");
-    world.machine.revocations(&text(5, 2, revoke_alice()), world.now);
+    world.machine.pushed_revocations(&text(5, 2, revoke_alice()), world.now);
     let actions = world.drain();
     assert_eq!(refusal(&actions, None), "revocations_gap");
     assert!(matches!(actions.last(), Some(Action::Resubscribe)));
     let foreign = STRANGER.sign(&revocations(1, Vec::new())).unwrap().as_str().to_owned();
-    world.machine.revocations(&foreign, world.now);
+    world.machine.pushed_revocations(&foreign, world.now);
     assert_eq!(refusal(&world.drain(), None), "token_unknown_key");
     assert_eq!(world.machine.serial(), Serial { epoch: 2, n: 1 });
     // What is known already changes nothing, and is told.
     let (_, session) = world.admit(&BOB, 0, 1);
-    world.machine.revocations(&text(0, 2, revoke_alice()), world.now);
+    world.machine.pushed_revocations(&text(0, 2, revoke_alice()), world.now);
     let actions = world.drain();
     assert_eq!((installs(&actions), applied(&actions).len()), (0, 1));
     assert!(world.allows(session, "10.98.0.10", 80));

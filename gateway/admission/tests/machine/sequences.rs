@@ -47,7 +47,7 @@ proptest! {
                     if malformed {
                         token.grants[0].services.clear();
                     }
-                    world.machine.entitlement(&sign(&token), world.now);
+                    world.machine.pushed_entitlement(&sign(&token), world.now);
                 }
                 Step::Present { seq } => world.present(channel, &ALICE.claims(), &ALICE.entitlement(seq)),
                 Step::Bind { tunnel } => {

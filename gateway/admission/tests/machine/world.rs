@@ -286,7 +286,7 @@ impl World {
     /// A Gateway with the configuration `seq` 1, which allows the whole site.
     pub(crate) fn new() -> Self {
         let mut world = Self::without_configuration(settings());
-        world.machine.configuration(&sign(&configuration(1, everything())), world.now);
+        world.machine.pushed_configuration(&sign(&configuration(1, everything())), world.now);
         world.drain();
         world
     }
@@ -343,7 +343,7 @@ impl World {
         self.channels += 1;
         let session_id = u128::from(self.channels).to_be_bytes();
         let channel = ChannelId(self.channels);
-        self.machine.channel_opened(channel, peer, session_id, self.now);
+        self.machine.channel_opened(channel, peer.clone(), session_id, self.now);
         (channel, session_id)
     }
 
