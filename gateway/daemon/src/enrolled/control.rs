@@ -160,7 +160,7 @@ impl Control {
             Told::Worker(worker, report) => self.handle_report(worker, report)?,
             Told::Channel(FromChannel::Opened { id, peer, to_client }) => {
                 self.channels.insert(id, to_client);
-                self.admission.channel_opened(id, &peer, random()?, moment);
+                self.admission.channel_opened(id, peer, random()?, moment);
             }
             Told::Channel(FromChannel::Said { id, message }) => self.admission.channel_message(id, message, moment),
             Told::Channel(FromChannel::Closed { id }) => {
@@ -191,11 +191,11 @@ impl Control {
                 }
                 Err(error) => tracing::error!(%error, "keys that sign tokens were refused, the old ones stay"),
             },
-            FromStream::Configuration(text) => self.admission.configuration(&text, moment),
-            FromStream::Entitlement(text) => self.admission.entitlement(&text, moment),
+            FromStream::Configuration(text) => self.admission.pushed_configuration(&text, moment),
+            FromStream::Entitlement(text) => self.admission.pushed_entitlement(&text, moment),
             FromStream::Revocations(text) => {
                 self.revocation_arrived.get_or_insert(arrived);
-                self.admission.revocations(&text, moment);
+                self.admission.pushed_revocations(&text, moment);
             }
             FromStream::Connected(connected) => {
                 if connected != self.connected {

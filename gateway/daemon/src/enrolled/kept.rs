@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use ringfort_admission::{Admission, Part, Persisted};
-use ringfort_enrol::{Folder, FolderError, Secrecy};
+use ringfort_enrol::{Folder, Secrecy};
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
