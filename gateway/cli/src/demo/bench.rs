@@ -9,7 +9,6 @@ use ringfort_netlab::{Namespace, address, udp};
 use ringfort_stage::{Process, Stage};
 use serde_json::{Value, json};
 
-use super::chapters::Cast;
 use super::report::Report;
 
 /// Where the site takes the streams.
@@ -23,7 +22,7 @@ enum Way {
     Down,
 }
 
-pub(super) fn measure(stage: &Stage, cast: &Cast, report: &mut Report, duration: Duration) -> Result<()> {
+pub(super) fn measure(stage: &Stage, gateway: &Process, report: &mut Report, duration: Duration) -> Result<()> {
     let target = SocketAddr::new(address::SITE_V4[2].into(), PORT);
     let idle = report.step("bench rtt", "round trips of 64 bytes on the idle tunnel", |_| {
         round_trips(stage, stage.lab.site(), target)
@@ -35,9 +34,9 @@ pub(super) fn measure(stage: &Stage, cast: &Cast, report: &mut Report, duration:
     report.measured("idle round trip without tunnel", plain);
     for (name, title, way) in [("bench up", "client to site", Way::Up), ("bench down", "site to client", Way::Down)] {
         let measured = report.step(name, &format!("TCP, one stream, {title}"), |what| {
-            let before = Reading::of(&cast.gateway)?;
+            let before = Reading::of(gateway)?;
             let received = stream(stage, target, way, duration)?;
-            let after = Reading::of(&cast.gateway)?;
+            let after = Reading::of(gateway)?;
             let figures = figures(&before, &after, received);
             *what = format!(
                 "TCP, one stream, {title}: {} Gbit/s, gateway {} CPU s/GB",

@@ -1,23 +1,27 @@
 //! `ringfort demo`: the whole story in a laboratory of namespaces, with the real roles as processes of this program.
 
 mod bench;
-mod chapters;
+mod control;
+mod refusals;
 mod report;
+mod revoke;
+mod story;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use ringfort_netlab::{Lab, LabError, Spec, address, enter};
-use ringfort_stage::Stage;
 use ringfort_stage::files::{Plan, Rule, User};
+use ringfort_stage::realm::{ADMINISTRATOR, PORT};
+use ringfort_stage::{Realm, Stage};
 use toml::Table;
 
 use report::Report;
-
-/// Where the demo's Gateway listens.
-const PORT: u16 = 443;
+use revoke::Traffic;
+use story::{ALICE, MALLORY, SITES};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -27,9 +31,12 @@ pub(crate) struct Options {
     /// Keep everything running afterwards and print how to enter each namespace; Enter ends it.
     #[arg(long)]
     keep: bool,
-    /// Also measure TCP through the tunnel, both ways.
+    /// Also measure: revocation and grant over many runs, and TCP through a tunnel, both ways.
     #[arg(long)]
     bench: bool,
+    /// Revocations and grants that are measured.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000), requires = "bench", value_name = "RUNS")]
+    runs: u32,
     /// Seconds for each direction of the measurement.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60), requires = "bench", value_name = "SECONDS")]
     seconds: u64,
@@ -64,34 +71,41 @@ fn probe_tun() -> std::io::Result<()> {
 }
 
 fn tell(options: &Options, report: &mut Report) -> Result<()> {
-    let lab = report.step("laboratory", "clients alice and bob, internet, gateway, site: a namespace each", |_| {
-        Ok(Lab::build(&Spec::new(["alice", "bob"]))?)
-    })?;
     let program = std::env::current_exe().context("cannot find this program")?;
-    let stage = Stage::new(lab, &plan(options), &program)?;
-    let cast = chapters::tell(&stage, report)?;
-    if options.bench {
-        bench::measure(&stage, &cast, report, std::time::Duration::from_secs(options.seconds))?;
-    }
+    let realm =
+        report.step("laboratory", "alice, mallory, operator, internet, controller, two gateways, two sites", |_| {
+            let spec = Spec::new([ALICE, MALLORY, ADMINISTRATOR]).with_sites(SITES.len()).with_controller();
+            Realm::new(Lab::build(&spec)?, &program, &options.backend)
+        })?;
+    let cast = story::tell(&realm, report)?;
+    let traffic =
+        report.step("traffic", "datagrams both ways and an established TCP connection", |_| Traffic::start(&realm))?;
+    revoke::renew(&realm, report, &cast, &traffic)?;
+    revoke::revoke(&realm, report, &cast, &traffic, |report| refusals::tell(&realm, report, &cast))?;
+    drop(traffic);
     if options.keep {
-        keep(&stage)?;
+        keep(&realm)?;
+    }
+    if options.bench {
+        control::measure(&realm, &cast, report, options.runs)?;
+        drop(cast);
+        throughput(options, &program, report)?;
     }
     Ok(())
 }
 
-/// What the administrator of this small world wrote down.
+/// Throughput is measured in a laboratory of its own, from files: what a packet costs does not depend on who admitted it.
+fn throughput(options: &Options, program: &Path, report: &mut Report) -> Result<()> {
+    let lab = Lab::build(&Spec::new([ALICE]))?;
+    let stage = Stage::new(lab, &plan(options), program)?;
+    let (gateway, _client) =
+        report.step("bench", "a static Gateway and a client", |_| Ok((stage.gateway()?, stage.client(ALICE)?)))?;
+    bench::measure(&stage, &gateway, report, std::time::Duration::from_secs(options.seconds))
+}
+
+/// What the administrator of the throughput's small world wrote down.
 fn plan(options: &Options) -> Plan {
-    let [wiki, payroll, _] = address::SITE_V4.map(|address| format!("{address}/32"));
-    let [wiki6, payroll6, _] = address::SITE_V6.map(|address| format!("{address}/128"));
-    let allow = |name: &str, to: [&str; 2]| Rule::allow(name, &to, &["tcp/80", "icmp-echo"]);
-    let deny = |name: &str, to: [&str; 2]| Rule::deny(name, &to, &["any"]);
-    let mut alice =
-        vec![allow("wiki-for-staff", [&wiki, &wiki6]), deny("payroll-for-accountants-only", [&payroll, &payroll6])];
-    if options.bench {
-        let [_, _, target] = address::SITE_V4.map(|address| format!("{address}/32"));
-        alice.push(Rule::allow("benchmark", &[&target], &["any"]));
-    }
-    let bob = vec![allow("payroll-for-accountants", [&payroll, &payroll6])];
+    let target = format!("{}/32", address::site_host(0, 2).0);
     let backend = Table::from_iter([("backend".to_owned(), options.backend.clone().into())]);
     let pools = [
         format!("{}/{}", first(address::INNER_POOL_V4.0.into()), address::INNER_POOL_V4.1),
@@ -101,9 +115,7 @@ fn plan(options: &Options) -> Plan {
         gateway: SocketAddr::new(address::GATEWAY_V4.into(), PORT),
         inner: pools.iter().filter_map(|pool| pool.parse().ok()).collect(),
         routes: ["10.98.0.0/24", "fd98::/64"].iter().filter_map(|route| route.parse().ok()).collect(),
-        users: [("alice", alice), ("bob", bob), ("mallory", Vec::new())]
-            .map(|(name, rules)| User { name: name.into(), rules })
-            .into(),
+        users: vec![User { name: ALICE.into(), rules: vec![Rule::allow("benchmark", &[&target], &["any"])] }],
         gateway_more: backend.clone(),
         client_more: backend,
     }
@@ -117,12 +129,12 @@ fn first(network: IpAddr) -> IpAddr {
     }
 }
 
-fn keep(stage: &Stage) -> Result<()> {
+fn keep(realm: &Realm) -> Result<()> {
     eprintln!("Everything keeps running. A shell in each namespace, to be typed elsewhere:");
-    for (name, line) in stage.lab.nsenter_lines() {
+    for (name, line) in realm.stage.lab.nsenter_lines() {
         eprintln!("  {name:<10} {line}");
     }
-    eprintln!("Files and status sockets are in {}. Press Enter to end.", stage.files().display());
+    eprintln!("Files and status sockets are in {}. Press Enter to end.", realm.stage.folder().display());
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     Ok(())

@@ -52,9 +52,13 @@ pub(super) fn tell(realm: &Realm, report: &mut Report, cast: &Cast) -> Result<()
     refused(report, gateway, "a signature with one bit changed", "token_bad_signature", || {
         present(&mallory, MALLORY, &claims, &hostile::bit_flipped(&entitlement)?)
     })?;
-    refused(report, gateway, "a right signature under a wrong type: claims as entitlement", "token_wrong_type", || {
-        present(&mallory, MALLORY, &claims, &claims)
-    })?;
+    refused(
+        report,
+        gateway,
+        "a right signature under a wrong type: claims as entitlement",
+        "token_wrong_type",
+        || present(&mallory, MALLORY, &claims, &claims),
+    )?;
     refused(report, gateway, "the entitlement of the other site", "token_wrong_audience", || {
         let elsewhere = other_site.iter().find(|token| !same_site(token, &entitlement)).context("no other site")?;
         present(&mallory, MALLORY, &claims, elsewhere)

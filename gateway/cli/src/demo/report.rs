@@ -102,4 +102,4 @@ impl Report {
 }
 
 /// Chapters of the story that the product cannot tell yet.
-const NOT_YET: &str = "Controller, login and tokens; grant by push; revocation; step-up; Relays";
+const NOT_YET: &str = "step-up; names at the site; Relays; several Controllers";

@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -61,7 +61,9 @@ impl Traffic {
         })??;
         let traffic = Self { flow: Flow::start(near, far, PER_SECOND)?, stream: Ticker::start(stream, &listener)? };
         traffic.wait(|traffic| {
-            traffic.flow.up().received() > 0 && traffic.flow.down().received() > 0 && traffic.stream.last() > Duration::ZERO
+            traffic.flow.up().received() > 0
+                && traffic.flow.down().received() > 0
+                && traffic.stream.last() > Duration::ZERO
         })?;
         Ok(traffic)
     }
@@ -124,7 +126,8 @@ pub(super) fn renew(realm: &Realm, report: &mut Report, cast: &Cast, traffic: &T
         let lost = traffic.flow.up().missing() + traffic.flow.down().missing();
         let passed = traffic.flow.up().received() - received.0 + traffic.flow.down().received() - received.1;
         ensure!(lost == 0, "{lost} packets were lost over the renewal");
-        *what = format!("with 30 s of grace: new tokens are in force, {passed} packets passed meanwhile, none was lost");
+        *what =
+            format!("with 30 s of grace: new tokens are in force, {passed} packets passed meanwhile, none was lost");
         Ok(())
     })
 }

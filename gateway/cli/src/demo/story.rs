@@ -15,7 +15,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one attempt may take where attempts are repeated.
 const ATTEMPT: Duration = Duration::from_millis(200);
 /// The sites by number, with their services: at each a page on port 80, and on 8080 one that nobody may reach at first.
-pub(super) const SITES: [(&str, &str, &str); 2] = [("berlin", "wiki", "wiki-admin"), ("lisbon", "tracker", "tracker-admin")];
+pub(super) const SITES: [(&str, &str, &str); 2] =
+    [("berlin", "wiki", "wiki-admin"), ("lisbon", "tracker", "tracker-admin")];
 /// Names of the Gateways.
 pub(super) const GATEWAYS: [&str; 2] = ["gateway-berlin", "gateway-lisbon"];
 /// Who has the tunnels, and who has nothing but an account.
@@ -43,12 +44,13 @@ pub(super) fn page(site: usize) -> SocketAddr {
     SocketAddr::new(address::site_host(site, 0).0.into(), 80)
 }
 
-fn admin_page(site: usize) -> SocketAddr {
+pub(super) fn admin_page(site: usize) -> SocketAddr {
     SocketAddr::new(address::site_host(site, 0).0.into(), ADMIN_PORT)
 }
 
 pub(super) fn tell(realm: &Realm, report: &mut Report) -> Result<Cast> {
-    let services = report.step("sites", "two sites, each with a service and an administrators' page", |_| serve(realm))?;
+    let services =
+        report.step("sites", "two sites, each with a service and an administrators' page", |_| serve(realm))?;
     let controller = report.step("controller", "", |what| {
         let controller = realm.controller_begin()?.ready()?;
         let fingerprint = controller.status()?["ca_fingerprint"].as_str().unwrap_or_default().to_owned();
@@ -56,12 +58,15 @@ pub(super) fn tell(realm: &Realm, report: &mut Report) -> Result<Cast> {
         *what = format!("initialised itself; fingerprint of its CA {short}…");
         Ok(controller)
     })?;
-    report.step("operator", "logs in by URL and fingerprint; creates two users, two sites, four resources, three entitlements", |_| {
-        realm.operator_login(&controller)?.ok()?;
-        administer(realm)
-    })?;
+    report.step(
+        "operator",
+        "logs in by URL and fingerprint; creates two users, two sites, four resources, three entitlements",
+        |_| {
+            realm.operator_login(&controller)?.ok()?;
+            administer(realm)
+        },
+    )?;
     let (gateways, used_invitation) = report.step("gateways", "", |what| join_gateways(realm, &controller, what))?;
-    let joined = Instant::now();
     report.step("mallory", "an account with nothing in it", |_| join_user(realm, MALLORY).map(drop))?;
     let line = report.step("invitation", "", |what| {
         let line = realm.invite(&["device", "--user", ALICE])?;
@@ -72,10 +77,14 @@ pub(super) fn tell(realm: &Realm, report: &mut Report) -> Result<Cast> {
     report.step("join", "alice's machine makes its client id and key, and uses the invitation up", |_| {
         realm.join(ALICE, realm.stage.lab.client(ALICE)?, &line)?.ok().map(drop)
     })?;
-    report.step("login", "password → claims token → an entitlement token per site → CSR → certificate", |what| {
-        *what = format!("{what}: {}", realm.login(ALICE)?.ok()?.trim());
-        Ok(())
-    })?;
+    report.step(
+        "login",
+        "password → claims token → an entitlement token per site → CSR → certificate",
+        |what| {
+            *what = format!("{what}: {}", realm.login(ALICE)?.ok()?.trim());
+            Ok(())
+        },
+    )?;
     let alice = report.step("up", "a DTLS tunnel to a Gateway in each site, tokens presented and bound", |_| {
         realm.up_begin(ALICE)?.ready()
     })?;
@@ -90,7 +99,6 @@ pub(super) fn tell(realm: &Realm, report: &mut Report) -> Result<Cast> {
             report.measured("join to first packet ms", millis(begun.elapsed()).into());
         }
     }
-    drop(joined);
     refused(realm, report, &alice)?;
     grant(realm, report)?;
     Ok(Cast { controller, gateways, alice, used_invitation, _services: services })
@@ -196,11 +204,13 @@ fn grant(realm: &Realm, report: &mut Report) -> Result<()> {
         let at = admin_page(0);
         let begun = Instant::now();
         let took = std::thread::scope(|scope| {
-            let trying = scope.spawn(|| realm.stage.lab.run_in(realm.stage.lab.client(ALICE)?, || until_answered(at, begun))?);
+            let trying =
+                scope.spawn(|| realm.stage.lab.run_in(realm.stage.lab.client(ALICE)?, || until_answered(at, begun))?);
             realm.admin(&["entitle", SITES[0].2, "--user", ALICE])?.ok()?;
             trying.join().map_err(|_| anyhow::anyhow!("the attempts panicked"))?
         })?;
-        *what = format!("the operator entitles alice: http://{at} answers {:.1} ms after the command began", millis(took));
+        *what =
+            format!("the operator entitles alice: http://{at} answers {:.1} ms after the command began", millis(took));
         Ok(took)
     })?;
     report.measured("grant to first answer ms", millis(took).into());

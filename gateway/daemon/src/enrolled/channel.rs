@@ -85,7 +85,9 @@ pub(super) async fn listen(listener: TcpListener, acceptor: TlsAcceptor, trust: 
                     let id = ChannelId(next.fetch_add(1, Ordering::Relaxed));
                     carry(id, peer, socket, &tell).await;
                 }
-                Ok(Err(Unshaken::Refused { code, detail })) => drop(tell(FromChannel::Refused { code, detail })),
+                Ok(Err(Unshaken::Refused { code, detail })) => {
+                    tell(FromChannel::Refused { code, detail });
+                }
                 Ok(Err(Unshaken::Io(error))) => tracing::debug!(%error, "a channel did not come to be"),
                 Err(_) => tracing::debug!("a channel did not come to be in time"),
             }
@@ -169,7 +171,7 @@ async fn carry(id: ChannelId, peer: PeerIdentity, socket: Socket, tell: &Tell) {
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                     Some(Ok(Message::Text(_) | Message::Frame(_))) => {
                         let detail = "expected binary messages, found text".into();
-                        drop(tell(FromChannel::Said { id, message: FromClient::Malformed { detail } }));
+                        tell(FromChannel::Said { id, message: FromClient::Malformed { detail } });
                     }
                     Some(Ok(Message::Close(_)) | Err(_)) | None => break,
                 }
@@ -181,7 +183,7 @@ async fn carry(id: ChannelId, peer: PeerIdentity, socket: Socket, tell: &Tell) {
             }
         }
     }
-    drop(tell(FromChannel::Closed { id }));
+    tell(FromChannel::Closed { id });
 }
 
 fn decode(bytes: Bytes) -> FromClient {
