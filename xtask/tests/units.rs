@@ -1,17 +1,33 @@
-//! The installed Gateway's unit and kernel settings: what must not be lost when somebody edits them.
+//! The installed units and kernel settings: what must not be lost when somebody edits them.
 
 #![allow(clippy::expect_used, reason = "helpers of tests stop at the first surprise")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What the unit says, in the words that matter. An empty value means that the directive must be there.
+/// What the Controller's unit says, likewise.
+const CONTROLLER_ESSENTIALS: [(&str, &str); 12] = [
+    ("AmbientCapabilities", "CAP_NET_BIND_SERVICE"),
+    ("CapabilityBoundingSet", "CAP_NET_BIND_SERVICE"),
+    ("DevicePolicy", "closed"),
+    ("ExecStart", "/usr/bin/ringfort controller --state /var/lib/ringfort/controller"),
+    ("NoNewPrivileges", "yes"),
+    ("PrivateDevices", "yes"),
+    ("ProtectSystem", "strict"),
+    ("RestrictAddressFamilies", "AF_INET AF_INET6 AF_UNIX"),
+    ("StateDirectoryMode", "0700"),
+    ("SystemCallFilter", "@system-service ~@privileged @keyring @setuid @chown"),
+    ("Type", "notify"),
+    ("User", "ringfort"),
+];
+
+/// What the Gateway's unit says, in the words that matter. An empty value means that the directive must be there.
 const ESSENTIALS: [(&str, &str); 17] = [
     ("AmbientCapabilities", "CAP_NET_ADMIN CAP_NET_BIND_SERVICE"),
     ("CapabilityBoundingSet", "CAP_NET_ADMIN CAP_NET_BIND_SERVICE"),
     ("DeviceAllow", "/dev/net/tun rw"),
     ("DevicePolicy", "closed"),
-    ("ExecStart", "/usr/bin/ringfort gateway --static /etc/ringfort/gateway.toml"),
+    ("ExecStart", "/usr/bin/ringfort gateway --state /var/lib/ringfort/gateway --config /etc/ringfort/gateway.toml"),
     ("LimitMEMLOCK", ""),
     ("MemoryDenyWriteExecute", "yes"),
     ("NoNewPrivileges", "yes"),
@@ -50,9 +66,10 @@ fn directives(text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(directives)
 }
 
-fn judge_unit(text: &str) -> Result<(), String> {
+fn judge_unit(text: &str, essentials: &[(&str, &str)]) -> Result<(), String> {
     let directives = directives(text)?;
-    for (key, expected) in ESSENTIALS {
+    for (key, expected) in essentials {
+        let (key, expected) = (*key, *expected);
         let value = directives.get(key).ok_or(format!("{key} is missing"))?;
         if !expected.is_empty() && value != expected {
             return Err(format!("{key} is {value:?}"));
@@ -63,7 +80,12 @@ fn judge_unit(text: &str) -> Result<(), String> {
 
 #[test]
 fn the_gateways_unit_keeps_its_hardening() {
-    assert_eq!(judge_unit(&file("ringfort-gateway.service")), Ok(()));
+    assert_eq!(judge_unit(&file("ringfort-gateway.service"), &ESSENTIALS), Ok(()));
+}
+
+#[test]
+fn the_controllers_unit_keeps_its_hardening() {
+    assert_eq!(judge_unit(&file("ringfort-controller.service"), &CONTROLLER_ESSENTIALS), Ok(()));
 }
 
 #[test]
@@ -82,7 +104,7 @@ fn a_softened_unit_is_noticed() {
     ] {
         let changed = unit.replace(from, to);
         assert_ne!(changed, unit, "{from}");
-        let error = judge_unit(&changed).expect_err(from);
+        let error = judge_unit(&changed, &ESSENTIALS).expect_err(from);
         assert!(error.contains(expected), "{error}");
     }
 }
