@@ -32,6 +32,16 @@ impl Probe {
     /// # Errors
     /// When the handshake does not succeed within 5 s; the error says how it ended.
     pub fn connect(folder: &Path, user: &str, gateway: SocketAddr) -> Result<Self> {
+        let mut probe = Self::connect_unbound(folder, user, gateway)?;
+        probe.confirm(Instant::now() + HANDSHAKE_LIMIT)?;
+        Ok(probe)
+    }
+
+    /// As [`Probe::connect`], without waiting until the Gateway has rules for it.
+    ///
+    /// # Errors
+    /// As [`Probe::connect`].
+    pub fn connect_unbound(folder: &Path, user: &str, gateway: SocketAddr) -> Result<Self> {
         let file = |suffix: &str| folder.join(format!("{user}.{suffix}"));
         let own = credentials::load(&file("pem"), &file("key"))?;
         let anchor = credentials::load_trust(&folder.join("ca.pem"))?;
@@ -53,7 +63,6 @@ impl Probe {
             }
         }
         probe.transmit()?;
-        probe.confirm(deadline)?;
         Ok(probe)
     }
 

@@ -1,0 +1,40 @@
+//! What bounds a user's rules beside their own token: the site's ceiling, and the site's allow-list.
+
+use anyhow::{Result, ensure};
+use ringfort_stage::hostile;
+use ringfort_token::GatewayConfiguration;
+
+use crate::world::{ALICE, GATEWAY, PAYROLL, World, service};
+
+// Covers: C19 refuse
+// Covers: R9 refuse
+pub(crate) fn the_local_ceiling_holds_whatever_is_granted() -> Result<()> {
+    let wiki = service(0).ip();
+    World::start(&format!("never_beyond = [{{ to = [\"{wiki}\"], services = [\"tcp/80\"] }}]"))?.play(|world| {
+        world.admin(&["entitle", PAYROLL, "--user", ALICE])?;
+        world.reaches(ALICE, 0)?;
+        let before = world.gateway.counter("packets_denied")?;
+        ensure!(world.get(ALICE, 1)?.is_err(), "a grant went beyond the ceiling");
+        ensure!(world.gateway.counter("packets_denied")? > before, "the packet did not come as far as the Gateway");
+        Ok(())
+    })
+}
+
+// Covers: R8 allow
+// Covers: R7 allow
+pub(crate) fn a_resource_of_another_site_is_not_forwarded_to() -> Result<()> {
+    World::start("")?.play(|world| {
+        // The address is at this site, the Resource is said to be at another.
+        world.admin(&["site", "add", "lisbon", "--pool", "10.121.0.1/16"])?;
+        let to = service(1).ip().to_string();
+        world.admin(&["resource", "add", "elsewhere", "--site", "lisbon", "--to", &to, "--service", "tcp/8080"])?;
+        world.admin(&["entitle", "elsewhere", "--user", ALICE])?;
+        world.reaches(ALICE, 0)?;
+        let text = std::fs::read_to_string(world.realm.state(GATEWAY).join("configuration.jwt"))?;
+        let configuration: GatewayConfiguration = hostile::said(text.trim())?;
+        let mut names: Vec<&str> = configuration.allow.iter().map(|grant| grant.name.as_str()).collect();
+        names.sort_unstable();
+        ensure!(names == ["payroll", "wiki"], "the allow-list has {names:?}");
+        Ok(())
+    })
+}

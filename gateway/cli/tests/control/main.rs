@@ -1,0 +1,84 @@
+//! The control side end to end: real processes of the real program in a laboratory of namespaces.
+//!
+//! Every case builds an organisation of its own, so cases depend on no order and run side by side. None waits for a time to
+//! pass to see that something does not happen, unless it says why.
+
+#![allow(missing_docs)]
+
+mod bounds;
+mod changes;
+mod doors;
+mod login;
+mod restart;
+mod world;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use ringfort_netlab::{LabError, enter};
+
+/// A case by its name, which is that of its function, so that it can be found by both.
+type Case = (&'static str, fn() -> anyhow::Result<()>);
+
+macro_rules! cases {
+    ($($module:ident { $($case:ident),* $(,)? })*) => {
+        &[$($((concat!(stringify!($module), "::", stringify!($case)), $module::$case)),*),*]
+    };
+}
+
+const CASES: &[Case] = cases! {
+    login {
+        from_url_and_fingerprint_alone,
+        a_wrong_password_gives_nothing,
+        tokens_and_certificate_are_of_one_session,
+    }
+    changes {
+        a_grant_reaches_a_live_session,
+        what_is_taken_back_is_refused_at_once,
+        groups_grant_and_take_back,
+        a_revocation_ends_the_session_and_a_login_begins_another,
+        a_revoked_device_does_not_come_back,
+        a_renewal_is_not_noticed,
+    }
+    restart {
+        a_controller_that_was_killed_loses_nothing,
+        a_gateway_that_was_killed_refuses_what_it_refused_before,
+        a_gateway_goes_on_without_its_controller,
+        a_client_that_was_killed_comes_back,
+        everything_ends_when_it_is_asked_to,
+    }
+    bounds {
+        the_local_ceiling_holds_whatever_is_granted,
+        a_resource_of_another_site_is_not_forwarded_to,
+    }
+    doors {
+        a_tunnel_without_its_channel_carries_nothing,
+        roles_open_their_own_doors_only,
+    }
+};
+
+fn main() -> ExitCode {
+    if let Err(error) = enter(probe_tun) {
+        return unavailable(&error);
+    }
+    let trial = |(name, case): &Case| {
+        let case = *case;
+        Trial::test(*name, move || case().map_err(|error| Failed::from(format!("{error:#}"))))
+    };
+    libtest_mimic::run(&Arguments::from_args(), CASES.iter().map(trial).collect()).exit_code()
+}
+
+fn probe_tun() -> std::io::Result<()> {
+    ringfort_io::Tun::open("rfprobe%d", 1, Duration::ZERO).map(drop).map_err(std::io::Error::other)
+}
+
+/// Where namespaces are impossible nothing was tested. CI must not take that for success.
+fn unavailable(error: &LabError) -> ExitCode {
+    println!("{error}");
+    if std::env::var("CI").is_ok_and(|ci| ci == "true") {
+        println!("test result: FAILED. The end-to-end tests need network namespaces, and CI must have them");
+        return ExitCode::from(101);
+    }
+    ExitCode::from(error.exit_code())
+}

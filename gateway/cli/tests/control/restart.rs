@@ -1,0 +1,88 @@
+//! Processes that are killed, stopped and started again, in the middle of everything.
+
+use anyhow::{Result, ensure};
+
+use crate::world::{ALICE, GATEWAY, PATIENCE, PAYROLL, World, sessions};
+
+pub(crate) fn a_controller_that_was_killed_loses_nothing() -> Result<()> {
+    World::start("")?.play(|world| {
+        world.controller.kill()?;
+        world.reaches(ALICE, 0)?;
+        ensure!(world.realm.admin(&["entitle", PAYROLL, "--user", ALICE])?.refused().is_ok());
+        world.controller = world.realm.controller_begin()?.ready()?;
+        world.gateway_is_alive()?;
+        world.admin(&["entitle", PAYROLL, "--user", ALICE])?;
+        world.reaches(ALICE, 1)?;
+        world.admin(&["revoke", "user", ALICE, "--reason", "restart"])?;
+        world.is_refused(ALICE, 0)
+    })
+}
+
+// Covers: R12 refuse
+pub(crate) fn a_gateway_that_was_killed_refuses_what_it_refused_before() -> Result<()> {
+    World::start("")?.play(|world| {
+        world.admin(&["revoke", "user", ALICE, "--reason", "left the company"])?;
+        world.is_refused(ALICE, 0)?;
+        world.alice = None;
+        world.gateway.kill()?;
+        // Nobody is there to tell it again.
+        world.controller.kill()?;
+        world.gateway = world.realm.gateway_begin(0, GATEWAY, "")?.ready()?;
+        let status = world.gateway.status()?;
+        ensure!(status["revocations"]["n"].as_u64() > Some(0), "it has forgotten its revocations");
+        let before = status["totals"]["refused_token_revoked"].as_u64();
+        let folder = world.realm.state(ALICE);
+        let claims = std::fs::read_to_string(folder.join("claims.jwt"))?;
+        let entitlement = std::fs::read_dir(&folder)?
+            .filter_map(Result::ok)
+            .find(|entry| entry.file_name().to_string_lossy().starts_with("entitlement-"))
+            .map(|entry| std::fs::read_to_string(entry.path()))
+            .transpose()?
+            .unwrap_or_default();
+        let (lab, to) = (&world.realm.stage.lab, world.realm.gateway_address(0));
+        let refused = lab.run_in(lab.client(ALICE)?, || {
+            ringfort_stage::hostile::present(&folder, to, &claims, &entitlement)
+        })??;
+        ensure!(refused.code == "token_revoked", "{refused:?}");
+        let after = world.gateway.status()?["totals"]["refused_token_revoked"].as_u64();
+        ensure!(after == before.map(|count| count + 1), "counted {before:?}, then {after:?}");
+        Ok(())
+    })
+}
+
+// Covers: X14 allow
+pub(crate) fn a_gateway_goes_on_without_its_controller() -> Result<()> {
+    World::start("")?.play(|world| {
+        world.controller.kill()?;
+        world.gateway.kill()?;
+        world.gateway = world.realm.gateway_begin(0, GATEWAY, "")?.ready()?;
+        // The client comes back by itself, with the tokens that it has.
+        world.reaches(ALICE, 0)?;
+        world.is_refused(ALICE, 1)
+    })
+}
+
+pub(crate) fn a_client_that_was_killed_comes_back() -> Result<()> {
+    World::start("")?.play(|world| {
+        if let Some(alice) = &mut world.alice {
+            alice.kill()?;
+        }
+        world.alice = Some(world.up(ALICE)?);
+        world.reaches(ALICE, 0)?;
+        world.gateway.wait_until(PATIENCE, |status| sessions(status).len() == 1).map(drop)
+    })
+}
+
+pub(crate) fn everything_ends_when_it_is_asked_to() -> Result<()> {
+    World::start("")?.play(|world| {
+        let state = world.realm.state(ALICE).display().to_string();
+        let lab = &world.realm.stage.lab;
+        world.realm.stage.command(lab.client(ALICE)?, &["down", "--state", &state], "")?.ok()?;
+        world.gateway.wait_until(PATIENCE, |status| sessions(status).is_empty())?;
+        if let Some(mut alice) = world.alice.take() {
+            alice.stop()?;
+        }
+        world.gateway.stop()?;
+        world.controller.stop()
+    })
+}
