@@ -14,13 +14,13 @@ use super::caller::Caller;
 use super::http::{Asked, Failure, finish};
 use super::limits::{ADMIN_BODY_BYTES_MAX, BODY_BYTES_MAX};
 use super::{Shell, counted};
-use crate::core::{Core, Refused};
+use crate::core::Refused;
 
 type Shared = State<Arc<Shell>>;
 type From = Extension<Arc<Caller>>;
 type Answer<T> = Result<Json<T>, Failure>;
 
-/// A request of an administrator with a body, answered with what [`Core`] answers.
+/// A request of an administrator with a body, answered with what the core answers.
 macro_rules! change {
     ($method:ident: $body:ty) => {
         post(|State(shell): Shared, Extension(caller): From, request: Request| async move {

@@ -51,7 +51,7 @@ impl Caller {
                 format!("the certificate of this connection has expired at {}: connect anew", peer.not_after());
             return Err(Refused { message, ..Refused::certificate_required() });
         }
-        core.standing(peer)?;
+        core.standing(peer, now)?;
         Ok(Some(peer))
     }
 

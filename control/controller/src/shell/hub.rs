@@ -1,6 +1,6 @@
 //! Who hears of what: the queues between what happens and the Gateways' streams.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -125,8 +125,8 @@ impl Hub {
     }
 
     /// Open streams of Gateways at one of `sites`, or anywhere.
-    pub(crate) fn open(&self, sites: Option<&[String]>) -> usize {
-        let at = |open: &&Open| sites.is_none_or(|sites| sites.contains(&open.site));
+    pub(crate) fn open(&self, sites: Option<&BTreeSet<&str>>) -> usize {
+        let at = |open: &&Open| sites.is_none_or(|sites| sites.contains(open.site.as_str()));
         self.lock().open.values().filter(at).count()
     }
 
@@ -188,7 +188,10 @@ mod tests {
         for subscription in [&mut a, &mut b] {
             assert_eq!(*subscription.news.try_recv().unwrap().change, everywhere);
         }
-        assert_eq!((hub.open(None), hub.open(Some(&["one".into()])), hub.open(Some(&[]))), (2, 1, 0));
+        assert_eq!(
+            (hub.open(None), hub.open(Some(&BTreeSet::from(["one"]))), hub.open(Some(&BTreeSet::new()))),
+            (2, 1, 0)
+        );
         drop(a);
         assert_eq!(hub.open(None), 1);
     }

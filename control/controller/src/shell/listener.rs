@@ -66,12 +66,10 @@ impl Doors {
     /// Serves until the Controller is to stop, and then until the last connection has ended, or for [`STOP_TIME`].
     pub(crate) async fn serve(self: &Arc<Self>, listener: &TcpListener) {
         let shell = &self.shell;
-        let mut stop = shell.stop.clone();
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                // An error is the end of whoever could stop us, which is a stop too.
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = shell.stopped() => break,
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((tcp, address)) => match Arc::clone(&self.unauthenticated).try_acquire_owned() {
@@ -168,10 +166,9 @@ impl Doors {
             self.router.clone().oneshot(request)
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut stop = self.shell.stop.clone();
         tokio::select! {
             ended = connection.as_mut() => return note(&caller, ended),
-            _ = stop.wait_for(|stop| *stop) => {}
+            () = self.shell.stopped() => {}
             () = sleep(life) => {}
         }
         // What is under way is finished.

@@ -106,15 +106,24 @@ pub(crate) struct Shell {
 impl Shell {
     fn new(core: Core, stop: watch::Receiver<bool>) -> Self {
         let codes = Refused::CODES.into_iter().chain(Refusal::CODES).chain(ProofRefused::CODES);
+        let hub = Arc::<Hub>::default();
+        let reach = Arc::clone(&hub);
+        core.set_reach(move |sites| reach.open(sites));
         Self {
             core,
             counters: Counters::new(&counted::ALL, codes),
             nonces: Nonces::default(),
-            hub: Arc::default(),
+            hub,
             noise: Noise::default(),
             open: AtomicU64::new(0),
             stop,
         }
+    }
+
+    /// Waits until the Controller is to stop.
+    async fn stopped(&self) {
+        // An error is the end of whoever could stop us, which is a stop too.
+        drop(self.stop.clone().wait_for(|stop| *stop).await);
     }
 
     /// Counts a refusal and writes it down; gives the audit event's id, which is empty when too many are refused for each to

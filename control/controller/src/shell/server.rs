@@ -75,10 +75,8 @@ impl Server {
     pub async fn serve(&self) {
         let shell = &self.doors.shell;
         let telling = tell(Arc::clone(shell), self.changes.resubscribe());
-        let mut stop = shell.stop.clone();
         let ending = async {
-            // An error is the end of whoever could stop us, which is a stop too.
-            drop(stop.wait_for(|stop| *stop).await);
+            shell.stopped().await;
             shell.hub.end_all(End::Stopping);
             std::future::pending::<()>().await;
         };
@@ -92,7 +90,7 @@ impl Server {
     /// The state, for the status socket.
     pub async fn status(&self) -> Value {
         let shell = &self.doors.shell;
-        let gateways = shell.core.gateways_known(wall_clock()).await.unwrap_or_default();
+        let gateways = shell.core.known_gateways(wall_clock()).await.unwrap_or_default();
         let gateways: Vec<Value> = gateways
             .into_iter()
             .map(|row| {
@@ -124,7 +122,7 @@ impl Server {
             "subscribers": shell.hub.open(None),
             "connections": shell.open.load(Ordering::Relaxed),
             "totals": shell.counters.totals(),
-            "events": shell.core.events_newest(EVENTS_SHOWN).await.unwrap_or_default(),
+            "events": shell.core.newest_events(EVENTS_SHOWN).await.unwrap_or_default(),
         })
     }
 }

@@ -89,7 +89,7 @@ struct Session {
 #[derive(Default)]
 struct Sent {
     revocations: Serial,
-    /// Of what was caught up with, sequence numbers by name of session. News of what is not in it are not known yet.
+    /// Sequence numbers by name of session, of what the Gateway had and of what it was sent to catch up.
     entitlements: BTreeMap<String, u64>,
 }
 
@@ -130,6 +130,7 @@ impl Session {
             self.sent.revocations = Serial { epoch, n: after + entries.len() as u64 };
             self.ready.push_back(push(What::Revocations(token)));
         }
+        self.sent.entitlements = hello.sessions.iter().map(|live| (live.dn.clone(), live.seq)).collect();
         for token in core.entitlements_newer(&self.gateway, &hello.sessions, now).await? {
             let Numbers { sub, seq, .. } = Numbers::of(&token)?;
             self.sent.entitlements.insert(sub, seq);

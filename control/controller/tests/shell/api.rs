@@ -52,8 +52,8 @@ async fn a_nonce_is_good_once() {
     let body = user.login_request(ADMINISTRATOR, PASSWORD);
     let headers = [(PROOF_HEADER, proof.as_str())];
     user.send::<_, api::LoginResponse>("login", &headers, Some(&body)).await.unwrap();
-    let again =
-        user.https.request::<_, api::LoginResponse>(Method::POST, &path("login"), &headers, Some(&body), NONCE_HEADER);
+    let at = path("login");
+    let again = user.https.request::<_, api::LoginResponse>(Method::POST, &at, &headers, Some(&body), NONCE_HEADER);
     let Err(HttpsError::Refused { status, body, header }) = again.await else { panic!("expected a refusal") };
     assert_eq!((status, body.code.as_str()), (401, "nonce_unknown"));
     assert!(!body.event.is_empty(), "it is in the audit log");

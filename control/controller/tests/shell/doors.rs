@@ -14,7 +14,6 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use crate::support::{Controller, connect, grpc, path, status_code};
 
 /// What a certificate for the matrix is like.
-#[derive(Clone, Copy)]
 struct Like {
     role: Role,
     usage: ExtendedKeyUsagePurpose,
@@ -22,7 +21,7 @@ struct Like {
 }
 
 impl Like {
-    const fn new(role: Role) -> Self {
+    const fn good(role: Role) -> Self {
         Self { role, usage: ExtendedKeyUsagePurpose::ClientAuth, expired: false }
     }
 }
@@ -158,19 +157,18 @@ async fn each_door_takes_its_roles_and_no_other() {
     let mut rows: Vec<(String, Option<OwnCertificate>, [&str; 5])> =
         vec![("none".into(), None, [unknown, OK, "proof_malformed", "certificate_required", "certificate_required"])];
     for role in Role::ALL {
-        let own = Some(ca.issue(Like::new(role)));
+        let own = Some(ca.issue(Like::good(role)));
         rows.push(match role {
             Role::Device => (role.to_string(), own, [unknown, OK, "token_malformed", "token_malformed", "wrong_role"]),
             Role::Gateway => (role.to_string(), own, [unknown, OK, "wrong_role", "wrong_role", "not_found"]),
             _ => (role.to_string(), own, [unknown, OK, "wrong_role", "wrong_role", "wrong_role"]),
         });
     }
-    let good = Like::new(Role::Gateway);
     let bad = [
-        ("expired", ca.issue(Like { expired: true, ..good })),
-        ("a server's", ca.issue(Like { usage: ExtendedKeyUsagePurpose::ServerAuth, ..good })),
-        ("foreign", foreign.issue(good)),
-        ("foreign device", foreign.issue(Like::new(Role::Device))),
+        ("expired", ca.issue(Like { expired: true, ..Like::good(Role::Gateway) })),
+        ("a server's", ca.issue(Like { usage: ExtendedKeyUsagePurpose::ServerAuth, ..Like::good(Role::Gateway) })),
+        ("foreign", foreign.issue(Like::good(Role::Gateway))),
+        ("foreign device", foreign.issue(Like::good(Role::Device))),
     ];
     rows.extend(bad.into_iter().map(|(name, own)| (name.to_owned(), Some(own), [CLOSED; 5])));
 

@@ -124,7 +124,7 @@ fn verify_configuration(gateway: &Gateway, signers: &[impl AsRef<[u8]>], token: 
     let organisation = gateway.folder.identity().unwrap().organisation;
     let audience = audience::gateway(&gateway.id);
     let expectation = Expectation { audience: &audience, holder: Holder::Nobody, now, deny: &Default::default() };
-    let signed = Signed::<GatewayConfiguration>::new(token.to_owned()).unwrap();
+    let signed = Signed::<GatewayConfiguration>::from_text(token).unwrap();
     Verifier::new(&organisation, keys).verify(&signed, &expectation).unwrap();
 }
 
