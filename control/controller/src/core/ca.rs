@@ -105,6 +105,12 @@ impl Authority {
             None => {
                 let mut params = ca_params(&organisation, "Ringfort intermediate", 0, now, INTERMEDIATE_LIFE)?;
                 params.use_authority_key_identifier_extension = true;
+                // What its leaves may be for. A usage that is required of a leaf is required of its issuer as well.
+                params.extended_key_usages = vec![
+                    ExtendedKeyUsagePurpose::ServerAuth,
+                    ExtendedKeyUsagePurpose::ClientAuth,
+                    ExtendedKeyUsagePurpose::Other(EKU_JWT.to_vec()),
+                ];
                 let made = params.signed_by(&intermediate_key, &root_issuer).context("make the intermediate")?;
                 folder.write("intermediate.pem", made.pem().as_bytes())?;
                 made.der().clone()
@@ -271,8 +277,7 @@ fn root(folder: &Folder, now: UnixSeconds) -> anyhow::Result<(CertificateDer<'st
         return Ok((root, key, organisation));
     }
     let organisation = uuid::Uuid::new_v4().to_string();
-    let mut params = ca_params(&organisation, "Ringfort root", 1, now, ROOT_LIFE)?;
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let params = ca_params(&organisation, "Ringfort root", 1, now, ROOT_LIFE)?;
     let made = params.self_signed(&key).context("make the root")?;
     folder.write("root.pem", made.pem().as_bytes())?;
     Ok((made.der().clone(), key, organisation))

@@ -4,11 +4,11 @@
 //! would be too long is none; they are sent, and the deny list is changed, after it. What reaches [`Core::changes`] is
 //! therefore in the order of the database.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use ringfort_proto::api;
-use ringfort_token::Entry;
+use ringfort_token::{Entry, Grant};
 use ringfort_types::UnixSeconds;
 use sqlx::{Sqlite, Transaction};
 use tokio::sync::OwnedMutexGuard;
@@ -17,6 +17,9 @@ use super::issue::Subject;
 use super::refused::Refused;
 use super::store::{self, Occasion, Site, User};
 use super::{Administrator, Change, Core, Event};
+
+/// Bytes of the grants of one user at one site, as JSON: 240 of the 256 KiB of an entitlement token, which is base64.
+const GRANTS_BYTES_MAX: usize = 180 << 10;
 
 /// A decision that is being taken; dropped, it is none.
 pub(crate) struct Decision {
@@ -58,10 +61,14 @@ impl Decision {
     }
 
     /// Signs anew what the live logins of `users` may do at `sites`, to be pushed.
+    ///
+    /// # Errors
+    /// `request_malformed` when somebody's token would be too long, whether they are logged in or not.
     pub(crate) async fn push(&mut self, users: &BTreeSet<String>, sites: &BTreeSet<String>) -> Result<(), Refused> {
         let known = store::sites(&mut self.tx).await?;
         for user in users {
             let grants = store::grants_of(&mut self.tx, user).await?;
+            checked_length(&grants)?;
             for login in store::live_logins_of(&mut self.tx, user, self.now).await? {
                 let subject = Subject::of_login(&login)?;
                 if !self.core.is_good(&subject, self.now) {
@@ -141,4 +148,16 @@ impl Decision {
         let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(api::Pushed { entitlements: number(entitlements), serial, gateways: number(gateways) })
     }
+}
+
+/// Whether the grants of a user at each site fit into a token.
+fn checked_length(grants: &BTreeMap<String, Vec<Grant>>) -> Result<(), Refused> {
+    for grants in grants.values() {
+        if serde_json::to_vec(grants).map_err(Refused::internal)?.len() > GRANTS_BYTES_MAX {
+            return Err(Refused::malformed(format!(
+                "expected a user's Resources at one site to take at most {GRANTS_BYTES_MAX} bytes: name networks instead of addresses"
+            )));
+        }
+    }
+    Ok(())
 }

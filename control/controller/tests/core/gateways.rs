@@ -1,0 +1,197 @@
+//! What Gateways are told and report.
+
+use ringfort_proto::state_digest;
+use ringfort_token::{GatewayConfiguration, RevocationList, Serial};
+
+use super::*;
+
+fn report(
+    joined: &v1::Joined,
+    configuration_seq: u64,
+    serial: Serial,
+    sessions: &[v1::LiveSession],
+) -> v1::ReportRequest {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &joined.chain[0]);
+    let revocations = v1::Serial { epoch: serial.epoch, n: serial.n };
+    v1::ReportRequest {
+        addresses: vec!["203.0.113.20:443".into()],
+        certificate_digest: digest.as_ref().to_vec().into(),
+        revocations: Some(revocations),
+        configuration_seq,
+        sessions: sessions.to_vec(),
+        state_digest: state_digest(configuration_seq, revocations, sessions).to_vec().into(),
+        ..v1::ReportRequest::default()
+    }
+}
+
+// Covers: R7 allow
+// Covers: R8 allow
+#[tokio::test]
+async fn a_configuration_is_signed_expires_and_holds_all_of_the_site_and_nothing_else() {
+    let world = World::new().await;
+    let (_, joined) = world.gateway("east-1", "east").await;
+    let audience = audience::gateway(&joined.id);
+    for seq in 1..=2 {
+        let text = world.core.configuration(&joined.id, NOW).await.unwrap();
+        let token: Verified<GatewayConfiguration> = world.verify(&text, &audience, Holder::Nobody, NOW);
+        assert_eq!((token.seq, &token.site, token.exp, token.lease), (seq, &joined.site, later(900), later(900)));
+        let allowed: Vec<_> = token.allow.iter().map(|grant| grant.name.as_str()).collect();
+        assert_eq!(allowed, ["build", "wiki"], "granted or not");
+        assert_eq!(token.pools, ["10.97.0.1/24", "fd00:97::1/64"]);
+    }
+    refused(world.core.configuration("nobody", NOW).await, "not_found");
+}
+
+// Covers: R18 allow
+// Covers: R18 refuse
+#[tokio::test]
+async fn clients_are_sent_to_gateways_that_are_alive() {
+    let world = World::new().await;
+    let (_, joined) = world.gateway("east-1", "east").await;
+    world.gateway("west-1", "west").await;
+    world.grant("wiki", "alice", NOW).await;
+    let bearer = world.login("alice", &Client::new("laptop"), NOW).await;
+    let gateways = async |now| {
+        let (_, connect) = world.entitlements(&bearer, now).await;
+        assert_eq!(connect.sites.len(), 1);
+        connect.sites[0].gateways.clone()
+    };
+    assert!(gateways(NOW).await.is_empty(), "it joined and was not heard of since");
+    let report = report(&joined, 0, world.core.serial(), &[]);
+    world.core.report(&joined.id, &report, NOW).await.unwrap();
+    let alive = gateways(later(15)).await;
+    assert_eq!(alive.len(), 1);
+    assert_eq!((alive[0].id.as_str(), alive[0].address.as_str()), (joined.id.as_str(), "203.0.113.20:443"));
+    assert!(world.core.gateways(&world.admin, later(15)).await.unwrap()[0].alive);
+    assert!(gateways(later(16)).await.is_empty());
+}
+
+// Covers: R16 allow
+// Covers: R16 refuse
+#[tokio::test]
+async fn only_digests_of_certificates_that_were_issued_to_a_gateway_are_passed_on() {
+    let world = World::new().await;
+    let (client, joined) = world.gateway("east-1", "east").await;
+    let (_, other) = world.gateway("east-2", "east").await;
+    world.grant("wiki", "alice", NOW).await;
+    let bearer = world.login("alice", &Client::new("laptop"), NOW).await;
+    let serial = world.core.serial();
+    refused(world.core.report(&joined.id, &report(&other, 0, serial, &[]), NOW).await, "request_malformed");
+    world.core.report(&joined.id, &report(&joined, 0, serial, &[]), NOW).await.unwrap();
+
+    let peer = world.peer(&joined.chain, Role::Gateway, NOW);
+    let chain = world.core.enroll(&peer, &client.request(), NOW).await.unwrap();
+    let renewed = world.peer(&chain, Role::Gateway, NOW);
+    assert_eq!((renewed.id(), renewed.key()), (peer.id(), peer.key()));
+    let hex = |bytes: &[u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (old, new) = (hex(peer.certificate_digest()), hex(renewed.certificate_digest()));
+    let digests = async || world.entitlements(&bearer, NOW).await.1.sites[0].gateways[0].certificate_digests.clone();
+    assert_eq!(digests().await, [old, new.clone()]);
+    let joined = v1::Joined { chain: chain.into_iter().map(Into::into).collect(), ..joined };
+    world.core.report(&joined.id, &report(&joined, 0, serial, &[]), NOW).await.unwrap();
+    assert_eq!(digests().await, [new]);
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_for_the_gateway_and_the_key_it_has() {
+    let world = World::new().await;
+    let (client, joined) = world.gateway("east-1", "east").await;
+    let peer = world.peer(&joined.chain, Role::Gateway, NOW);
+    refused(world.core.enroll(&peer, &Client::new("east-1").request(), NOW).await, "key_mismatch");
+    let device = Client::new("laptop");
+    let bearer = world.login("alice", &device, NOW).await;
+    let response = world.core.certificate(&bearer, &device.request(), NOW).await.unwrap();
+    let chain: Vec<_> = response.chain.iter().map(|one| URL_SAFE_NO_PAD.decode(one).unwrap()).collect();
+    let device_peer = world.peer(&chain, Role::Device, NOW);
+    refused(world.core.enroll(&device_peer, &device.request(), NOW).await, "wrong_role");
+    world.core.enroll(&peer, &client.request(), NOW).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_digest_tells_whether_both_believe_the_same() {
+    let world = World::new().await;
+    let (_, joined) = world.gateway("east-1", "east").await;
+    world.core.configuration(&joined.id, NOW).await.unwrap();
+    world.grant("wiki", "alice", NOW).await;
+    let bearer = world.login("alice", &Client::new("laptop"), NOW).await;
+    world.entitlements(&bearer, NOW).await;
+    let live = |seq| vec![v1::LiveSession { dn: bearer.session().to_string(), seq }];
+    let serial = world.core.serial();
+    let agrees = async |seq, serial, sessions: &[v1::LiveSession]| {
+        world.core.report(&joined.id, &report(&joined, seq, serial, sessions), NOW).await.unwrap()
+    };
+    assert!(agrees(1, serial, &[]).await);
+    assert!(agrees(1, serial, &live(1)).await);
+    assert!(!agrees(0, serial, &live(1)).await);
+    assert!(!agrees(1, Serial { n: serial.n + 1, ..serial }, &live(1)).await);
+    assert!(!agrees(1, serial, &live(2)).await);
+    let stranger = [v1::LiveSession { dn: "UID=x,CN=y,O=z".into(), seq: 1 }];
+    assert!(!agrees(1, serial, &stranger).await);
+    refused(
+        world
+            .core
+            .report(&joined.id, &v1::ReportRequest { addresses: vec!["nowhere".into()], ..Default::default() }, NOW)
+            .await,
+        "request_malformed",
+    );
+}
+
+#[tokio::test]
+async fn what_a_gateway_missed_is_sent_and_nothing_else() {
+    let world = World::new().await;
+    let (_, joined) = world.gateway("east-1", "east").await;
+    world.grant("wiki", "alice", NOW).await;
+    world.grant("wiki", "bob", NOW).await;
+    let (alice, bob) = (Client::new("laptop"), Client::new("phone"));
+    let alice = world.login("alice", &alice, NOW).await;
+    let bob = world.login("bob", &bob, NOW).await;
+    world.entitlements(&alice, NOW).await;
+    world.entitlements(&bob, NOW).await;
+    let live = |seq| vec![v1::LiveSession { dn: alice.session().to_string(), seq }];
+    let newer = async |sessions: &[v1::LiveSession], now| {
+        let texts = world.core.entitlements_newer(&joined.id, sessions, now).await.unwrap();
+        let verify = |text: &String| world.verify(text, &audience::site(&joined.site), Holder::Pushed, now);
+        texts.iter().map(verify).collect::<Vec<Verified<EntitlementToken>>>()
+    };
+    assert!(newer(&live(1), NOW).await.is_empty());
+    assert!(newer(&[], NOW).await.is_empty(), "sessions that are not live and to whom nothing happened");
+    world.take_back("wiki", "bob", later(1)).await;
+    world.grant("build", "alice", later(2)).await;
+    let tokens = newer(&live(1), later(3)).await;
+    let mut seen: Vec<_> = tokens.iter().map(|token| (token.user.as_str(), token.seq, names(token))).collect();
+    seen.sort_unstable();
+    // What was taken from bob comes although bob is not there: his older token must not count here.
+    let mut expected =
+        vec![(alice.claims().user.as_str(), 2, vec!["build", "wiki"]), (bob.claims().user.as_str(), 2, vec![])];
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+    assert_eq!(newer(&live(2), later(3)).await.len(), 1, "alice's is there");
+    assert!(newer(&live(1), later(13 * 3_600)).await.is_empty(), "logins that ended");
+    refused(world.core.entitlements_newer("nobody", &[], NOW).await, "not_found");
+}
+
+#[tokio::test]
+async fn revocations_follow_what_a_gateway_has_and_another_epoch_has_nothing() {
+    let world = World::new().await;
+    for user in ["alice", "bob", "alice"] {
+        world.revoke(api::RevocationScope::User(user.into()), None, NOW).await.unwrap();
+    }
+    let ours = world.core.serial();
+    assert_eq!(ours.n, 3);
+    let audience = audience::gateways(world.core.organisation());
+    for (after, first, count) in [
+        (Serial { n: 0, ..ours }, 0, 3),
+        (Serial { n: 2, ..ours }, 2, 1),
+        (Serial { epoch: ours.epoch - 1, n: 3 }, 0, 3),
+        (Serial::default(), 0, 3),
+    ] {
+        let lists = world.core.revocations_after(after, NOW).await.unwrap();
+        assert_eq!(lists.len(), 1);
+        let list: Verified<RevocationList> = world.verify(&lists[0], &audience, Holder::Nobody, NOW);
+        assert_eq!((list.epoch, list.after, list.entries.len()), (ours.epoch, first, count));
+        let mut deny = DenyList::restore(Serial { epoch: ours.epoch, n: first }, []);
+        assert_eq!(deny.apply(&list).unwrap().len(), count);
+        assert_eq!(deny.serial(), ours);
+    }
+    assert!(world.core.revocations_after(ours, NOW).await.unwrap().is_empty());
+}
