@@ -8,3 +8,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod core;
+mod run;
+mod shell;
+
+pub use run::run;
+pub use shell::{Options, Server};

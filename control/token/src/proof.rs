@@ -173,6 +173,18 @@ impl ProofKey {
     }
 }
 
+/// The nonce that `proof` names, for whoever must take it off their list before [`verify`]. Nothing else of it is checked.
+///
+/// # Errors
+/// [`ProofRefused::Malformed`].
+pub fn nonce(proof: &str) -> Result<String, ProofRefused> {
+    if proof.len() > PROOF_BYTES_MAX {
+        return Err(ProofRefused::Malformed);
+    }
+    let claims = Parts::split(proof).and_then(|parts| jws::decode::<Claims>(parts.payload));
+    claims.map(|claims| claims.nonce).ok_or(ProofRefused::Malformed)
+}
+
 /// Checks `proof` against the request that it came with, and says whose key made it.
 ///
 /// That the nonce is one of ours and was not used before is the caller's to see to.

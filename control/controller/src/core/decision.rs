@@ -134,12 +134,19 @@ impl Decision {
             true => String::new(),
             false => format!("{}/{}", serial.epoch, serial.n),
         };
+        let sites = self.changes.iter().filter_map(|change| match change {
+            Change::Entitlement { site, .. } | Change::Configuration { site } => Some(site.as_str()),
+            Change::Revocations { .. } => None,
+        });
+        let sites = revocations.is_empty().then(|| sites.collect());
+        let gateways = self.core.inner.reach.get().map_or(0, |reach| reach(sites.as_ref()));
         // What is taken back goes out before what is given.
         for change in revocations.into_iter().chain(self.changes) {
             // Nobody listens while no Gateway is connected.
             let _ = self.core.inner.changes.send(change);
         }
-        Ok(api::Pushed { entitlements: u32::try_from(entitlements).unwrap_or(u32::MAX), serial, gateways: 0 })
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(api::Pushed { entitlements: number(entitlements), serial, gateways: number(gateways) })
     }
 }
 

@@ -43,6 +43,14 @@ impl Core {
         Ok(signed.as_str().to_owned())
     }
 
+    /// The id of a Gateway's site.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn site_of(&self, gateway: &str) -> Result<String, Refused> {
+        Ok(known_gateway(&mut *self.inner.store.read().await?, gateway).await?.site)
+    }
+
     /// Signs what a Gateway may forward to for anybody: every Resource of its site.
     pub(crate) fn sign_configuration(
         &self,

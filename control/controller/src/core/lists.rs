@@ -7,6 +7,9 @@ use super::issue::is_alive;
 use super::refused::Refused;
 use super::{Administrator, Core, store};
 
+/// Most events in one answer.
+const EVENTS_MAX: u32 = 1_000;
+
 impl Core {
     /// All users.
     ///
@@ -31,6 +34,11 @@ impl Core {
         _administrator: &Administrator,
         now: UnixSeconds,
     ) -> Result<Vec<api::GatewayRow>, Refused> {
+        self.known_gateways(now).await
+    }
+
+    /// All Gateways, for the status on this machine.
+    pub(crate) async fn known_gateways(&self, now: UnixSeconds) -> Result<Vec<api::GatewayRow>, Refused> {
         let mut tx = self.inner.store.snapshot().await?;
         let sites = store::sites(&mut tx).await?;
         let gateways = store::gateways(&mut tx).await?;
@@ -74,7 +82,12 @@ impl Core {
     /// # Errors
     /// `internal`.
     pub async fn events(&self, _administrator: &Administrator) -> Result<Vec<api::AuditRow>, Refused> {
-        let events = store::events(&mut *self.inner.store.read().await?).await?;
+        self.newest_events(EVENTS_MAX).await
+    }
+
+    /// The newest events, for the status on this machine.
+    pub(crate) async fn newest_events(&self, count: u32) -> Result<Vec<api::AuditRow>, Refused> {
+        let events = store::events(&mut *self.inner.store.read().await?, count).await?;
         let row = |event: store::Recorded| api::AuditRow {
             id: event.id,
             at: event.at.0,

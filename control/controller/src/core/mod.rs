@@ -22,9 +22,10 @@ mod password;
 mod refused;
 mod store;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Context, bail};
 use ringfort_identity::{SessionDn, Trust};
@@ -62,6 +63,14 @@ pub struct Settings {
     /// Seconds from a login until it has to be repeated; everything issued for it ends then.
     #[serde(default = "login_seconds")]
     pub login_seconds: u64,
+}
+
+impl Settings {
+    /// Settings of a Controller that is reached at `address`, with everything else as usual.
+    #[must_use]
+    pub const fn new(address: String, names: Vec<String>) -> Self {
+        Self { address, names, login_seconds: LOGIN_SECONDS }
+    }
 }
 
 const fn login_seconds() -> u64 {
@@ -191,7 +200,11 @@ struct Inner {
     /// Held by the one decision that is being taken.
     deciding: Arc<tokio::sync::Mutex<()>>,
     changes: broadcast::Sender<Change>,
+    reach: OnceLock<Box<Reach>>,
 }
+
+/// How many Gateways hear at once of what concerns these sites, or all.
+type Reach = dyn Fn(Option<&BTreeSet<&str>>) -> usize + Send + Sync;
 
 impl Core {
     /// Opens the state folder, and makes organisation, CA, keys, database and the first administrator in an empty one.
@@ -246,6 +259,7 @@ impl Core {
                 deny: RwLock::new(deny),
                 deciding: Arc::default(),
                 changes: broadcast::Sender::new(CHANGES_MAX),
+                reach: OnceLock::new(),
             }),
         };
         if let (true, Some(first)) = (is_new, first) {
@@ -318,6 +332,11 @@ impl Core {
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.inner.changes.subscribe()
+    }
+
+    /// Whom answers to administrators ask how many Gateways hear of a change at once: of these sites, or all. Once set it stays.
+    pub fn set_reach(&self, reach: impl Fn(Option<&BTreeSet<&str>>) -> usize + Send + Sync + 'static) {
+        drop(self.inner.reach.set(Box::new(reach)));
     }
 
     /// Where the revocation list stands.

@@ -6,9 +6,6 @@ use sqlx::{query, query_as, query_scalar};
 
 use super::{Connection, at, int, uint};
 
-/// Most events in one answer.
-const EVENTS_MAX: i64 = 1_000;
-
 /// The organisation's id and the database's epoch, once there is an organisation.
 pub(crate) async fn organisation(c: &mut Connection) -> Result<Option<(String, u64)>, sqlx::Error> {
     let found: Option<(String, i64)> = query_as("SELECT id, epoch FROM organisation").fetch_optional(c).await?;
@@ -133,10 +130,10 @@ pub(crate) async fn insert_event(c: &mut Connection, event: &Recorded) -> Result
 }
 
 /// The newest events, the newest first.
-pub(crate) async fn events(c: &mut Connection) -> Result<Vec<Recorded>, sqlx::Error> {
+pub(crate) async fn events(c: &mut Connection, count: u32) -> Result<Vec<Recorded>, sqlx::Error> {
     let found = query_as("SELECT id, at, actor, action, target, outcome, detail FROM audit ORDER BY n DESC LIMIT $1");
     type Columns = (String, i64, String, String, String, String, String);
-    let found: Vec<Columns> = found.bind(EVENTS_MAX).fetch_all(c).await?;
+    let found: Vec<Columns> = found.bind(i64::from(count)).fetch_all(c).await?;
     let recorded = |(id, when, actor, action, target, outcome, detail)| Recorded {
         id,
         at: at(when),

@@ -1,0 +1,230 @@
+//! Who hears of what: the queues between what happens and the Gateways' streams.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use ringfort_proto::v1;
+use ringfort_types::UnixSeconds;
+use tokio::sync::{mpsc, watch};
+
+use super::limits::PUSHES_WAITING_MAX;
+use crate::core::Change;
+
+/// All open streams, one per Gateway at most.
+#[derive(Debug, Default)]
+pub(crate) struct Hub(Mutex<Streams>);
+
+#[derive(Debug, Default)]
+struct Streams {
+    /// By Gateway id.
+    open: BTreeMap<String, Open>,
+    /// What Gateways said they applied, of those whose streams have ended too.
+    applied: BTreeMap<String, Applied>,
+    /// Streams opened so far.
+    opened: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    site: String,
+    since: UnixSeconds,
+    queue: mpsc::Sender<News>,
+    end: watch::Sender<Option<End>>,
+}
+
+/// Something that happened, and when it was told.
+#[derive(Clone, Debug)]
+pub(crate) struct News {
+    /// What.
+    pub(crate) change: Arc<Change>,
+    /// When.
+    pub(crate) told: Instant,
+}
+
+/// Why a stream ends from our side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Something could not be queued for it.
+    Lost,
+    /// The same Gateway began another.
+    Replaced,
+    /// The Controller stops.
+    Stopping,
+}
+
+/// What a Gateway said last of what it applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// Revocations up to this.
+    pub(crate) revocations: Option<v1::Serial>,
+    /// Its configuration.
+    pub(crate) configuration_seq: u64,
+    /// When it said so.
+    pub(crate) at: UnixSeconds,
+    /// Milliseconds from the push to its saying so; of the newest push that could be measured.
+    pub(crate) took_ms: Option<u64>,
+}
+
+/// A Gateway's place in the hub; leaving is dropping it.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    hub: Arc<Hub>,
+    gateway: String,
+    number: u64,
+    /// What happens.
+    pub(crate) news: mpsc::Receiver<News>,
+    /// Why it is over, once it is.
+    pub(crate) end: watch::Receiver<Option<End>>,
+}
+
+impl Hub {
+    /// Opens a stream of a Gateway at `site`, in place of an older one; says whether there was one.
+    pub(crate) fn subscribe(self: &Arc<Self>, gateway: &str, site: &str, now: UnixSeconds) -> (Subscription, bool) {
+        let (queue, news) = mpsc::channel(PUSHES_WAITING_MAX);
+        let (ender, end) = watch::channel(None);
+        let mut streams = self.lock();
+        streams.opened += 1;
+        let number = streams.opened;
+        let open = Open { number, site: site.into(), since: now, queue, end: ender };
+        let older = streams.open.insert(gateway.into(), open);
+        if let Some(older) = &older {
+            older.end.send_replace(Some(End::Replaced));
+        }
+        drop(streams);
+        (Subscription { hub: Arc::clone(self), gateway: gateway.into(), number, news, end }, older.is_some())
+    }
+
+    /// Tells those whom it concerns; gives how many did not keep up and are out.
+    pub(crate) fn tell(&self, change: Change, now: Instant) -> usize {
+        let news = News { change: Arc::new(change), told: now };
+        let concerned = match &*news.change {
+            Change::Revocations { .. } => None,
+            Change::Entitlement { site, .. } | Change::Configuration { site } => Some(site.as_str()),
+        };
+        let mut streams = self.lock();
+        let before = streams.open.len();
+        streams.open.retain(|_, open| {
+            if concerned.is_some_and(|site| site != open.site) || open.queue.try_send(news.clone()).is_ok() {
+                return true;
+            }
+            open.end.send_replace(Some(End::Lost));
+            false
+        });
+        before - streams.open.len()
+    }
+
+    /// Ends every stream.
+    pub(crate) fn end_all(&self, why: End) -> usize {
+        let ended = std::mem::take(&mut self.lock().open);
+        for open in ended.values() {
+            open.end.send_replace(Some(why));
+        }
+        ended.len()
+    }
+
+    /// Open streams of Gateways at one of `sites`, or anywhere.
+    pub(crate) fn open(&self, sites: Option<&BTreeSet<&str>>) -> usize {
+        let at = |open: &&Open| sites.is_none_or(|sites| sites.contains(open.site.as_str()));
+        self.lock().open.values().filter(at).count()
+    }
+
+    /// Since when a Gateway's stream is open, if it is.
+    pub(crate) fn open_since(&self, gateway: &str) -> Option<UnixSeconds> {
+        self.lock().open.get(gateway).map(|open| open.since)
+    }
+
+    /// What a Gateway said last of what it applied.
+    pub(crate) fn applied(&self, gateway: &str) -> Option<Applied> {
+        self.lock().applied.get(gateway).copied()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Streams> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subscription {
+    /// Notes what the Gateway says that it applied.
+    pub(crate) fn note(&self, applied: Applied) {
+        let mut streams = self.hub.lock();
+        let before = streams.applied.entry(self.gateway.clone()).or_default();
+        *before = Applied { took_ms: applied.took_ms.or(before.took_ms), ..applied };
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut streams = self.hub.lock();
+        if streams.open.get(&self.gateway).is_some_and(|open| open.number == self.number) {
+            streams.open.remove(&self.gateway);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_token::Serial;
+
+    use super::*;
+
+    const NOW: UnixSeconds = UnixSeconds(1);
+
+    fn at(site: &str) -> Change {
+        Change::Configuration { site: site.into() }
+    }
+
+    #[test]
+    fn only_the_site_concerned_hears_of_it() {
+        let hub = Arc::new(Hub::default());
+        let (mut a, _) = hub.subscribe("a", "one", NOW);
+        let (mut b, _) = hub.subscribe("b", "two", NOW);
+        hub.tell(at("one"), Instant::now());
+        assert_eq!(*a.news.try_recv().unwrap().change, at("one"));
+        assert!(b.news.try_recv().is_err());
+        let everywhere = Change::Revocations { token: "t".into(), serial: Serial { epoch: 1, n: 1 } };
+        hub.tell(everywhere.clone(), Instant::now());
+        for subscription in [&mut a, &mut b] {
+            assert_eq!(*subscription.news.try_recv().unwrap().change, everywhere);
+        }
+        assert_eq!(
+            (hub.open(None), hub.open(Some(&BTreeSet::from(["one"]))), hub.open(Some(&BTreeSet::new()))),
+            (2, 1, 0)
+        );
+        drop(a);
+        assert_eq!(hub.open(None), 1);
+    }
+
+    #[test]
+    fn who_does_not_keep_up_is_out_and_nobody_else() {
+        let hub = Arc::new(Hub::default());
+        let (slow, _) = hub.subscribe("slow", "one", NOW);
+        let (mut quick, _) = hub.subscribe("quick", "one", NOW);
+        for told in 0..=PUSHES_WAITING_MAX {
+            let lost = hub.tell(at("one"), Instant::now());
+            assert_eq!(lost, usize::from(told == PUSHES_WAITING_MAX));
+            quick.news.try_recv().unwrap();
+        }
+        assert_eq!(*slow.end.borrow(), Some(End::Lost));
+        assert_eq!(*quick.end.borrow(), None);
+        assert_eq!(hub.open(None), 1);
+    }
+
+    #[test]
+    fn a_newer_stream_of_the_same_gateway_replaces_the_older() {
+        let hub = Arc::new(Hub::default());
+        let (older, replaced) = hub.subscribe("a", "one", NOW);
+        assert!(!replaced);
+        let (newer, replaced) = hub.subscribe("a", "one", NOW);
+        assert!(replaced);
+        assert_eq!((*older.end.borrow(), *newer.end.borrow()), (Some(End::Replaced), None));
+        drop(older);
+        assert_eq!(hub.open(None), 1, "the older one takes nothing with it");
+        newer.note(Applied { configuration_seq: 3, took_ms: Some(7), ..Applied::default() });
+        newer.note(Applied { configuration_seq: 4, ..Applied::default() });
+        drop(newer);
+        let applied = hub.applied("a").unwrap();
+        assert_eq!((applied.configuration_seq, applied.took_ms), (4, Some(7)));
+    }
+}

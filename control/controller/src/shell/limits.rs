@@ -1,0 +1,57 @@
+//! Every limit of the listener and of what is behind it, with its reason.
+
+use std::time::Duration;
+
+/// Connections that have shown no certificate, and those whose handshake is under way. More are dropped as soon as they are
+/// accepted: each costs a descriptor and some 40 KiB.
+pub(crate) const UNAUTHENTICATED_MAX: usize = 1_024;
+/// Connections of peers that have shown a certificate: twice the Gateways and administrators of a large organisation.
+pub(crate) const AUTHENTICATED_MAX: usize = 8_192;
+/// How long a connection without a certificate may live: a login takes seconds, its password hash included.
+pub(crate) const UNAUTHENTICATED_LIFE: Duration = Duration::from_secs(60);
+/// Pause after a connection that could not be accepted: no descriptors are left, most likely.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections waiting to be accepted.
+pub(crate) const BACKLOG: u32 = 1_024;
+
+/// How long the head of an HTTP/1 request may take, and how long such a connection may idle.
+pub(crate) const HEADER_TIME: Duration = Duration::from_secs(5);
+/// Bytes of a request's header fields.
+pub(crate) const HEADER_BYTES_MAX: usize = 32 << 10;
+/// Fields of a request.
+pub(crate) const HEADER_FIELDS_MAX: usize = 64;
+/// How long the body of a request may take.
+pub(crate) const BODY_TIME: Duration = Duration::from_secs(10);
+/// Bytes of a request's body, before and after authentication but for the administrator's.
+pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of an administrator's request body: a resource with thousands of networks.
+pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one gRPC message from a Gateway: 10,000 live sessions with names of 200 bytes.
+pub(crate) const GRPC_BYTES_MAX: usize = 4 << 20;
+/// Requests at a time on one HTTP/2 connection.
+pub(crate) const STREAMS_MAX: u32 = 64;
+/// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to answer.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// How long all of joining may take after the handshake.
+pub(crate) const JOIN_TIME: Duration = Duration::from_secs(10);
+
+/// How long a nonce is good for (`docs/CONTROL.md`, "Tokens").
+pub(crate) const NONCE_LIFE: Duration = Duration::from_secs(120);
+/// Nonces given within that time. Beyond it the oldest go, and whoever had one asks again.
+pub(crate) const NONCES_MAX: usize = 16_384;
+
+/// Audit rows a second that somebody can cause who is nobody; more are counted only, so that nobody fills the disk.
+pub(crate) const NOISE_ROWS_PER_SECOND: u32 = 20;
+/// The same for holders of certificates, who can be found and revoked.
+pub(crate) const KNOWN_ROWS_PER_SECOND: u32 = 200;
+
+/// Pushes waiting for one Gateway. One that does not keep up is dropped and begins again.
+pub(crate) const PUSHES_WAITING_MAX: usize = 1_024;
+/// How long a Gateway may take for the first message of its stream.
+pub(crate) const HELLO_TIME: Duration = Duration::from_secs(10);
+/// How often a Gateway's configuration, and with it its lease, is renewed.
+pub(crate) const CONFIGURATION_RENEWAL: Duration = Duration::from_secs(60);
+
+/// How long connections may take to end when the Controller stops.
+pub(crate) const STOP_TIME: Duration = Duration::from_secs(3);

@@ -1,0 +1,150 @@
+//! A Controller as a value: opened, served, asked for its state.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use ringfort_enrol::tls::{self, ALPN_HTTP1, ALPN_HTTP2, ALPN_JOIN, ClientCertificates, OwnCertificate};
+use ringfort_enrol::{Folder, wall_clock};
+use ringfort_identity::Credentials;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{broadcast, watch};
+use tokio_rustls::TlsAcceptor;
+
+use super::hub::End;
+use super::limits::{BACKLOG, UNAUTHENTICATED_MAX};
+use super::listener::Doors;
+use super::settings::{Options, Start};
+use super::{Shell, api, counted, grpc};
+use crate::core::{Change, Core};
+
+/// Events in the status.
+const EVENTS_SHOWN: u32 = 64;
+
+/// A Controller that listens.
+pub struct Server {
+    doors: Arc<Doors>,
+    listener: TcpListener,
+    address: SocketAddr,
+    fingerprint: String,
+    changes: broadcast::Receiver<Change>,
+}
+
+impl Server {
+    /// Opens the state folder at `path`, makes the organisation on the first start, and listens. It ends when `stop` becomes
+    /// true.
+    ///
+    /// # Errors
+    /// Whatever keeps it from running, with what was expected and what came.
+    pub async fn open(path: &Path, options: &Options, stop: watch::Receiver<bool>) -> Result<Self> {
+        let folder = Folder::create(path)?;
+        let start = Start::new(&folder, options)?;
+        let listener = listen(start.listen()).await?;
+        let address = listener.local_addr()?;
+        let settings = start.settings(options, address);
+        let core = Core::open(path, &settings, options.administrator.as_ref(), wall_clock()).await?;
+        start.keep(&folder, &settings, address)?;
+        let fingerprint = tls::fingerprint(&CertificateDer::from(core.root_der()));
+        let fingerprint = fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (chain, key) = core.server_credentials();
+        let PrivateKeyDer::Pkcs8(key) = key else { bail!("expected the Controller's key in PKCS#8 form") };
+        let own = OwnCertificate::new(&Credentials::new(chain, key)?)?;
+        let trust = core.trust();
+        let alpn = [ALPN_HTTP2, ALPN_HTTP1, ALPN_JOIN];
+        let acceptor = TlsAcceptor::from(Arc::new(tls::server(&own, &trust, ClientCertificates::Optional, &alpn)?));
+        let changes = core.changes();
+        let shell = Arc::new(Shell::new(core, stop));
+        let router = api::router(&shell).route_service(&format!("/{}/{{*method}}", grpc::NAME), grpc::service(&shell));
+        let unauthenticated = options.unauthenticated_max.unwrap_or(UNAUTHENTICATED_MAX);
+        let doors = Arc::new(Doors::new(shell, acceptor, trust, router, unauthenticated));
+        Ok(Self { doors, listener, address, fingerprint, changes })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` becomes true, and then until what is under way has ended, for 3 s at most.
+    pub async fn serve(&self) {
+        let shell = &self.doors.shell;
+        let telling = tell(Arc::clone(shell), self.changes.resubscribe());
+        let ending = async {
+            shell.stopped().await;
+            shell.hub.end_all(End::Stopping);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.doors.serve(&self.listener) => {}
+            () = telling => {}
+            () = ending => {}
+        }
+    }
+
+    /// The state, for the status socket.
+    pub async fn status(&self) -> Value {
+        let shell = &self.doors.shell;
+        let gateways = shell.core.known_gateways(wall_clock()).await.unwrap_or_default();
+        let gateways: Vec<Value> = gateways
+            .into_iter()
+            .map(|row| {
+                let applied = shell.hub.applied(&row.id);
+                let serial = applied.and_then(|applied| applied.revocations);
+                json!({
+                    "connected": shell.hub.open_since(&row.id).is_some(),
+                    "connected_since": shell.hub.open_since(&row.id).map(|since| since.0),
+                    "applied": serial.map(|serial| format!("{}/{}", serial.epoch, serial.n)),
+                    "applied_configuration": applied.map(|applied| applied.configuration_seq),
+                    "applied_at": applied.map(|applied| applied.at.0),
+                    "applied_after_ms": applied.and_then(|applied| applied.took_ms),
+                    "id": row.id,
+                    "name": row.name,
+                    "site": row.site,
+                    "alive": row.alive,
+                    "last_seen": row.last_seen,
+                })
+            })
+            .collect();
+        let serial = shell.core.serial();
+        json!({
+            "role": "controller",
+            "organisation": shell.core.organisation(),
+            "ca_fingerprint": self.fingerprint,
+            "address": self.address.to_string(),
+            "revocations": format!("{}/{}", serial.epoch, serial.n),
+            "gateways": gateways,
+            "subscribers": shell.hub.open(None),
+            "connections": shell.open.load(Ordering::Relaxed),
+            "totals": shell.counters.totals(),
+            "events": shell.core.newest_events(EVENTS_SHOWN).await.unwrap_or_default(),
+        })
+    }
+}
+
+/// Passes on what happens, in its order. It ends with the core, which is never.
+async fn tell(shell: Arc<Shell>, mut changes: broadcast::Receiver<Change>) {
+    loop {
+        let lost = match changes.recv().await {
+            Ok(change) => shell.hub.tell(change, Instant::now()),
+            // Something was missed, and nobody knows what: every Gateway asks for it by beginning its stream anew.
+            Err(broadcast::error::RecvError::Lagged(_)) => shell.hub.end_all(End::Lost),
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        shell.counters.add(counted::LOST, lost as u64);
+    }
+}
+
+async fn listen(address: &str) -> Result<TcpListener> {
+    let listening = || format!("cannot listen on {address}");
+    let resolved = tokio::net::lookup_host(address).await.with_context(listening)?.next().with_context(listening)?;
+    let socket = if resolved.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.with_context(listening)?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(resolved).with_context(listening)?;
+    socket.listen(BACKLOG).with_context(listening)
+}

@@ -1,0 +1,137 @@
+//! What the Controller is told at its start, and keeps in `controller.toml`.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail};
+use ringfort_enrol::{Folder, Secrecy};
+use serde::{Deserialize, Serialize};
+
+use crate::core::{FirstAdministrator, Settings};
+
+/// Name of the file.
+const FILE: &str = "controller.toml";
+
+/// What whoever starts a Controller says. On the first start it is kept; later starts take what is there.
+#[derive(Default)]
+pub struct Options {
+    /// Where to listen: `203.0.113.1:443`. Needed on the first start; later it overrides what is kept, for this run.
+    pub listen: Option<String>,
+    /// DNS names and IP addresses in the Controller's certificate; first start only. By default the host of `address`.
+    pub names: Vec<String>,
+    /// `host:port` where everybody reaches the Controller; invitations name it. First start only; by default `listen`.
+    pub address: Option<String>,
+    /// The first administrator; first start only.
+    pub administrator: Option<FirstAdministrator>,
+    /// Connections at a time that have shown no certificate; 1,024 by default.
+    pub unauthenticated_max: Option<usize>,
+}
+
+/// `controller.toml`.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    /// Where to listen.
+    listen: String,
+    /// The rest is [`crate::core::Core`]'s.
+    controller: Settings,
+}
+
+impl Kept {
+    /// The settings kept in `folder`, if it has any.
+    fn read(folder: &Folder) -> Result<Option<Self>> {
+        if !folder.has(FILE) {
+            return Ok(None);
+        }
+        let text = folder.read_text(FILE)?;
+        let kept = toml::from_str(&text).with_context(|| folder.file(FILE).display().to_string())?;
+        Ok(Some(kept))
+    }
+}
+
+/// Where to listen, and what the core is to know: from the file if there is one, else from `options`.
+pub(crate) struct Start {
+    kept: Option<Kept>,
+    listen: String,
+}
+
+impl Start {
+    /// Looks at what is kept in `folder`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or there is none and `options` do not say where to listen.
+    pub(crate) fn new(folder: &Folder, options: &Options) -> Result<Self> {
+        let kept = Kept::read(folder)?;
+        let listen = options.listen.clone().or_else(|| kept.as_ref().map(|kept| kept.listen.clone()));
+        let Some(listen) = listen else {
+            bail!("expected an address to listen on for the first start, such as 0.0.0.0:443")
+        };
+        Ok(Self { kept, listen })
+    }
+
+    /// The address to listen on.
+    pub(crate) fn listen(&self) -> &str {
+        &self.listen
+    }
+
+    /// The core's settings, now that we listen at `bound`.
+    pub(crate) fn settings(&self, options: &Options, bound: SocketAddr) -> Settings {
+        if let Some(kept) = &self.kept {
+            return kept.controller.clone();
+        }
+        let address = options.address.clone().unwrap_or_else(|| bound.to_string());
+        let names = if options.names.is_empty() { vec![host(&address).to_owned()] } else { options.names.clone() };
+        Settings::new(address, names)
+    }
+
+    /// Keeps them, on the first start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn keep(&self, folder: &Folder, settings: &Settings, bound: SocketAddr) -> Result<()> {
+        if self.kept.is_none() {
+            let kept = Kept { listen: bound.to_string(), controller: settings.clone() };
+            folder.write(FILE, toml::to_string(&kept)?.as_bytes(), Secrecy::Public)?;
+        }
+        Ok(())
+    }
+}
+
+/// The host of `host:port`, an IPv6 address without its brackets.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_counts_and_listen_may_be_overridden() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("state")).unwrap();
+        let none = Options::default();
+        assert!(Start::new(&folder, &none).err().unwrap().to_string().contains("0.0.0.0:443"));
+        let bound = "127.0.0.1:4443".parse().unwrap();
+        let first = Options { listen: Some("127.0.0.1:0".into()), ..Options::default() };
+        let start = Start::new(&folder, &first).unwrap();
+        let settings = start.settings(&first, bound);
+        assert_eq!(
+            (settings.address.as_str(), settings.names.as_slice()),
+            ("127.0.0.1:4443", &["127.0.0.1".into()][..])
+        );
+        start.keep(&folder, &settings, bound).unwrap();
+        let again = Start::new(&folder, &none).unwrap();
+        assert_eq!(again.listen(), "127.0.0.1:4443");
+        let other =
+            Options { listen: Some("[::1]:5".into()), address: Some("elsewhere:1".into()), ..Options::default() };
+        let again = Start::new(&folder, &other).unwrap();
+        assert_eq!(again.listen(), "[::1]:5");
+        assert_eq!(again.settings(&other, bound), settings, "kept settings stay");
+    }
+
+    #[test]
+    fn hosts_are_names_in_certificates() {
+        assert_eq!((host("a.example:443"), host("[2001:db8::1]:443")), ("a.example", "2001:db8::1"));
+    }
+}

@@ -1,0 +1,180 @@
+//! The HTTP API.
+
+use hyper::Method;
+use ringfort_enrol::tls::{self, ALPN_HTTP1};
+use ringfort_enrol::{Https, HttpsError};
+use ringfort_proto::api::{self, NONCE_HEADER, PROOF_HEADER};
+
+use crate::support::{ADMINISTRATOR, Controller, PASSWORD, User, code, connect, path};
+
+// Covers: A1 allow
+// Covers: A2 allow
+// Covers: A6 allow
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_a_fingerprint_to_mutual_tls() {
+    let controller = Controller::start().await;
+    let mut user = User::new(&controller).await;
+    user.login(ADMINISTRATOR, PASSWORD).await.unwrap();
+    let entitlements: api::EntitlementsResponse = user.proved::<(), _>("entitlements", None).await.unwrap();
+    assert!(!entitlements.connect.is_empty());
+    let own = user.certificate().await.unwrap();
+    user.https = connect(&controller.address().to_string(), Some(&own), &user.trust).await.unwrap();
+    let again: api::EntitlementsResponse = user.ask("entitlements", &()).await.unwrap();
+    assert_eq!(again.entitlements.len(), entitlements.entitlements.len());
+    let renewed: api::LoginResponse = user.ask("renew", &()).await.unwrap();
+    assert_ne!(renewed.claims, user.claims);
+    let users: Vec<api::UserRow> = user.list("admin/users").await.unwrap();
+    assert_eq!(users.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), [ADMINISTRATOR]);
+    assert_eq!(controller.total("logins").await, 1);
+    drop(user);
+    controller.end().await;
+}
+
+// Covers: A1 refuse
+// Covers: A2 refuse
+#[tokio::test]
+async fn a_controller_with_another_root_gets_nothing() {
+    let controller = Controller::start().await;
+    let other = Controller::start().await;
+    let address = controller.address().to_string();
+    let (config, contact) = tls::first_contact(Some(other.fingerprint().await), ALPN_HTTP1).unwrap();
+    assert!(matches!(Https::connect(&address, config).await, Err(HttpsError::Io { .. })));
+    assert_eq!(contact.root_seen(), Some(controller.fingerprint().await), "for telling a person what came");
+    assert!(connect(&address, None, &other.trust().await).await.is_err());
+}
+
+#[tokio::test]
+async fn a_nonce_is_good_once() {
+    let controller = Controller::start().await;
+    let mut user = User::new(&controller).await;
+    let nonce = user.nonce().await;
+    let proof = user.proof("login", &nonce, None);
+    let body = user.login_request(ADMINISTRATOR, PASSWORD);
+    let headers = [(PROOF_HEADER, proof.as_str())];
+    user.send::<_, api::LoginResponse>("login", &headers, Some(&body)).await.unwrap();
+    let at = path("login");
+    let again = user.https.request::<_, api::LoginResponse>(Method::POST, &at, &headers, Some(&body), NONCE_HEADER);
+    let Err(HttpsError::Refused { status, body, header }) = again.await else { panic!("expected a refusal") };
+    assert_eq!((status, body.code.as_str()), (401, "nonce_unknown"));
+    assert!(!body.event.is_empty(), "it is in the audit log");
+    assert_eq!(controller.total("refused_nonce_unknown").await, 1);
+    // The nonce of the refusal is good for a second try.
+    let proof = user.proof("login", &header.unwrap(), None);
+    let body = user.login_request(ADMINISTRATOR, PASSWORD);
+    user.send::<_, api::LoginResponse>("login", &[(PROOF_HEADER, &proof)], Some(&body)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_proof_is_for_one_request_by_one_key() {
+    let controller = Controller::start().await;
+    let mut user = User::new(&controller).await;
+    user.login(ADMINISTRATOR, PASSWORD).await.unwrap();
+    let mut thief = User::new(&controller).await;
+    thief.claims.clone_from(&user.claims);
+    let stolen = thief.proved::<(), api::EntitlementsResponse>("entitlements", None).await;
+    assert_eq!(code(stolen), "token_wrong_holder");
+
+    let bearer = format!("Bearer {}", user.claims);
+    let nonce = user.nonce().await;
+    let elsewhere = user.proof("certificate", &nonce, Some(&user.claims));
+    let headers = [(PROOF_HEADER, elsewhere.as_str()), ("authorization", &bearer)];
+    let answer = user.send::<(), api::EntitlementsResponse>("entitlements", &headers, None).await;
+    assert_eq!(code(answer), "proof_other_request");
+    let proof = user.proof("entitlements", &nonce, Some(&user.claims));
+    let headers = [(PROOF_HEADER, proof.as_str()), ("authorization", &bearer)];
+    let answer = user.send::<(), api::EntitlementsResponse>("entitlements", &headers, None).await;
+    assert_eq!(code(answer), "nonce_unknown", "the failed try has spent it");
+
+    let without = [("authorization", bearer.as_str())];
+    let answer = user.send::<(), api::EntitlementsResponse>("entitlements", &without, None).await;
+    assert_eq!(code(answer), "proof_malformed");
+    for code in ["token_wrong_holder", "proof_other_request", "nonce_unknown", "proof_malformed"] {
+        assert_eq!(controller.total(&format!("refused_{code}")).await, 1, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn claims_over_mutual_tls_are_those_of_the_certificate() {
+    let controller = Controller::start().await;
+    let mut user = User::with_certificate(&controller, ADMINISTRATOR, PASSWORD).await;
+    let other = User::with_certificate(&controller, ADMINISTRATOR, PASSWORD).await;
+    let own = std::mem::replace(&mut user.claims, other.claims.clone());
+    let answer = user.ask::<_, api::EntitlementsResponse>("entitlements", &()).await;
+    assert_eq!(code(answer), "certificate_mismatch");
+    user.claims = own;
+    user.ask::<_, api::EntitlementsResponse>("entitlements", &()).await.unwrap();
+}
+
+#[tokio::test]
+async fn refusals_say_why_and_are_counted_once() {
+    let controller = Controller::start().await;
+    let before = controller.status().await["totals"].clone();
+    let names: Vec<&String> = before.as_object().unwrap().keys().collect();
+    for code in ringfort_token::Refusal::CODES.iter().chain(&ringfort_controller::core::Refused::CODES) {
+        assert!(names.contains(&&format!("refused_{code}")), "{code} is there before its first count");
+    }
+    let mut user = User::new(&controller).await;
+    assert_eq!(code(user.login(ADMINISTRATOR, "not that").await), "login_refused");
+    assert_eq!(code(user.login("nobody", PASSWORD).await), "login_refused");
+    let answer = user.https.request::<(), ()>(Method::GET, "/elsewhere", &[], None, NONCE_HEADER).await;
+    let Err(HttpsError::Refused { status, body, header }) = answer else { panic!("expected a refusal") };
+    assert_eq!((status, body.code.as_str()), (404, "not_found"));
+    assert!(header.is_some());
+    let answer = user.https.request::<(), ()>(Method::DELETE, &path("login"), &[], None, NONCE_HEADER).await;
+    assert_eq!(code(answer), "not_found");
+
+    let mut administrator = controller.administrator().await;
+    let audit: Vec<api::AuditRow> = administrator.list("admin/audit").await.unwrap();
+    let row = audit.iter().find(|row| row.id == body.event).expect("the event that the refusal named");
+    assert_eq!(
+        (row.outcome.as_str(), row.action.as_str(), row.actor.as_str()),
+        ("not_found", "GET /elsewhere", "127.0.0.1")
+    );
+    let refused: Vec<&str> =
+        audit.iter().filter(|row| row.outcome == "login_refused").map(|row| row.target.as_str()).collect();
+    assert_eq!(refused, ["nobody", ADMINISTRATOR]);
+    let after = controller.status().await["totals"].clone();
+    for (name, count) in after.as_object().unwrap().iter().filter(|(name, _)| name.starts_with("refused_")) {
+        let expected = match name.as_str() {
+            "refused_login_refused" | "refused_not_found" => 2,
+            _ => 0,
+        };
+        assert_eq!(count, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn noise_does_not_fill_the_disk() {
+    let controller = Controller::start().await;
+    let mut user = User::new(&controller).await;
+    let mut unwritten = 0;
+    for _ in 0..300 {
+        let answer = user.https.request::<(), ()>(Method::GET, "/elsewhere", &[], None, NONCE_HEADER).await;
+        let Err(HttpsError::Refused { body, .. }) = answer else { panic!("expected a refusal") };
+        unwritten += u64::from(body.event.is_empty());
+    }
+    assert!(unwritten > 0);
+    assert_eq!(controller.total("refused_not_found").await, 300, "every one is counted");
+    assert_eq!(controller.total("audit_rows_left_out").await, unwritten);
+}
+
+// Covers: R1 refuse
+#[tokio::test]
+async fn administration_is_for_administrators() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_user("bob").await;
+    let mut bob = User::with_certificate(&controller, "bob", PASSWORD).await;
+    let invitee = api::Invitee::Gateway { name: "g".into(), site: "s".into() };
+    let invitation = api::NewInvitation { invitee, expires_in: None };
+    let answer = bob.ask::<_, api::InvitationResponse>("admin/invitations", &invitation).await;
+    assert_eq!(code(answer), "not_administrator");
+    let answer = bob.list::<Vec<api::UserRow>>("admin/users").await;
+    assert_eq!(code(answer), "not_administrator");
+    assert_eq!(controller.total("refused_not_administrator").await, 2);
+    // With claims and a proof, and without a certificate.
+    let mut without = User::new(&controller).await;
+    without.login(ADMINISTRATOR, PASSWORD).await.unwrap();
+    let answer = without.proved::<(), Vec<api::UserRow>>("admin/revocations", None).await;
+    assert_eq!(code(answer), "certificate_required");
+}

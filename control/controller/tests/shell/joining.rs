@@ -1,0 +1,165 @@
+//! Joining, against the real door and against one of somebody else.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfort_enrol::tls::{self, ALPN_JOIN};
+use ringfort_enrol::{
+    Folder, Invitation, JoinError, Joiner, Kind, PrivateKey, key_hash, read_message, wall_clock, write_message,
+};
+use ringfort_identity::{Role, Side};
+use ringfort_proto::v1;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::{Controller, status_code};
+
+fn joiner() -> Joiner {
+    Joiner { addresses: vec!["192.0.2.1:443".into()], client_id: String::new() }
+}
+
+// Covers: I4 allow
+// Covers: I5 allow
+// Covers: I6 allow
+// Covers: I6 refuse
+// Covers: I7 allow
+// Covers: I8 allow
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_joins_once() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let invited = administrator.invite("gw1", "berlin").await;
+    let invitation: Invitation = invited.url.parse().unwrap();
+    let folder = Folder::create(&controller.place.path().join("gw1")).unwrap();
+    let identity = ringfort_enrol::join(&invitation, &invited.ticket, &joiner(), &folder).await.unwrap();
+    assert_eq!(identity.kind, Kind::Gateway);
+    let (trust, credentials) = (folder.trust().unwrap(), folder.credentials().unwrap());
+    let chain = credentials.chain();
+    let peer = trust.verify(&chain[0], &chain[1..], Side::Client, Role::Gateway, wall_clock()).unwrap();
+    assert_eq!(peer.id(), identity.id);
+    assert_eq!(peer.key(), &folder.key().unwrap().thumbprint().unwrap(), "the permanent key is the joiner's");
+    assert_eq!(controller.total("joined").await, 1);
+
+    let second = Folder::create(&controller.place.path().join("gw2")).unwrap();
+    let answer = ringfort_enrol::join(&invitation, &invited.ticket, &joiner(), &second).await;
+    let Err(JoinError::Refused { code, event, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(code, "invitation_used");
+    assert!(!event.is_empty(), "it is in the audit log");
+    let unknown = Invitation::new(invitation.address(), *invitation.key_hash(), [9; 18]).unwrap();
+    let answer = ringfort_enrol::join(&unknown, &invited.ticket, &joiner(), &second).await;
+    assert!(matches!(&answer, Err(JoinError::Refused { code, .. }) if code == "invitation_unknown"), "{answer:?}");
+    for code in ["invitation_used", "invitation_unknown"] {
+        assert_eq!(controller.total(&format!("refused_{code}")).await, 1, "{code}");
+    }
+}
+
+// Covers: I8 allow
+#[tokio::test]
+async fn after_the_answer_the_connection_is_closed() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let invited = administrator.invite("gw1", "berlin").await;
+    let invitation: Invitation = invited.url.parse().unwrap();
+    let mut stream = tls::connect(invitation.address(), tls::invited(*invitation.key_hash()).unwrap()).await.unwrap();
+    let request = v1::JoinRequest {
+        cookie: invitation.cookie().to_vec().into(),
+        ticket: invited.ticket,
+        certificate_request: PrivateKey::generate().unwrap().certificate_request().unwrap().into(),
+        addresses: vec!["192.0.2.1:443".into()],
+        ..v1::JoinRequest::default()
+    };
+    write_message(&mut stream, &request).await.unwrap();
+    let answer: v1::JoinResponse = read_message(&mut stream).await.unwrap();
+    assert!(matches!(answer.answer, Some(v1::join_response::Answer::Joined(_))), "{answer:?}");
+    let mut rest = Vec::new();
+    assert_eq!(tokio::time::timeout(Duration::from_secs(2), stream.read_to_end(&mut rest)).await.unwrap().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_is_no_join_request_is_refused() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let invitation: Invitation = administrator.invite("gw1", "berlin").await.url.parse().unwrap();
+    for bytes in [&[0xff_u8; 4][..], &[0, 1, 0, 1], &[0, 0, 0, 2, 0xff, 0xff]] {
+        let config = tls::invited(*invitation.key_hash()).unwrap();
+        let mut stream = tls::connect(invitation.address(), config).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, bytes).await.unwrap();
+        let answer: v1::JoinResponse = read_message(&mut stream).await.unwrap();
+        let Some(v1::join_response::Answer::Refused(refused)) = answer.answer else { panic!("{answer:?}") };
+        assert_eq!(refused.code, "request_malformed");
+    }
+    assert_eq!(controller.total("refused_request_malformed").await, 3);
+}
+
+/// A server at the invitation's address that has another key than the invitation names.
+async fn impostor() -> (String, tokio::task::JoinHandle<io::Result<usize>>) {
+    let certified = rcgen::generate_simple_self_signed(["controller".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.into())
+        .unwrap();
+    config.alpn_protocols = vec![ALPN_JOIN.to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let task = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await?;
+        let mut stream = TlsAcceptor::from(Arc::new(config)).accept(tcp).await?;
+        let mut bytes = Vec::new();
+        // How it ends does not matter, only what came.
+        drop(stream.read_to_end(&mut bytes).await);
+        Ok(bytes.len())
+    });
+    (address, task)
+}
+
+// Covers: I3 refuse
+// Covers: I5 refuse
+#[tokio::test]
+async fn a_server_with_another_key_is_told_nothing() {
+    let (address, received) = impostor().await;
+    let place = tempfile::tempdir().unwrap();
+    let folder = Folder::create(&place.path().join("gw")).unwrap();
+    let invitation = Invitation::new(&address, key_hash(b"another key"), [3; 18]).unwrap();
+    let answer = ringfort_enrol::join(&invitation, "ticket", &joiner(), &folder).await;
+    assert!(matches!(answer, Err(JoinError::KeyMismatch { .. })), "{answer:?}");
+    let received = tokio::time::timeout(Duration::from_secs(10), received).await.unwrap().unwrap();
+    assert!(!matches!(received, Ok(1..)), "not one byte of the invitation: {received:?}");
+}
+
+// Covers: I3 allow
+#[tokio::test]
+async fn the_key_of_the_invitation_is_that_of_the_listener() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let invitation: Invitation = administrator.invite("gw1", "berlin").await.url.parse().unwrap();
+    let leaf = administrator.https.certificates()[0].clone();
+    assert_eq!(*invitation.key_hash(), key_hash(&tls::public_key_of(&leaf).unwrap()));
+}
+
+#[tokio::test]
+async fn a_gateway_renews_its_certificate_by_its_own_key() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let gateway = administrator.new_gateway("gw1", "berlin", controller.place.path()).await;
+    let mut client = gateway.client().await;
+    let request =
+        |key: &PrivateKey| v1::EnrollRequest { certificate_request: key.certificate_request().unwrap().into() };
+    let chain = client.enroll(request(&gateway.folder.key().unwrap())).await.unwrap().into_inner().chain;
+    gateway.folder.write_certificates(ringfort_enrol::file::CHAIN, &chain).unwrap();
+    gateway.folder.credentials().unwrap();
+    let refused = client.enroll(request(&PrivateKey::generate().unwrap())).await.unwrap_err();
+    assert_eq!(status_code(&refused), "key_mismatch");
+    let answer = gateway.client().await.report(v1::ReportRequest::default()).await.unwrap().into_inner();
+    assert_eq!(answer.report_again_ms, 5_000);
+}

@@ -1,0 +1,137 @@
+//! What is bounded before anybody is known.
+
+use std::time::{Duration, Instant};
+
+use ringfort_controller::Options;
+use ringfort_enrol::HttpsError;
+use ringfort_enrol::tls::{self, ALPN_HTTP1, ALPN_JOIN, Expected};
+use ringfort_proto::api::{self, PROOF_HEADER};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{ADMINISTRATOR, Controller, PASSWORD, User, code};
+
+/// How long until the other side closes a connection on which nothing is said.
+async fn closed_after(stream: &mut (impl AsyncRead + Unpin), start: Instant) -> Duration {
+    let mut bytes = Vec::new();
+    let limit = Duration::from_secs(30);
+    // An error is an end too.
+    drop(tokio::time::timeout(limit, stream.read_to_end(&mut bytes)).await.expect("it is closed"));
+    start.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_silent_are_let_go() {
+    let controller = Controller::start().await;
+    let address = controller.address().to_string();
+    let trust = controller.trust().await;
+    let config = |alpn| tls::client(None, &trust, Expected::controller(), alpn).unwrap();
+    let start = Instant::now();
+    let mut before_tls = TcpStream::connect(&address).await.unwrap();
+    let mut http = tls::connect(&address, config(ALPN_HTTP1)).await.unwrap();
+    let mut slow_http = tls::connect(&address, config(ALPN_HTTP1)).await.unwrap();
+    slow_http.write_all(b"POST /api/v1/login HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut join = tls::connect(&address, config(ALPN_JOIN)).await.unwrap();
+    join.write_all(&[0, 0, 0, 200, 1, 2, 3]).await.unwrap();
+    let (before_tls, http, slow_http, join) = tokio::join!(
+        closed_after(&mut before_tls, start),
+        closed_after(&mut http, start),
+        closed_after(&mut slow_http, start),
+        closed_after(&mut join, start),
+    );
+    let within =
+        |took: Duration, seconds: u64| (Duration::from_secs(seconds)..Duration::from_secs(seconds + 4)).contains(&took);
+    assert!(within(before_tls, 5) && within(http, 5) && within(slow_http, 5), "{before_tls:?} {http:?} {slow_http:?}");
+    assert!(within(join, 10), "{join:?}");
+    assert_eq!(controller.total("handshakes_late").await, 1);
+    assert_eq!(controller.total("joins_late").await, 1);
+    assert_eq!(controller.status().await["connections"], 0);
+}
+
+#[tokio::test]
+async fn beyond_the_limit_connections_are_dropped_at_once_and_those_with_certificates_do_not_count() {
+    let options = Options { unauthenticated_max: Some(3), ..Controller::options() };
+    let controller = Controller::start_with(&options).await;
+    let mut administrator = controller.administrator().await;
+    let address = controller.address().to_string();
+    // Whatever the first steps of the administrator needed is closed by now.
+    while controller.status().await["connections"] != 1 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(TcpStream::connect(&address).await.unwrap());
+    }
+    let start = Instant::now();
+    let mut one_more = TcpStream::connect(&address).await.unwrap();
+    assert!(closed_after(&mut one_more, start).await < Duration::from_secs(2));
+    assert_eq!(controller.total("connections_over_limit").await, 1);
+    administrator.list::<Vec<api::UserRow>>("admin/users").await.unwrap();
+    drop(held);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    administrator = controller.administrator().await;
+    administrator.list::<Vec<api::UserRow>>("admin/users").await.unwrap();
+}
+
+#[tokio::test]
+async fn bodies_are_bounded() {
+    let controller = Controller::start().await;
+    let mut user = User::new(&controller).await;
+    let nonce = user.nonce().await;
+    let proof = user.proof("login", &nonce, None);
+    let body = user.login_request(&"x".repeat(64 << 10), PASSWORD);
+    let answer = user.send::<_, api::LoginResponse>("login", &[(PROOF_HEADER, &proof)], Some(&body)).await;
+    match answer {
+        Err(HttpsError::Refused { status, body, .. }) => {
+            assert_eq!((status, body.code.as_str()), (413, "request_malformed"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut administrator = controller.administrator().await;
+    let group = |bytes| api::NewGroup { name: "x".repeat(bytes) };
+    let answer = administrator.ask::<_, api::Created>("admin/groups", &group(100 << 10)).await;
+    assert!(matches!(answer, Err(HttpsError::Refused { status: 400, .. })), "read, and then refused: {answer:?}");
+    let answer = administrator.ask::<_, api::Created>("admin/groups", &group(1 << 20)).await;
+    assert!(matches!(answer, Err(HttpsError::Refused { status: 413, .. })), "{answer:?}");
+    assert_eq!(controller.total("refused_request_malformed").await, 3);
+}
+
+/// Sends `request` as it is, and reads what comes until the connection is closed.
+async fn raw(controller: &Controller, request: &str) -> String {
+    let config = tls::client(None, &controller.trust().await, Expected::controller(), ALPN_HTTP1).unwrap();
+    let mut stream = tls::connect(&controller.address().to_string(), config).await.unwrap();
+    // It may be closed before all is written.
+    drop(stream.write_all(request.as_bytes()).await);
+    let mut answer = Vec::new();
+    drop(tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut answer)).await.unwrap());
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn headers_are_bounded() {
+    let controller = Controller::start().await;
+    let login = "GET /api/v1/login HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
+    let answer = raw(&controller, &format!("{login}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("dpop-nonce: "), "{answer}");
+    let long = format!("{login}x-long: {}\r\n\r\n", "y".repeat(40 << 10));
+    let answer = raw(&controller, &long).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let many: String = (0..100).map(|number| format!("x-{number}: y\r\n")).collect();
+    let answer = raw(&controller, &format!("{login}{many}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[tokio::test]
+async fn two_claims_tokens_are_none() {
+    let controller = Controller::start().await;
+    let head = "POST /api/v1/entitlements HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n";
+    let twice = "authorization: Bearer a\r\nauthorization: Bearer b\r\n";
+    let answer = raw(&controller, &format!("{head}{twice}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("token_malformed"), "{answer}");
+    let answer = raw(&controller, &format!("{head}authorization: Basic YTpi\r\n\r\n")).await;
+    assert!(answer.contains("token_malformed"), "{answer}");
+    let mut user = User::new(&controller).await;
+    user.login(ADMINISTRATOR, PASSWORD).await.unwrap();
+    let answer = user.list::<Vec<api::UserRow>>("admin/users").await;
+    assert_eq!(code(answer), "certificate_required");
+}

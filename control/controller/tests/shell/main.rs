@@ -1,0 +1,10 @@
+//! The Controller from outside: a server on loopback, and those who knock at its doors.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod api;
+mod doors;
+mod joining;
+mod limits;
+mod streams;
+mod support;
