@@ -28,6 +28,8 @@ mod routes;
 mod site;
 mod static_config;
 mod static_run;
+#[cfg(test)]
+mod testing;
 mod tokens;
 mod tunnel;
 mod up;

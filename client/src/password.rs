@@ -1,7 +1,8 @@
 //! Passwords: from a terminal without echo, or from standard input.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
@@ -10,12 +11,14 @@ use zeroize::Zeroizing;
 const PASSWORD_BYTES_MAX: u64 = 1_024;
 
 /// Where a password comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordSource {
     /// Asked for on the terminal.
     Terminal,
     /// The first line of standard input.
     Stdin,
+    /// The first line of a file.
+    File(PathBuf),
 }
 
 impl PasswordSource {
@@ -25,6 +28,11 @@ impl PasswordSource {
     /// When there is no terminal, no line, or a line longer than 1,024 bytes.
     pub fn read(self, prompt: &str) -> io::Result<Zeroizing<String>> {
         match self {
+            Self::File(path) => {
+                let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+                let file = File::open(&path).map_err(named)?;
+                first_line(&mut BufReader::new(file)).map_err(named)
+            }
             Self::Stdin => first_line(&mut io::stdin().lock()),
             Self::Terminal => {
                 let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|error| {
@@ -63,12 +71,12 @@ fn first_line(from: &mut impl BufRead) -> io::Result<Zeroizing<String>> {
 
 /// A terminal that does not echo; as before when dropped.
 struct Silent<'a> {
-    terminal: &'a std::fs::File,
+    terminal: &'a File,
     before: Termios,
 }
 
 impl<'a> Silent<'a> {
-    fn new(terminal: &'a std::fs::File) -> io::Result<Self> {
+    fn new(terminal: &'a File) -> io::Result<Self> {
         let before = tcgetattr(terminal)?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);

@@ -152,3 +152,64 @@ pub(crate) fn is_refusal(error: &anyhow::Error) -> bool {
     let code = error.chain().find_map(|cause| cause.downcast_ref::<ControllerError>()?.code());
     code.is_some_and(|code| code != "internal" && !code.ends_with("_busy") && !code.ends_with("_limited"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Organisation;
+
+    const HOUR: u64 = 3_600;
+
+    fn tokens(organisation: &Organisation) -> (Tokens, UnixSeconds) {
+        let (judge, now) = (organisation.judge(), wall_clock());
+        let claims = judge.claims(&organisation.sign(&organisation.claims()), now).unwrap();
+        let connect = organisation.connect(&["s1"]);
+        let connect = judge.connect(&organisation.sign(&connect), &claims.token, now).unwrap();
+        let text = organisation.sign(&organisation.entitlement("s1", 1));
+        let entitlements = judge.entitlements(&[text], &claims.token, &connect.token, now).unwrap();
+        (Tokens { claims, connect: Some(connect), entitlements }, now)
+    }
+
+    #[test]
+    fn the_shortest_life_is_renewed_first() {
+        let organisation = Organisation::new();
+        let (mut tokens, now) = tokens(&organisation);
+        let ends = tokens.claims.token.dies_at();
+        let after = |(at, extent): (UnixSeconds, Extent)| (at.0 - now.0, extent);
+        let slack = 2;
+        let (at, extent) = after(due(&tokens, ends));
+        assert!(at.abs_diff(400) <= slack && extent == Extent::Entitlements, "the connect token lives for 10 minutes");
+        // A certificate that ends in an hour while the login lasts: it is past its two thirds.
+        let (at, extent) = due(&tokens, now + Duration::from_secs(HOUR));
+        assert!(at < now && extent == Extent::Everything);
+        tokens.connect = None;
+        assert_eq!(due(&tokens, ends), (UnixSeconds(0), Extent::Entitlements));
+    }
+
+    #[test]
+    fn one_renewal_at_a_time_and_refusals_end_them() {
+        let organisation = Organisation::new();
+        let (mut tokens, now) = tokens(&organisation);
+        tokens.connect = None;
+        let ends = tokens.claims.token.dies_at();
+        let boot = BootInstant::from_nanos(1_000_000_000);
+        let mut schedule = Schedule::default();
+        let begin = |schedule: &mut Schedule, boot| schedule.begin(&tokens, ends, (boot, now));
+        assert_eq!(begin(&mut schedule, boot), Some(Extent::Entitlements));
+        assert_eq!(begin(&mut schedule, boot), None, "it runs");
+        assert_eq!(schedule.poll_timeout(&tokens, ends, (boot, now)), None);
+        schedule.failed(false, boot);
+        assert_eq!(begin(&mut schedule, boot), None, "it pauses");
+        let later = boot + PAUSE_FIRST;
+        assert_eq!(schedule.poll_timeout(&tokens, ends, (boot, now)), Some(later));
+        assert_eq!(begin(&mut schedule, later), Some(Extent::Entitlements));
+        schedule.succeeded(later);
+        assert_eq!(begin(&mut schedule, later), None);
+        schedule.demand();
+        assert_eq!(begin(&mut schedule, later), Some(Extent::Everything), "a demand waits for nothing");
+        schedule.failed(true, later);
+        assert_eq!(begin(&mut schedule, later + PAUSE_MAX), None, "a refusal is final");
+        schedule.demand();
+        assert_eq!(begin(&mut schedule, later), Some(Extent::Everything));
+    }
+}

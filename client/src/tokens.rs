@@ -371,3 +371,7 @@ fn unless_expired<T>(held: Result<Held<T>, TokensError>) -> Result<Option<Held<T
         other => other.map(Some),
     }
 }
+
+#[cfg(test)]
+#[path = "tokens_tests.rs"]
+mod tests;

@@ -39,7 +39,7 @@ use crate::tokens::{self, Judge, Tokens};
 use crate::tunnel::{self, Interface};
 
 /// Name of the status socket in the state folder.
-pub const STATUS_SOCKET: &str = "status.sock";
+pub const STATUS_SOCKET: &str = "client.sock";
 /// Prefix of interface names; a number follows.
 const INTERFACE_PREFIX: &str = "ringfort";
 /// Threads for channels and renewals.
