@@ -51,7 +51,8 @@ pub(crate) fn read_line(from: &mut dyn Read, max: u64) -> Result<Zeroizing<Strin
     Ok(Zeroizing::new(line.to_owned()))
 }
 
-/// Joins with the new folder `state` by an invitation and its ticket. `addresses` are where clients will reach a Gateway.
+/// Joins with the new folder `state` by an invitation and its ticket. `addresses` are where clients will reach a Gateway; it
+/// says so itself as soon as it runs.
 ///
 /// # Errors
 /// What was expected and what came. Whether the invitation is used up then, the error says.
@@ -61,9 +62,6 @@ pub async fn join(invitation: &str, ticket: TicketSource, state: &Path, addresse
     let kind = announced(&ticket).context("expected a ticket as `ringfort admin invite` prints it")?;
     // The Controller decides by the verified ticket; this spares an invitation that could only be wasted.
     let client_id = match kind {
-        InviteeKind::Gateway if addresses.is_empty() => {
-            bail!("a Gateway needs --address HOST:PORT, where its clients will reach it; the invitation is not used up")
-        }
         InviteeKind::Gateway => String::new(),
         InviteeKind::Device if addresses.is_empty() => random_hex()?,
         InviteeKind::Device => bail!("only a Gateway has --address; the invitation is not used up"),
@@ -109,7 +107,7 @@ mod tests {
 
     #[test]
     fn an_invitation_is_not_wasted() {
-        assert!(error(ticket(r#"{"kind":"gateway"}"#), &[]).contains("needs --address"));
+        assert!(error(ticket(r#"{"kind":"gateway"}"#), &[]).contains("cannot reach"));
         assert!(error(ticket(r#"{"kind":"device"}"#), &["192.0.2.1:443"]).contains("only a Gateway"));
         assert!(error(ticket("nothing"), &[]).contains("ringfort admin invite"));
         assert!(error(ticket(r#"{"kind":"device"}"#), &[]).contains("cannot reach"));

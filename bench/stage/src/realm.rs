@@ -68,14 +68,12 @@ impl Realm {
         let password = self.stage.folder().join("administrator.password");
         std::fs::write(&password, Self::password(ADMINISTRATOR))?;
         let listen = self.controller_address().to_string();
-        let arguments: [OsString; 11] = [
+        let arguments: [OsString; 9] = [
             "controller".into(),
             "--state".into(),
             state.clone().into(),
             "--listen".into(),
             listen.into(),
-            "--organisation".into(),
-            "demo".into(),
             "--administrator".into(),
             ADMINISTRATOR.into(),
             "--password-file".into(),

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::folder::{Folder, FolderError, Identity, Kind, SignerRefused, file, token_keys};
 use crate::invitation::Invitation;
 use crate::key::KeyFailed;
-use crate::tls::{self, OtherKey};
+use crate::tls::{self, CertificateRefused, OtherKey};
 use crate::wall_clock;
 
 /// Longest message of joining, either way.
@@ -104,7 +104,8 @@ pub async fn join(
     let config = tls::invited(*invitation.key_hash()).map_err(|error| JoinError::Answer(error.to_string()))?;
     let mut stream = tls::connect(address, config).await.map_err(|source| {
         let address = address.to_owned();
-        if source.to_string().contains(&OtherKey.to_string()) {
+        let refused = source.get_ref().and_then(|inner| inner.downcast_ref::<CertificateRefused>());
+        if refused.is_some_and(CertificateRefused::is::<OtherKey>) {
             JoinError::KeyMismatch { address }
         } else {
             JoinError::Unreachable { address, source }

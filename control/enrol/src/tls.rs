@@ -208,7 +208,37 @@ pub async fn connect(address: &str, config: ClientConfig) -> io::Result<TlsStrea
     // Names are role URIs; this one is never sent.
     let name = ServerName::try_from("ringfort.invalid").map_err(io::Error::other)?;
     let connector = TlsConnector::from(Arc::new(config));
-    tokio::time::timeout(HANDSHAKE_TIME_MAX, connector.connect(name, tcp)).await.map_err(late)?
+    tokio::time::timeout(HANDSHAKE_TIME_MAX, connector.connect(name, tcp)).await.map_err(late)?.map_err(explained)
+}
+
+/// What a verifier of ours said about a peer's certificate. TLS hands it on in a wrapping that shows types and no sentences.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateRefused(Arc<dyn std::error::Error + Send + Sync>);
+
+impl CertificateRefused {
+    /// Whether a verifier said this.
+    pub(crate) fn is<E: std::error::Error + 'static>(&self) -> bool {
+        self.0.is::<E>()
+    }
+}
+
+impl fmt::Display for CertificateRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for CertificateRefused {}
+
+/// An error of a handshake with what our verifier said, if it was that.
+#[must_use]
+pub fn explained(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(said)))) => {
+            io::Error::new(io::ErrorKind::InvalidData, CertificateRefused(Arc::clone(said)))
+        }
+        _ => error,
+    }
 }
 
 /// Who the peer of a finished handshake is, in the role that is expected at this door: from its **leaf** and from nothing

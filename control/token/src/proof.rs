@@ -181,7 +181,7 @@ pub fn nonce(proof: &str) -> Result<String, ProofRefused> {
     if proof.len() > PROOF_BYTES_MAX {
         return Err(ProofRefused::Malformed);
     }
-    let claims = Parts::split(proof).and_then(|parts| jws::decode::<Claims>(parts.payload));
+    let claims = Parts::split(proof).and_then(|parts| jws::decode_theirs::<Claims>(parts.payload));
     claims.map(|claims| claims.nonce).ok_or(ProofRefused::Malformed)
 }
 

@@ -3,15 +3,15 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod commands;
 mod demo;
 mod serve;
 mod static_init;
 
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use mimalloc::MiMalloc;
 use tracing_subscriber::EnvFilter;
 
@@ -43,16 +43,22 @@ enum LogForm {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Join an organisation by an invitation: as a Gateway, or as a user's machine.
+    Join(commands::join::Options),
+    /// Log in at the Controller, and fetch what this client needs.
+    Login(commands::client::LoginOptions),
+    /// Bring up a client's tunnels and keep them up.
+    Up(commands::client::UpOptions),
+    /// End a running client.
+    Down(commands::client::DownOptions),
+    /// Print the state of a running role as JSON.
+    Status(commands::status::Options),
     /// Run a Gateway: ends tunnels at a site and lets through what its users' rules allow.
-    Gateway(StaticRole),
-    /// Bring up a client's tunnel and keep it up.
-    Up(StaticRole),
-    /// Print the state of a running Gateway or client as JSON.
-    Status {
-        /// Its status socket, as named in its file.
-        #[arg(long, value_name = "PATH")]
-        socket: PathBuf,
-    },
+    Gateway(commands::gateway::Options),
+    /// Run a Controller: says who may reach what.
+    Controller(commands::controller::Options),
+    /// Administer: users, sites, Resources, entitlements, invitations, revocations.
+    Admin(commands::admin::Options),
     /// Write a folder with all that a static Gateway and its clients need, for development and benchmarks.
     StaticInit(static_init::Options),
     /// Show it all: a laboratory of namespaces, a Gateway, users, and what each of them may and may not reach.
@@ -62,16 +68,6 @@ enum Command {
     Serve(serve::Options),
 }
 
-#[derive(Args)]
-struct StaticRole {
-    /// Run from this file of users, certificates and rules: the mode for development and benchmarks.
-    #[arg(long = "static", value_name = "FILE")]
-    file: PathBuf,
-    /// End when standard input ends.
-    #[arg(long, hide = true)]
-    stop_with_stdin: bool,
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(error) = start_log(&arguments) {
@@ -79,9 +75,14 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let result = match arguments.command {
-        Command::Gateway(role) => ringfort_daemon::run_static(&role.file, role.stop_with_stdin),
-        Command::Up(role) => ringfort_client::up_static(&role.file, role.stop_with_stdin),
-        Command::Status { socket } => print_status(&socket),
+        Command::Join(options) => commands::join::run(options),
+        Command::Login(options) => commands::client::login(options),
+        Command::Up(options) => commands::client::up(options),
+        Command::Down(options) => commands::client::down(options),
+        Command::Status(options) => commands::status::run(options),
+        Command::Gateway(options) => commands::gateway::run(&options),
+        Command::Controller(options) => commands::controller::run(options),
+        Command::Admin(options) => commands::admin::run(options),
         Command::StaticInit(options) => static_init::run(&options),
         Command::Demo(options) => return demo::run(&options),
         Command::Serve(options) => serve::run(&options),
@@ -115,14 +116,6 @@ fn start_log(arguments: &Arguments) -> anyhow::Result<()> {
         LogForm::Text => log.with_ansi(false).init(),
         LogForm::Json => log.json().flatten_event(true).init(),
     }
-    Ok(())
-}
-
-fn print_status(socket: &std::path::Path) -> anyhow::Result<()> {
-    use anyhow::Context;
-    let document = ringfort_service::status::query(socket)
-        .with_context(|| format!("{}: no role answers there; is it running?", socket.display()))?;
-    println!("{document:#}");
     Ok(())
 }
 

@@ -101,8 +101,13 @@ fn refused(
             .collect();
         let counter = format!("refused_{code}");
         ensure!(grown == [(counter.clone(), 1)], "expected {counter} to grow by one alone, found {grown:?}");
-        let events = after["audit"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let event = events.iter().rev().find(|event| event["code"] == code).context("no audit event")?;
+        let (list, field) = match by {
+            By::Controller(_) => ("events", "outcome"),
+            By::Gateway(_) => ("audit", "code"),
+        };
+        let events = after[list].as_array().map(Vec::as_slice).unwrap_or_default();
+        let newest = events.iter().filter(|event| event[field] == code).max_by_key(|event| event["at"].as_u64());
+        let event = newest.context("no audit event")?;
         let id = event["id"].as_str().context("an event without an id")?;
         ensure!(found.event.is_empty() || found.event == id, "told event {}, written down {id}", found.event);
         *what = format!("{title}: {code}, event {id}, counted once");

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use ringfort_netlab::http;
 use ringfort_packet::build;
-use ringfort_stage::hostile;
 use ringfort_stage::Probe;
+use ringfort_stage::hostile;
 
 use crate::world::{ALICE, GATEWAY, MALLORY, PATIENCE, World, service};
 
@@ -49,9 +49,12 @@ pub(crate) fn roles_open_their_own_doors_only() -> Result<()> {
         let before = world.gateway.counter("refused_wrong_role")?;
         let refused = lab.run_in(lab.client(MALLORY)?, || hostile::present(&gateway, to, "", ""))?;
         ensure!(refused.is_err(), "a Gateway's certificate opened a session channel");
-        world.gateway.wait_until(PATIENCE, |status| status["totals"]["refused_wrong_role"].as_u64() == Some(before + 1))?;
+        world
+            .gateway
+            .wait_until(PATIENCE, |status| status["totals"]["refused_wrong_role"].as_u64() == Some(before + 1))?;
         let controller = world.realm.controller_address();
-        let refused = lab.run_in(lab.client(MALLORY)?, || hostile::subscribe(&world.realm.state(ALICE), controller))??;
+        let refused =
+            lab.run_in(lab.client(MALLORY)?, || hostile::subscribe(&world.realm.state(ALICE), controller))??;
         ensure!(refused.code == "wrong_role", "{refused:?}");
         // Whoever shows nothing gets nothing, in plain HTTP least of all.
         for port in [to, controller] {

@@ -40,9 +40,8 @@ pub(crate) fn a_gateway_that_was_killed_refuses_what_it_refused_before() -> Resu
             .transpose()?
             .unwrap_or_default();
         let (lab, to) = (&world.realm.stage.lab, world.realm.gateway_address(0));
-        let refused = lab.run_in(lab.client(ALICE)?, || {
-            ringfort_stage::hostile::present(&folder, to, &claims, &entitlement)
-        })??;
+        let refused =
+            lab.run_in(lab.client(ALICE)?, || ringfort_stage::hostile::present(&folder, to, &claims, &entitlement))??;
         ensure!(refused.code == "token_revoked", "{refused:?}");
         let after = world.gateway.status()?["totals"]["refused_token_revoked"].as_u64();
         ensure!(after == before.map(|count| count + 1), "counted {before:?}, then {after:?}");

@@ -90,7 +90,9 @@ impl World {
 
     /// Waits until the Controller has heard from the Gateway.
     pub(crate) fn gateway_is_alive(&self) -> Result<()> {
-        let alive = |status: &Value| status["gateways"].as_array().is_some_and(|all| all.iter().any(|one| one["alive"] == true));
+        let alive = |status: &Value| {
+            status["gateways"].as_array().is_some_and(|all| all.iter().any(|one| one["alive"] == true))
+        };
         self.controller.wait_until(PATIENCE, alive).map(drop)
     }
 

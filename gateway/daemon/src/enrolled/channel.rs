@@ -114,7 +114,7 @@ async fn shake_hands(
     // A certificate that does not pass ends the handshake; so does none.
     let stream = acceptor.accept(stream).await.map_err(|error| match error.get_ref() {
         Some(tls_error) if tls_error.is::<rustls::Error>() => {
-            Unshaken::Refused { code: "certificate_refused", detail: error.to_string() }
+            Unshaken::Refused { code: "certificate_refused", detail: tls::explained(error).to_string() }
         }
         _ => Unshaken::Io(error),
     })?;

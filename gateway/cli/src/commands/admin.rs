@@ -1,0 +1,353 @@
+//! `ringfort admin`: what an administrator asks of the Controller.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use ringfort_client::{Admin, List, PasswordSource};
+use ringfort_proto::api::{
+    EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource, NewRevocation, NewSite, NewUser,
+    Principal, RevocationScope,
+};
+use serde_json::Value;
+use zeroize::Zeroize;
+
+use super::{state_folder, table, wait_for};
+
+/// Grace of a demanded renewal, in seconds (A23).
+const GRACE_SECONDS: u32 = 30;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// State folder of a client whose user is logged in as an administrator.
+    #[arg(long, global = true, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Print the Controller's answer as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Users.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Sites.
+    #[command(subcommand)]
+    Site(SiteCommand),
+    /// Resources: what is protected at a site.
+    #[command(subcommand)]
+    Resource(ResourceCommand),
+    /// Groups of users.
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Entitle a user or a group to a Resource.
+    Entitle(Entitlement),
+    /// Take an entitlement back; it is gone at the next packet.
+    Unentitle(Entitlement),
+    /// Invite a Gateway or a user's machine: prints the command with which it joins.
+    #[command(subcommand)]
+    Invite(InviteCommand),
+    /// Take back at once what a user, a device or everybody has, or one token.
+    Revoke(Revocation),
+    /// Demand that a user, a device or everybody renews their tokens, which they do unnoticed.
+    Renew(Renewal),
+    /// List something.
+    List {
+        /// What.
+        #[arg(value_enum)]
+        what: Listed,
+    },
+}
+
+#[derive(Subcommand)]
+enum UserCommand {
+    /// Make a user.
+    Add {
+        /// Login name.
+        name: String,
+        /// The user may administer.
+        #[arg(long)]
+        administrator: bool,
+        /// Read the first password from the first line of standard input.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum SiteCommand {
+    /// Make a site.
+    Add {
+        /// Name.
+        name: String,
+        /// Pool of clients' inner addresses with the Gateways' own address, such as 10.97.0.1/16; one per family.
+        #[arg(long = "pool", value_name = "ADDRESS/BITS", required = true)]
+        pools: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum ResourceCommand {
+    /// Make a Resource.
+    Add {
+        /// Name; denials name it.
+        name: String,
+        /// Name of its site.
+        #[arg(long)]
+        site: String,
+        /// Address or network at the site; may be given several times.
+        #[arg(long, value_name = "NETWORK", required = true)]
+        to: Vec<String>,
+        /// Service there, such as tcp/443 or icmp-echo; may be given several times.
+        #[arg(long = "service", value_name = "SERVICE", required = true)]
+        services: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum GroupCommand {
+    /// Make a group.
+    Add {
+        /// Name.
+        name: String,
+    },
+    /// Members of a group.
+    #[command(subcommand)]
+    Member(MemberCommand),
+}
+
+#[derive(Subcommand)]
+enum MemberCommand {
+    /// Put a user into a group.
+    Add(Member),
+    /// Take a user out of a group.
+    Remove(Member),
+}
+
+#[derive(Args)]
+struct Member {
+    /// Name of the group.
+    group: String,
+    /// Login name of the user.
+    user: String,
+}
+
+#[derive(Args)]
+#[command(group(ArgGroup::new("principal").required(true).args(["user", "group"])))]
+struct Entitlement {
+    /// Name of the Resource.
+    resource: String,
+    /// Login name of a user.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Name of a group.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum InviteCommand {
+    /// A Gateway.
+    Gateway {
+        /// Its name.
+        name: String,
+        /// Name of its site.
+        #[arg(long)]
+        site: String,
+        /// Seconds until the invitation expires; 7 days by default.
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: Option<u64>,
+    },
+    /// A user's machine.
+    Device {
+        /// Login name of the user.
+        #[arg(long, value_name = "NAME")]
+        user: String,
+        /// Seconds until the invitation expires; 7 days by default.
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: Option<u64>,
+    },
+}
+
+#[derive(Args)]
+struct Scope {
+    /// What it is about.
+    #[arg(value_enum)]
+    scope: ScopeName,
+    /// Login name of a user, client id of a device, or jti of a token.
+    name: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ScopeName {
+    User,
+    Device,
+    Token,
+    Everyone,
+}
+
+#[derive(Args)]
+struct Revocation {
+    #[command(flatten)]
+    scope: Scope,
+    /// Shown to the user.
+    #[arg(long)]
+    reason: String,
+}
+
+#[derive(Args)]
+struct Renewal {
+    #[command(flatten)]
+    scope: Scope,
+    /// Shown to the user.
+    #[arg(long, default_value = "renewal demanded")]
+    reason: String,
+    /// Seconds after which what was not renewed is dead.
+    #[arg(long, value_name = "SECONDS", default_value_t = GRACE_SECONDS)]
+    grace: u32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Listed {
+    Users,
+    Gateways,
+    Sessions,
+    Audit,
+}
+
+pub(crate) fn run(options: Options) -> Result<()> {
+    let state = state_folder(options.state, "client")?;
+    let json = options.json;
+    wait_for(async {
+        let mut admin = Admin::open(&state)?;
+        carry_out(&mut admin, options.command, json).await
+    })
+}
+
+async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()> {
+    let (answer, text) = match command {
+        Command::User(UserCommand::Add { name, administrator, password_stdin }) => {
+            let source = if password_stdin { PasswordSource::Stdin } else { PasswordSource::Terminal };
+            let password = source.read(&format!("First password of {name}"))?.to_string();
+            let mut user = NewUser { name, password, administrator };
+            let answer = admin.add_user(&user).await;
+            user.password.zeroize();
+            (answer?, format!("user {} made", user.name))
+        }
+        Command::Site(SiteCommand::Add { name, pools }) => {
+            let site = NewSite { name, pools };
+            (admin.add_site(&site).await?, format!("site {} made", site.name))
+        }
+        Command::Resource(ResourceCommand::Add { name, site, to, services }) => {
+            let resource = NewResource { name, site, to, services };
+            (admin.add_resource(&resource).await?, format!("resource {} made", resource.name))
+        }
+        Command::Group(GroupCommand::Add { name }) => {
+            let group = NewGroup { name };
+            (admin.add_group(&group).await?, format!("group {} made", group.name))
+        }
+        Command::Group(GroupCommand::Member(MemberCommand::Add(Member { group, user }))) => {
+            let answer = admin.add_member(&Membership { group, user }).await?;
+            let text = pushed(&answer);
+            (answer, text)
+        }
+        Command::Group(GroupCommand::Member(MemberCommand::Remove(Member { group, user }))) => {
+            let answer = admin.remove_member(&Membership { group, user }).await?;
+            let text = pushed(&answer);
+            (answer, text)
+        }
+        Command::Entitle(entitlement) => {
+            let answer = admin.entitle(&change(entitlement)?).await?;
+            let text = pushed(&answer);
+            (answer, text)
+        }
+        Command::Unentitle(entitlement) => {
+            let answer = admin.unentitle(&change(entitlement)?).await?;
+            let text = pushed(&answer);
+            (answer, text)
+        }
+        Command::Invite(invite) => {
+            let (invitation, address) = invitation(invite);
+            let answer = admin.invite(&invitation).await?;
+            let text = format!("ringfort join {} --ticket {}{address}", answer.url, answer.ticket);
+            (serde_json::to_value(answer)?, text)
+        }
+        Command::Revoke(Revocation { scope, reason }) => {
+            let revocation = NewRevocation { scope: scope.parse()?, reason, grace_seconds: None };
+            let answer = admin.revoke(&revocation).await?;
+            let text = pushed(&answer);
+            (answer, text)
+        }
+        Command::Renew(Renewal { scope, reason, grace }) => {
+            let revocation = NewRevocation { scope: scope.parse()?, reason, grace_seconds: Some(grace) };
+            let answer = admin.revoke(&revocation).await?;
+            let text = pushed(&answer);
+            (answer, text)
+        }
+        Command::List { what } => {
+            let (list, columns): (_, &[&str]) = match what {
+                Listed::Users => (List::Users, &["name", "administrator", "active", "groups", "id"]),
+                Listed::Gateways => (List::Gateways, &["name", "site", "alive", "addresses", "last_seen", "id"]),
+                Listed::Sessions => (List::Sessions, &["user", "client_id", "auth_time", "expires_at", "claims"]),
+                Listed::Audit => (List::Audit, &["at", "actor", "action", "target", "outcome", "detail", "id"]),
+            };
+            let answer = admin.list(list).await?;
+            if !json {
+                table::print(&answer, columns);
+                return Ok(());
+            }
+            (answer, String::new())
+        }
+    };
+    if json {
+        println!("{answer:#}");
+    } else {
+        println!("{text}");
+    }
+    Ok(())
+}
+
+fn change(entitlement: Entitlement) -> Result<EntitlementChange> {
+    let Entitlement { resource, user, group } = entitlement;
+    let principal = user.map(Principal::User).or(group.map(Principal::Group));
+    Ok(EntitlementChange { resource, principal: principal.context("expected --user or --group")? })
+}
+
+/// What is asked for, and what the printed command needs besides.
+fn invitation(invite: InviteCommand) -> (NewInvitation, &'static str) {
+    match invite {
+        InviteCommand::Gateway { name, site, expires_in } => {
+            (NewInvitation { invitee: Invitee::Gateway { name, site }, expires_in }, "")
+        }
+        InviteCommand::Device { user, expires_in } => {
+            (NewInvitation { invitee: Invitee::Device { user }, expires_in }, "")
+        }
+    }
+}
+
+impl Scope {
+    fn parse(self) -> Result<RevocationScope> {
+        let name = || self.name.clone().context("expected a name behind it");
+        Ok(match self.scope {
+            ScopeName::User => RevocationScope::User(name()?),
+            ScopeName::Device => RevocationScope::Device(name()?),
+            ScopeName::Token => RevocationScope::Token(name()?),
+            ScopeName::Everyone => {
+                ensure!(self.name.is_none(), "everyone has no name");
+                RevocationScope::Everyone
+            }
+        })
+    }
+}
+
+/// What went out.
+fn pushed(answer: &Value) -> String {
+    let serial = match answer["serial"].as_str() {
+        Some(serial) if !serial.is_empty() => format!(", revocations now at {serial}"),
+        _ => String::new(),
+    };
+    format!("pushed {} entitlement tokens to {} Gateways{serial}", answer["entitlements"], answer["gateways"])
+}
