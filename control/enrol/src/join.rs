@@ -104,7 +104,7 @@ pub async fn join(
     let config = tls::invited(*invitation.key_hash()).map_err(|error| JoinError::Answer(error.to_string()))?;
     let mut stream = tls::connect(address, config).await.map_err(|source| {
         let address = address.to_owned();
-        if source.to_string().contains(&OtherKey.to_string()) {
+        if is_other_key(&source) {
             JoinError::KeyMismatch { address }
         } else {
             JoinError::Unreachable { address, source }
@@ -122,6 +122,17 @@ pub async fn join(
             Err(JoinError::Refused { code: refused.code, message: refused.message, event: refused.event })
         }
         None => Err(JoinError::Answer("an empty message".into())),
+    }
+}
+
+/// Whether the handshake ended because of [`OtherKey`].
+fn is_other_key(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(rustls::OtherError(why)))) => {
+            why.is::<OtherKey>()
+        }
+        _ => false,
     }
 }
 
