@@ -114,7 +114,7 @@ impl Doors {
             return None;
         };
         let refused = |error: &dyn std::fmt::Display| {
-            tracing::info!(%address, %error, "handshake refused");
+            tracing::debug!(%address, %error, "handshake refused");
             counters.count(counted::HANDSHAKES_REFUSED);
         };
         let stream = stream.inspect_err(|error| refused(error)).ok()?;
