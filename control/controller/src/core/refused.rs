@@ -22,12 +22,13 @@ pub struct Refused {
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 20] = [
+    pub const CODES: [&'static str; 21] = [
         "already_exists",
         "authentication_not_fresh",
         "certificate_mismatch",
         "certificate_required",
         "certificate_revoked",
+        "handshake_refused",
         "internal",
         "invitation_expired",
         "invitation_unknown",
@@ -53,6 +54,12 @@ impl Refused {
     #[must_use]
     pub fn malformed(message: impl Into<String>) -> Self {
         Self::new("request_malformed", 400, message)
+    }
+
+    /// A TLS handshake that came to nothing; whoever tried was told by an alert, if at all.
+    #[must_use]
+    pub fn handshake(why: String) -> Self {
+        Self::new("handshake_refused", 400, why)
     }
 
     /// Something named that does not exist: 404.

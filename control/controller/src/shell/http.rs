@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::Shell;
 use super::caller::Caller;
-use super::limits::BODY_TIME;
+use super::limits::{BODY_TIME, HEADER_BYTES_MAX};
 use crate::core::{Bearer, Refused};
 
 /// A refusal on its way to [`finish`], with what was asked for.
@@ -61,7 +61,14 @@ pub(crate) async fn finish(
     next: Next,
 ) -> Response {
     let action = format!("{} {}", request.method(), super::short(request.uri().path()));
-    let mut response = next.run(request).await;
+    // HTTP/1 reads on for as long as its buffer has room, which is more than the limit.
+    let head = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+    let mut response = if head > HEADER_BYTES_MAX {
+        let message = format!("expected at most {HEADER_BYTES_MAX} bytes of header fields");
+        Failure::from(Refused { status: 431, ..Refused::malformed(message) }).into_response()
+    } else {
+        next.run(request).await
+    };
     if let Some(Failure { refused, target }) = response.extensions_mut().remove::<Failure>() {
         let event = shell.refuse(&caller, &action, &target, &refused).await;
         let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

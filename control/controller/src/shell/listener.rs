@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use ringfort_enrol::tls::{ALPN_HTTP2, ALPN_JOIN, HANDSHAKE_TIME_MAX};
+use ringfort_enrol::tls::{self, ALPN_HTTP2, ALPN_JOIN, HANDSHAKE_TIME_MAX};
 use ringfort_enrol::wall_clock;
 use ringfort_identity::{PeerIdentity, Side, Trust};
 use rustls::ServerConnection;
@@ -30,6 +30,7 @@ use super::limits::{
     STREAMS_MAX, UNAUTHENTICATED_LIFE,
 };
 use super::{Shell, counted, join};
+use crate::core::Refused;
 
 /// Octets of a request's body that a peer may send before they are read (RFC 9113 §6.9): as many as an unauthenticated
 /// request may have in all.
@@ -113,13 +114,18 @@ impl Doors {
             counters.count(counted::HANDSHAKES_LATE);
             return None;
         };
-        let refused = |error: &dyn std::fmt::Display| {
-            tracing::info!(%address, %error, "handshake refused");
-            counters.count(counted::HANDSHAKES_REFUSED);
-        };
-        let stream = stream.inspect_err(|error| refused(error)).ok()?;
-        let peer = peer_of(stream.get_ref().1, &self.trust).inspect_err(|error| refused(error)).ok()?;
-        Some((stream, peer))
+        let shaken = stream.map_err(|error| tls::explained(error).to_string()).and_then(|stream| {
+            let peer = peer_of(stream.get_ref().1, &self.trust).map_err(|error| error.to_string())?;
+            Ok((stream, peer))
+        });
+        match shaken {
+            Ok(shaken) => Some(shaken),
+            Err(error) => {
+                let nobody = Caller::new(address, None);
+                self.shell.refuse(&nobody, "handshake", "", &Refused::handshake(error)).await;
+                None
+            }
+        }
     }
 
     async fn through_a_door(&self, stream: TlsStream<TcpStream>, caller: Caller, permit: OwnedSemaphorePermit) {

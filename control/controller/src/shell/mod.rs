@@ -53,8 +53,6 @@ mod counted {
     pub(super) const ACCEPTED: &str = "connections";
     /// Connections dropped at once because too many were open.
     pub(super) const OVER_LIMIT: &str = "connections_over_limit";
-    /// Handshakes that failed, a certificate that is not good among the reasons.
-    pub(super) const HANDSHAKES_REFUSED: &str = "handshakes_refused";
     /// Handshakes that took too long.
     pub(super) const HANDSHAKES_LATE: &str = "handshakes_late";
     /// Joiners who took too long.
@@ -77,7 +75,6 @@ mod counted {
     pub(super) const ALL: [&str; 12] = [
         ACCEPTED,
         OVER_LIMIT,
-        HANDSHAKES_REFUSED,
         HANDSHAKES_LATE,
         JOINS_LATE,
         JOINED,

@@ -2,14 +2,13 @@
 
 use hyper::Method;
 use ringfort_enrol::tls::{self, ALPN_HTTP1};
-use ringfort_enrol::{Https, HttpsError};
+use ringfort_enrol::{Https, HttpsError, PrivateKey};
 use ringfort_proto::api::{self, NONCE_HEADER, PROOF_HEADER};
 
 use crate::support::{ADMINISTRATOR, Controller, PASSWORD, User, code, connect, path};
 
 // Covers: A1 allow
 // Covers: A2 allow
-// Covers: A6 allow
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_a_fingerprint_to_mutual_tls() {
     let controller = Controller::start().await;
@@ -100,9 +99,16 @@ async fn claims_over_mutual_tls_are_those_of_the_certificate() {
     let other = User::with_certificate(&controller, ADMINISTRATOR, PASSWORD).await;
     let own = std::mem::replace(&mut user.claims, other.claims.clone());
     let answer = user.ask::<_, api::EntitlementsResponse>("entitlements", &()).await;
-    assert_eq!(code(answer), "certificate_mismatch");
-    user.claims = own;
+    assert_eq!(code(answer), "token_wrong_holder", "another key's");
+    user.claims.clone_from(&own);
     user.ask::<_, api::EntitlementsResponse>("entitlements", &()).await.unwrap();
+    // The same key logs in under another client id, and shows the certificate of the first.
+    let mut again = User::new(&controller).await;
+    again.key = PrivateKey::from_pem(&user.key.to_pem()).unwrap();
+    again.login(ADMINISTRATOR, PASSWORD).await.unwrap();
+    user.claims = again.claims;
+    let answer = user.ask::<_, api::EntitlementsResponse>("entitlements", &()).await;
+    assert_eq!(code(answer), "certificate_mismatch");
 }
 
 #[tokio::test]

@@ -160,6 +160,9 @@ async fn a_gateway_renews_its_certificate_by_its_own_key() {
     gateway.folder.credentials().unwrap();
     let refused = client.enroll(request(&PrivateKey::generate().unwrap())).await.unwrap_err();
     assert_eq!(status_code(&refused), "key_mismatch");
-    let answer = gateway.client().await.report(v1::ReportRequest::default()).await.unwrap().into_inner();
+    let digest = tls::fingerprint(gateway.folder.credentials().unwrap().leaf()).to_vec();
+    let report = v1::ReportRequest { certificate_digest: digest.into(), ..v1::ReportRequest::default() };
+    let answer = gateway.client().await.report(report).await.unwrap().into_inner();
     assert_eq!(answer.report_again_ms, 5_000);
+    assert_eq!(controller.status().await["gateways"][0]["alive"], true);
 }

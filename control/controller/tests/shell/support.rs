@@ -258,8 +258,8 @@ impl User {
     }
 
     /// Takes back something that no one has: the list grows.
-    pub(crate) async fn revoke_token(&mut self, jti: &str) -> api::Pushed {
-        let scope = api::RevocationScope::Token(jti.into());
+    pub(crate) async fn revoke_something(&mut self) -> api::Pushed {
+        let scope = api::RevocationScope::Token(uuid::Uuid::new_v4().to_string());
         let revocation = api::NewRevocation { scope, reason: "a test".into(), grace_seconds: None };
         self.ask("admin/revocations", &revocation).await.unwrap()
     }
@@ -289,17 +289,20 @@ pub(crate) async fn connect(address: &str, own: Option<&OwnCertificate>, trust: 
     Https::connect(address, tls::client(own, trust, Expected::controller(), ALPN_HTTP1).unwrap()).await
 }
 
-/// A gRPC client over a connection of ours.
+/// A gRPC client over one connection of ours, and no second one when that is lost.
 pub(crate) async fn grpc(
     address: &str,
     own: Option<&OwnCertificate>,
     trust: &Trust,
 ) -> Result<GatewayControlClient<Channel>, tonic::transport::Error> {
     let config = tls::client(own, trust, Expected::controller(), ALPN_HTTP2).unwrap();
-    let address = address.to_owned();
+    let mut once = Some((address.to_owned(), config));
     let connector = tower::service_fn(move |_: Uri| {
-        let (address, config) = (address.clone(), config.clone());
-        async move { tls::connect(&address, config).await.map(TokioIo::new) }
+        let once = once.take();
+        async move {
+            let (address, config) = once.ok_or(std::io::ErrorKind::NotConnected)?;
+            tls::connect(&address, config).await.map(TokioIo::new)
+        }
     });
     let channel = Endpoint::from_static("http://controller").connect_with_connector(connector).await?;
     Ok(GatewayControlClient::new(channel))

@@ -43,11 +43,11 @@ pub(super) fn tell(realm: &Realm, report: &mut Report, cast: &Cast) -> Result<()
         let name = "second";
         said(&realm.join(name, lab.gateway_at(1)?, &cast.used_invitation)?.refused()?)
     })?;
-    refused(report, controller, "an invitation whose key hash is another one's", "handshake", || {
+    refused(report, controller, "an invitation whose key hash is another one's", "handshake_refused", || {
         let line = realm.invite(&["device", "--user", MALLORY])?;
         let error = realm.join("third", lab.client(MALLORY)?, &other_key(&line)?)?.refused()?;
         ensure!(error.contains("nothing was sent"), "expected that nothing was sent, found {error}");
-        Ok(Refused { code: "handshake".into(), event: String::new() })
+        Ok(Refused { code: "handshake_refused".into(), event: String::new() })
     })?;
     refused(report, gateway, "a signature with one bit changed", "token_bad_signature", || {
         present(&mallory, MALLORY, &claims, &hostile::bit_flipped(&entitlement)?)
