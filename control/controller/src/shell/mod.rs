@@ -72,7 +72,7 @@ mod counted {
     /// Refusals that were counted and not written, because too many came.
     pub(super) const UNWRITTEN: &str = "audit_rows_left_out";
 
-    pub(super) const ALL: [&str; 12] = [
+    pub(super) const ALL: [&str; 11] = [
         ACCEPTED,
         OVER_LIMIT,
         HANDSHAKES_LATE,
