@@ -46,6 +46,8 @@ const INTERFACE_PREFIX: &str = "ringfort";
 const TASK_THREADS: usize = 1;
 /// Pause before a task tries again to hand something in at a full desk.
 const DESK_PAUSE: Duration = Duration::from_millis(5);
+/// How long closing the channels may take at the end.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
 /// The control thread looks at what is due at least so often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
@@ -92,7 +94,7 @@ enum Event {
     /// From the channel of a site, likewise.
     Channel(String, u64, Told),
     /// A renewal came to its end.
-    Renewed(Result<Renewed>),
+    Renewed(Result<Box<Renewed>>),
 }
 
 type Reporter = Arc<dyn Fn(Event) -> Result<(), Event> + Send + Sync>;
@@ -195,10 +197,16 @@ impl<'a> Control<'a> {
     }
 
     fn stop(&mut self) {
+        let mut closing = Vec::new();
         for site in &mut self.sites {
-            site.channel = None;
+            closing.extend(site.channel.take().map(|(_, channel)| channel.close()));
             site.stop_worker();
         }
+        // So that a Gateway learns that the session is over, and does not wait for us to come back.
+        self.runtime.block_on(async {
+            let all = futures_util::future::join_all(closing);
+            drop(tokio::time::timeout(FAREWELL_TIME_MAX, all).await);
+        });
     }
 
     /// How long nothing is due.
@@ -368,11 +376,11 @@ impl<'a> Control<'a> {
         let (state, report) = (self.folder.path().to_owned(), Arc::clone(&self.report));
         self.runtime.spawn(async move {
             let result = renewal::renew(state, judge, claims, extent).await;
-            hand_in(report, Event::Renewed(result)).await;
+            hand_in(report, Event::Renewed(result.map(Box::new))).await;
         });
     }
 
-    fn renewed(&mut self, result: Result<Renewed>) -> Result<()> {
+    fn renewed(&mut self, result: Result<Box<Renewed>>) -> Result<()> {
         let now = now().boot;
         let mut renewed = match result {
             Ok(renewed) => renewed,
@@ -406,17 +414,22 @@ impl<'a> Control<'a> {
 
     /// Goes on with the tokens of a `ringfort login` that came after ours, with the same folder.
     fn adopt_login(&mut self) -> Result<()> {
-        let now = wall_clock();
-        if self.folder.read_text(tokens::file::CLAIMS)?.trim() == self.tokens.claims.text {
+        let today = wall_clock();
+        let kept = self.folder.read_text(tokens::file::CLAIMS);
+        if kept.is_ok_and(|text| text.trim() == self.tokens.claims.text) {
             return Ok(());
         }
-        let adopted = Judge::of_folder(&self.folder, &self.identity, self.judge.holder(), now)
-            .and_then(|judge| Tokens::load(&self.folder, &judge, now).map(|tokens| (judge, tokens)));
+        let adopted = Judge::of_folder(&self.folder, &self.identity, self.judge.holder(), today)
+            .and_then(|judge| Tokens::load(&self.folder, &judge, today).map(|tokens| (judge, tokens)));
         match adopted {
             Ok((judge, tokens)) if tokens.connect.is_some() => {
                 tracing::info!("logged in again");
                 (self.judge, self.tokens, self.schedule) = (judge, tokens, Schedule::default());
-                self.renew_certificate(true)
+                self.renew_certificate(true)?;
+                for site in &mut self.sites {
+                    site.machine.begin_anew(now().boot);
+                }
+                Ok(())
             }
             // Half-written, or of no use: ours stay.
             Ok(_) => Ok(()),

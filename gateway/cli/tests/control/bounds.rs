@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 use ringfort_stage::hostile;
 use ringfort_token::GatewayConfiguration;
+use serde_json::Value;
 
-use crate::world::{ALICE, GATEWAY, PAYROLL, World, service};
+use crate::world::{ALICE, GATEWAY, PATIENCE, PAYROLL, World, service};
 
 // Covers: C19 refuse
 // Covers: R9 refuse
@@ -13,6 +14,12 @@ pub(crate) fn the_local_ceiling_holds_whatever_is_granted() -> Result<()> {
     World::start(&format!("never_beyond = [{{ to = [\"{wiki}\"], services = [\"tcp/80\"] }}]"))?.play(|world| {
         world.admin(&["entitle", PAYROLL, "--user", ALICE])?;
         world.reaches(ALICE, 0)?;
+        // What the Gateway passed on becomes a route.
+        let payroll = format!("{}/32", service(1).ip());
+        let routed = |status: &Value| {
+            status["sites"][0]["routes"].as_array().is_some_and(|routes| routes.iter().any(|route| *route == *payroll))
+        };
+        world.alice()?.wait_until(PATIENCE, routed)?;
         let before = world.gateway.counter("packets_denied")?;
         ensure!(world.get(ALICE, 1)?.is_err(), "a grant went beyond the ceiling");
         ensure!(world.gateway.counter("packets_denied")? > before, "the packet did not come as far as the Gateway");
