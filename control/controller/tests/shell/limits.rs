@@ -123,6 +123,17 @@ async fn headers_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_gateways_message_is_not_waited_for_from_somebody_else() {
+    let controller = Controller::start().await;
+    // The message that is announced never comes.
+    let head = "POST /ringfort.v1.GatewayControl/Report HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
+    let fields = "content-type: application/grpc\r\ncontent-length: 4000000\r\n\r\n";
+    let answer = raw(&controller, &format!("{head}{fields}\0\0\x3d\x09\0")).await;
+    assert!(answer.contains("ringfort-code: certificate_required"), "{answer}");
+    assert_eq!(controller.total("refused_certificate_required").await, 1);
+}
+
+#[tokio::test]
 async fn two_claims_tokens_are_none() {
     let controller = Controller::start().await;
     let head = "POST /api/v1/entitlements HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n";
