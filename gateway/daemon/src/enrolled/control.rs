@@ -130,14 +130,16 @@ impl Control {
     pub(super) fn run(mut self, desk: &Desk<Told>, workers: &Workers<Gateway>) -> Result<()> {
         loop {
             let patience = self.admission.poll_timeout().map_or(Duration::MAX, |at| at.saturating_since(now().boot));
+            // What is due does not wait until no letter comes any more: others can see to it that some always do.
+            if patience.is_zero() {
+                self.admission.handle_timeout(self.clock.moment(now()));
+                self.carry_out(Some(workers))?;
+            }
             match desk.receive_within(patience) {
                 Some(Letter::Report(told)) => self.handle(told, Some(workers))?,
                 Some(Letter::Status(question)) => question.answer(self.document(Some(workers))),
                 Some(Letter::Stop) => break,
-                None => {
-                    self.admission.handle_timeout(self.clock.moment(now()));
-                    self.carry_out(Some(workers))?;
-                }
+                None => {}
             }
         }
         self.admission.stop(self.clock.moment(now()));
@@ -215,7 +217,13 @@ impl Control {
 
     /// Carries out what the machine decided, in its order: what cuts somebody off comes first.
     fn carry_out(&mut self, workers: Option<&Workers<Gateway>>) -> Result<()> {
+        let mut moved = false;
         while let Some(action) = self.admission.poll_action() {
+            // These are many, and say nothing of where we stand.
+            moved |= !matches!(
+                action,
+                Action::Audit(_) | Action::Applied(_) | Action::Send { message: ToClient::Denied { .. }, .. }
+            );
             match action {
                 Action::Engine(command) => {
                     if let Some(workers) = workers {
@@ -234,7 +242,9 @@ impl Control {
                 }
             }
         }
-        self.publish();
+        if moved {
+            self.publish();
+        }
         Ok(())
     }
 
