@@ -36,7 +36,9 @@ impl Core {
     ) -> Result<api::LoginResponse, Refused> {
         let api::LoginRequest { user: name, password, client_id } = request;
         if name.len() > NAME_BYTES_MAX {
-            return Err(Refused::login());
+            // Nothing was counted or hashed for it, so it is none of the failed logins, which are all written down.
+            let message = format!("expected a login name of at most {NAME_BYTES_MAX} bytes");
+            return Err(Refused::malformed(message));
         }
         // Before the password, which costs most: any id that is a name, with anybody's.
         SessionDn::new(client_id, "user", self.organisation())?;

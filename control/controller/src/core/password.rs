@@ -28,7 +28,7 @@ const WINDOW_SECONDS: u64 = 300;
 const NAME_FAILURES_MAX: u32 = 10;
 /// Failures from one address in that time: many users may share one.
 const ADDRESS_FAILURES_MAX: u32 = 50;
-/// Names or addresses whose failures are remembered, some 100 bytes each; beyond, the oldest are forgotten.
+/// Names or addresses whose failures are remembered, some 100 bytes each; beyond, those with the fewest are forgotten.
 const REMEMBERED_MAX: usize = 4_096;
 
 /// Checks passwords.
@@ -80,16 +80,19 @@ impl Passwords {
     ) -> Result<(), Refused> {
         let from = network(from);
         self.failures().begin(name, from, now)?;
-        // An empty password is none, whatever a directory makes of it.
-        if password.is_empty() || password.len() > *PASSWORD_BYTES.end() {
-            return Err(Refused::login());
-        }
+        // An empty password is none, whatever a directory makes of it. It costs what a wrong one does: that bounds how many
+        // failed logins are written down.
+        let may_fit = !password.is_empty() && password.len() <= *PASSWORD_BYTES.end();
+        let known = known.filter(|_| may_fit);
         let exists = known.is_some();
         let expected = known.unwrap_or_else(|| self.nobody.to_string());
-        let password = Zeroizing::new(password.to_owned());
-        let fits =
-            self.in_turn(move || Argon2::default().verify_password(password.as_bytes(), expected.as_str()).is_ok());
-        if !(fits.await? && exists) {
+        let password = Zeroizing::new(if may_fit { password.to_owned() } else { String::new() });
+        let fits = self
+            .in_turn(move || Argon2::default().verify_password(password.as_bytes(), expected.as_str()).is_ok())
+            .await
+            // Nobody looked at the password, so that it was not wrong either.
+            .inspect_err(|_| self.failures().untried(name, from))?;
+        if !(fits && exists) {
             return Err(Refused::login());
         }
         self.failures().succeeded(name, from);
@@ -149,9 +152,13 @@ impl Failures {
 
     fn succeeded(&mut self, name: &str, from: IpAddr) {
         self.names.windows.remove(name);
-        if let Some(window) = self.addresses.windows.get_mut(&from) {
-            window.failures = window.failures.saturating_sub(1);
-        }
+        self.addresses.uncount(&from);
+    }
+
+    /// The attempt came to nothing before the password was looked at.
+    fn untried(&mut self, name: &str, from: IpAddr) {
+        self.names.uncount(name);
+        self.addresses.uncount(&from);
     }
 }
 
@@ -177,6 +184,15 @@ impl<K: Ord + Clone> Table<K> {
         Self { max, windows: BTreeMap::new() }
     }
 
+    fn uncount<Q: Ord + ?Sized>(&mut self, key: &Q)
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        if let Some(window) = self.windows.get_mut(key) {
+            window.failures = window.failures.saturating_sub(1);
+        }
+    }
+
     fn is_full(&self, key: &K, now: UnixSeconds) -> bool {
         self.windows.get(key).is_some_and(|window| !window.is_over(now) && window.failures >= self.max)
     }
@@ -185,8 +201,10 @@ impl<K: Ord + Clone> Table<K> {
         if self.windows.len() >= REMEMBERED_MAX && !self.windows.contains_key(&key) {
             self.windows.retain(|_, window| !window.is_over(now));
             if self.windows.len() >= REMEMBERED_MAX {
-                let oldest = self.windows.iter().min_by_key(|(_, window)| window.since).map(|(key, _)| key.clone());
-                oldest.and_then(|oldest| self.windows.remove(&oldest));
+                // Not those that are guessed at most: names that nobody has must not push them out.
+                let least = self.windows.iter().min_by_key(|(_, window)| (window.failures, window.since));
+                let least = least.map(|(key, _)| key.clone());
+                least.and_then(|least| self.windows.remove(&least));
             }
         }
         let window = self.windows.entry(key).or_insert(Window { since: now, failures: 0 });
@@ -249,6 +267,18 @@ mod tests {
         assert!(!table.windows.contains_key(&0) && table.windows.contains_key(&8_191));
     }
 
+    #[test]
+    fn a_name_that_is_guessed_at_is_not_forgotten_for_others() {
+        let mut table = Table::<u32>::new(10);
+        for _ in 0..10 {
+            table.count(0, NOW);
+        }
+        for n in 1..=2 * u32::try_from(REMEMBERED_MAX).unwrap() {
+            table.count(n, NOW);
+        }
+        assert!(table.is_full(&0, NOW));
+    }
+
     #[tokio::test]
     async fn more_than_may_wait_are_sent_away() {
         let passwords = Arc::new(Passwords::new().unwrap());
@@ -257,6 +287,10 @@ mod tests {
         let from = address("192.0.2.1");
         let refused = passwords.check("alice", from, "password", None, NOW).await.unwrap_err();
         assert_eq!((refused.code, refused.status), ("login_busy", 503));
+        let failures = |passwords: &Passwords| passwords.failures().names.windows["alice"].failures;
+        assert_eq!(failures(&passwords), 0, "to be sent away is no failure");
+        let empty = passwords.check("alice", from, "", None, NOW).await.unwrap_err();
+        assert_eq!(empty.code, "login_busy", "no password is turned down without the work that bounds how often");
         drop((held, places));
         let refused = passwords.check("alice", from, "password", None, NOW).await.unwrap_err();
         assert_eq!(refused, Refused::login());

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ringfort_identity::{PeerIdentity, Role};
+use ringfort_identity::{KeyThumbprint, PeerIdentity, Role};
 use ringfort_types::UnixSeconds;
 
 use crate::core::{Core, Refused};
@@ -27,6 +27,11 @@ impl Caller {
     /// Whether a certificate was shown.
     pub(crate) const fn is_known(&self) -> bool {
         self.peer.is_some()
+    }
+
+    /// The key of the certificate, if one was shown.
+    pub(crate) fn key(&self) -> Option<KeyThumbprint> {
+        self.peer.as_ref().map(|peer| *peer.key())
     }
 
     /// For the audit log.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::extract::{Extension, State};
+use axum::middleware::Next;
 use ringfort_enrol::wall_clock;
 use ringfort_identity::{PeerIdentity, Role};
 use ringfort_proto::v1;
@@ -10,10 +12,10 @@ use ringfort_proto::v1::gateway_control_server::{GatewayControl, GatewayControlS
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::Shell;
 use super::caller::Caller;
 use super::limits::GRPC_BYTES_MAX;
 use super::stream::{self, Pushes};
+use super::{Shell, short};
 use crate::core::Refused;
 
 /// Full name of the service, as in request paths.
@@ -76,6 +78,22 @@ impl GatewayControl for Control {
             report_again_ms: REPORT_AGAIN_MS,
             state_agrees,
         }))
+    }
+}
+
+/// Before anything of a request's body is read: what others than Gateways send is not taken in.
+pub(crate) async fn gateways_only(
+    State(shell): State<Arc<Shell>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    request: axum::extract::Request,
+    next: Next,
+) -> axum::response::Response {
+    match caller.peer_as(Role::Gateway, &shell.core, wall_clock()) {
+        Ok(_) => next.run(request).await,
+        Err(refused) => {
+            let method = request.uri().path().rsplit('/').next().unwrap_or_default();
+            refuse(&shell, &caller, short(method), refused).await.into_http()
+        }
     }
 }
 

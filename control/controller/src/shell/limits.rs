@@ -7,6 +7,9 @@ use std::time::Duration;
 pub(crate) const UNAUTHENTICATED_MAX: usize = 1_024;
 /// Connections of peers that have shown a certificate: twice the Gateways and administrators of a large organisation.
 pub(crate) const AUTHENTICATED_MAX: usize = 8_192;
+/// Connections of one key: a Gateway has two while its stream begins anew, a client or an administrator as many as commands
+/// run side by side.
+pub(crate) const OF_ONE_KEY_MAX: usize = 32;
 /// How long a connection without a certificate may live: a login takes seconds, its password hash included.
 pub(crate) const UNAUTHENTICATED_LIFE: Duration = Duration::from_secs(60);
 /// Pause after a connection that could not be accepted: no descriptors are left, most likely.

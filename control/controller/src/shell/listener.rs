@@ -1,9 +1,11 @@
 //! The TCP port: connections are taken, bounded, shake hands, and go to the door that their ALPN names.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use ringfort_enrol::tls::{self, ALPN_HTTP2, ALPN_JOIN, HANDSHAKE_TIME_MAX};
 use ringfort_enrol::wall_clock;
-use ringfort_identity::{PeerIdentity, Side, Trust};
+use ringfort_identity::{KeyThumbprint, PeerIdentity, Side, Trust};
 use rustls::ServerConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,8 +28,8 @@ use tower::ServiceExt;
 
 use super::caller::Caller;
 use super::limits::{
-    ACCEPT_PAUSE, AUTHENTICATED_MAX, BODY_TIME, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, HEADER_TIME, KEEPALIVE, STOP_TIME,
-    STREAMS_MAX, UNAUTHENTICATED_LIFE,
+    ACCEPT_PAUSE, AUTHENTICATED_MAX, BODY_TIME, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, HEADER_TIME, KEEPALIVE,
+    OF_ONE_KEY_MAX, STOP_TIME, STREAMS_MAX, UNAUTHENTICATED_LIFE,
 };
 use super::{Shell, counted, join};
 use crate::core::Refused;
@@ -48,6 +50,36 @@ pub(crate) struct Doors {
     pub(crate) router: Router,
     unauthenticated: Arc<Semaphore>,
     authenticated: Arc<Semaphore>,
+    keys: Keys,
+}
+
+/// Connections of each key that was shown, so that one device cannot take the places of all Gateways.
+#[derive(Default)]
+struct Keys(Mutex<BTreeMap<KeyThumbprint, usize>>);
+
+impl Keys {
+    /// A place for one more connection of `key`, until it is dropped; `None` when it has [`OF_ONE_KEY_MAX`].
+    fn place(&self, key: KeyThumbprint) -> Option<impl Drop + '_> {
+        struct Place<'a>(&'a Keys, KeyThumbprint);
+        impl Drop for Place<'_> {
+            fn drop(&mut self) {
+                let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Entry::Occupied(mut count) = open.entry(self.1) {
+                    *count.get_mut() -= 1;
+                    if *count.get() == 0 {
+                        count.remove();
+                    }
+                }
+            }
+        }
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(key).or_default();
+        if *count >= OF_ONE_KEY_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Place(self, key))
+    }
 }
 
 impl Doors {
@@ -61,7 +93,7 @@ impl Doors {
     ) -> Self {
         let unauthenticated = Arc::new(Semaphore::new(unauthenticated_max));
         let authenticated = Arc::new(Semaphore::new(AUTHENTICATED_MAX));
-        Self { shell, tls, trust, router, unauthenticated, authenticated }
+        Self { shell, tls, trust, router, unauthenticated, authenticated, keys: Keys::default() }
     }
 
     /// Serves until the Controller is to stop, and then until the last connection has ended, or for [`STOP_TIME`].
@@ -134,14 +166,15 @@ impl Doors {
             return join::serve(&self.shell, &caller, stream).await;
         }
         // A peer with a certificate leaves its place to those who have none yet.
-        let _permit = if caller.is_known() {
-            let Ok(place) = Arc::clone(&self.authenticated).try_acquire_owned() else {
+        let _permits = if let Some(key) = caller.key() {
+            let places = self.keys.place(key).zip(Arc::clone(&self.authenticated).try_acquire_owned().ok());
+            let Some((of_key, place)) = places else {
                 return self.shell.counters.count(counted::OVER_LIMIT);
             };
             drop(permit);
-            place
+            (Some(of_key), place)
         } else {
-            permit
+            (None, permit)
         };
         let builder = auto::Builder::new(TokioExecutor::new());
         let builder = if alpn == Some(ALPN_HTTP2) { builder.http2_only() } else { builder.http1_only() };

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use axum::{Router, middleware};
 use ringfort_enrol::tls::{self, ALPN_HTTP1, ALPN_HTTP2, ALPN_JOIN, ClientCertificates, OwnCertificate};
 use ringfort_enrol::{Folder, wall_clock};
 use ringfort_identity::Credentials;
@@ -59,7 +60,9 @@ impl Server {
         let acceptor = TlsAcceptor::from(Arc::new(tls::server(&own, &trust, ClientCertificates::Optional, &alpn)?));
         let changes = core.changes();
         let shell = Arc::new(Shell::new(core, stop));
-        let router = api::router(&shell).route_service(&format!("/{}/{{*method}}", grpc::NAME), grpc::service(&shell));
+        let gateways_only = middleware::from_fn_with_state(Arc::clone(&shell), grpc::gateways_only);
+        let control = Router::new().route_service(&format!("/{}/{{*method}}", grpc::NAME), grpc::service(&shell));
+        let router = api::router(&shell).merge(control.layer(gateways_only));
         let unauthenticated = options.unauthenticated_max.unwrap_or(UNAUTHENTICATED_MAX);
         let doors = Arc::new(Doors::new(shell, acceptor, trust, router, unauthenticated));
         Ok(Self { doors, listener, address, fingerprint, changes })

@@ -127,6 +127,8 @@ async fn every_wrong_login_is_refused_in_the_same_words() {
         seen.push(device.login(&world.core, user, password, NOW).await.unwrap_err());
     }
     assert!(seen.iter().all(|refused| *refused == Refused::login()), "{seen:?}");
+    // Nobody can have that name; what costs nothing is none of the failed logins, each of which is written down.
+    refused(device.login(&world.core, &"x".repeat(129), "bob password", NOW).await, "request_malformed");
     // Too many of them, and the right one does not help either.
     for _ in 0..8 {
         refused(device.login(&world.core, "alice", "wrong", NOW).await, "login_refused");

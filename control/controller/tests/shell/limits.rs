@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use hyper::Method;
 use ringfort_controller::Options;
 use ringfort_enrol::HttpsError;
 use ringfort_enrol::tls::{self, ALPN_HTTP1, ALPN_JOIN, Expected};
-use ringfort_proto::api::{self, PROOF_HEADER};
+use ringfort_proto::api::{self, NONCE_HEADER, PROOF_HEADER};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{ADMINISTRATOR, Controller, PASSWORD, User, code};
+use crate::support::{ADMINISTRATOR, Controller, PASSWORD, User, code, connect, path};
 
 /// How long until the other side closes a connection on which nothing is said.
 async fn closed_after(stream: &mut (impl AsyncRead + Unpin), start: Instant) -> Duration {
@@ -74,6 +75,31 @@ async fn beyond_the_limit_connections_are_dropped_at_once_and_those_with_certifi
 }
 
 #[tokio::test]
+async fn one_device_does_not_take_the_places_of_all() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_user("bob").await;
+    let mut bob = User::with_certificate(&controller, "bob", PASSWORD).await;
+    let own = bob.certificate().await.unwrap();
+    let (address, trust) = (controller.address().to_string(), controller.trust().await);
+    let mut held = vec![bob.https];
+    for _ in 1..40 {
+        let Ok(mut https) = connect(&address, Some(&own), &trust).await else { continue };
+        let answer = https.request::<(), api::LoginMethods>(Method::GET, &path("login"), &[], None, NONCE_HEADER).await;
+        if answer.is_ok() {
+            held.push(https);
+        }
+    }
+    assert_eq!((held.len(), controller.total("connections_over_limit").await), (32, 8));
+    administrator.reconnect().await;
+    administrator.list::<Vec<api::UserRow>>("admin/users").await.unwrap();
+    drop(held);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut https = connect(&address, Some(&own), &trust).await.unwrap();
+    https.request::<(), api::LoginMethods>(Method::GET, &path("login"), &[], None, NONCE_HEADER).await.unwrap();
+}
+
+#[tokio::test]
 async fn bodies_are_bounded() {
     let controller = Controller::start().await;
     let mut user = User::new(&controller).await;
@@ -120,6 +146,17 @@ async fn headers_are_bounded() {
     let many: String = (0..100).map(|number| format!("x-{number}: y\r\n")).collect();
     let answer = raw(&controller, &format!("{login}{many}\r\n")).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_gateways_message_is_not_waited_for_from_somebody_else() {
+    let controller = Controller::start().await;
+    // The message that is announced never comes.
+    let head = "POST /ringfort.v1.GatewayControl/Report HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
+    let fields = "content-type: application/grpc\r\ncontent-length: 4000000\r\n\r\n";
+    let answer = raw(&controller, &format!("{head}{fields}\0\0\x3d\x09\0")).await;
+    assert!(answer.contains("ringfort-code: certificate_required"), "{answer}");
+    assert_eq!(controller.total("refused_certificate_required").await, 1);
 }
 
 #[tokio::test]

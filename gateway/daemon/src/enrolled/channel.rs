@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{Sink, SinkExt, StreamExt};
 use prost::Message as _;
 use ringfort_admission::{ChannelId, FromClient, ToClient};
-use ringfort_enrol::tls::{self, HANDSHAKE_TIME_MAX};
+use ringfort_enrol::tls::{self, HANDSHAKE_TIME_MAX, PeerRefused};
 use ringfort_enrol::wall_clock;
 use ringfort_identity::{PeerIdentity, Role, Side, Trust};
 use ringfort_proto::v1;
@@ -36,6 +36,11 @@ const QUEUE_MAX: usize = 256;
 /// The channel is probed this often, and given up when nothing was heard for the second time.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const SILENCE_MAX: Duration = Duration::from_secs(50);
+/// How long a client may leave a message of ours unread. Beyond it the channel is lost.
+const SEND_TIME_MAX: Duration = Duration::from_secs(10);
+/// Messages that a client may say between two pings: it needs two to bind, and one for each renewal. Each costs the control
+/// thread, on which revocations run, up to two signatures.
+const SAID_MAX: u32 = 64;
 /// How long a client may take to hear our last message.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Entries that a device may say of itself, and bytes of each key and value.
@@ -114,7 +119,9 @@ async fn shake_hands(
     // A certificate that does not pass ends the handshake; so does none.
     let stream = acceptor.accept(stream).await.map_err(|error| match error.get_ref() {
         Some(tls_error) if tls_error.is::<rustls::Error>() => {
-            Unshaken::Refused { code: "certificate_refused", detail: tls::explained(error).to_string() }
+            let none = matches!(tls_error.downcast_ref(), Some(rustls::Error::NoCertificatesPresented));
+            let code = if none { PeerRefused::NoCertificate.code() } else { "certificate_refused" };
+            Unshaken::Refused { code, detail: tls::explained(error).to_string() }
         }
         _ => Unshaken::Io(error),
     })?;
@@ -143,6 +150,7 @@ async fn carry(id: ChannelId, peer: PeerIdentity, socket: Socket, tell: &Tell) {
         return;
     }
     let (mut sink, mut stream) = socket.split();
+    let mut said = 0;
     let mut heard = tokio::time::Instant::now();
     let mut ping = tokio::time::interval(PING_EVERY);
     ping.reset();
@@ -150,7 +158,7 @@ async fn carry(id: ChannelId, peer: PeerIdentity, socket: Socket, tell: &Tell) {
         tokio::select! {
             message = queue.recv() => match message {
                 Some(message) => {
-                    if sink.send(Message::Binary(encode(message))).await.is_err() {
+                    if !send(&mut sink, Message::Binary(encode(message)), SEND_TIME_MAX).await {
                         break;
                     }
                 }
@@ -160,9 +168,15 @@ async fn carry(id: ChannelId, peer: PeerIdentity, socket: Socket, tell: &Tell) {
                     break;
                 }
             },
-            received = stream.next() => {
+            // Who says too much is not heard any more, and told so.
+            received = stream.next(), if said <= SAID_MAX => {
                 heard = tokio::time::Instant::now();
+                said += 1;
                 match received {
+                    Some(Ok(Message::Binary(_))) if said > SAID_MAX => {
+                        let detail = format!("expected at most {SAID_MAX} messages in {PING_EVERY:?}, found more");
+                        tell(FromChannel::Said { id, message: FromClient::Malformed { detail } });
+                    }
                     Some(Ok(Message::Binary(bytes))) => {
                         if !tell(FromChannel::Said { id, message: decode(bytes) }) {
                             break;
@@ -177,13 +191,20 @@ async fn carry(id: ChannelId, peer: PeerIdentity, socket: Socket, tell: &Tell) {
                 }
             }
             _ = ping.tick() => {
-                if heard.elapsed() > SILENCE_MAX || sink.send(Message::Ping(Bytes::new())).await.is_err() {
+                let silent = said > SAID_MAX || heard.elapsed() > SILENCE_MAX;
+                if silent || !send(&mut sink, Message::Ping(Bytes::new()), SEND_TIME_MAX).await {
                     break;
                 }
+                said = 0;
             }
         }
     }
     tell(FromChannel::Closed { id });
+}
+
+/// Sends a message; `false` when the client is gone, or does not read it `within` that time.
+async fn send(sink: &mut (impl Sink<Message> + Unpin), message: Message, within: Duration) -> bool {
+    matches!(tokio::time::timeout(within, sink.send(message)).await, Ok(Ok(())))
 }
 
 fn decode(bytes: Bytes) -> FromClient {
@@ -238,6 +259,20 @@ mod tests {
     fn bind(tunnel: usize, exported: usize) -> Bytes {
         let bind = v1::Bind { tunnel: vec![1; tunnel].into(), exported: vec![2; exported].into() };
         v1::ToGateway { say: Some(v1::to_gateway::Say::Bind(bind)) }.encode_to_vec().into()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_loses_its_channel() {
+        let takes_one = |taken: usize, _: Message| async move {
+            if taken > 0 {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, io::Error>(taken + 1)
+        };
+        let mut sink = Box::pin(futures_util::sink::unfold(0, takes_one));
+        let within = Duration::from_millis(50);
+        assert!(send(&mut sink, Message::Ping(Bytes::new()), within).await);
+        assert!(!send(&mut sink, Message::Ping(Bytes::new()), within).await);
     }
 
     #[test]

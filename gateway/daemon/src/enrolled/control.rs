@@ -134,14 +134,17 @@ impl Control {
     /// The loop, until the process is to end.
     pub(super) fn run(mut self, desk: &Desk<Told>, workers: &Workers<Gateway>) -> Result<()> {
         loop {
-            match desk.receive_within(self.patience()) {
+            let patience = self.patience();
+            // What is due does not wait until no letter comes any more: others can see to it that some always do.
+            if patience.is_zero() {
+                self.admission.handle_timeout(self.clock.moment(now()));
+                self.carry_out(Some(workers))?;
+            }
+            match desk.receive_within(patience) {
                 Some(Letter::Report(told)) => self.handle(told, Some(workers))?,
                 Some(Letter::Status(question)) => question.answer(self.document(Some(workers))),
                 Some(Letter::Stop) => break,
-                None => {
-                    self.admission.handle_timeout(self.clock.moment(now()));
-                    self.carry_out(Some(workers))?;
-                }
+                None => {}
             }
         }
         self.admission.stop(self.clock.moment(now()));
@@ -229,6 +232,7 @@ impl Control {
 
     /// Carries out what the machine decided, in its order: what cuts somebody off comes first.
     fn carry_out(&mut self, workers: Option<&Workers<Gateway>>) -> Result<()> {
+        let mut moved = false;
         while let Some(action) = self.admission.poll_action() {
             if matches!(action, Action::Engine(_) | Action::Applied(_) | Action::Persist(_)) {
                 self.standing_changed.get_or_insert_with(Instant::now);

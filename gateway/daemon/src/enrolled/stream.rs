@@ -19,9 +19,10 @@ use ringfort_proto::v1::{
 };
 use ringfort_token::Serial;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 /// Pause before another attempt, after the first failure and at most; between them it doubles.
@@ -84,7 +85,7 @@ pub(super) struct Link {
 }
 
 /// Keeps the stream up until the process ends. `applied` is what to confirm, `again` asks for a new stream.
-pub(super) async fn keep(link: Link, mut applied: mpsc::Receiver<Applied>, again: Arc<tokio::sync::Notify>) {
+pub(super) async fn keep(link: Link, mut applied: mpsc::Receiver<Applied>, again: Arc<Notify>) {
     let mut pause = PAUSE_FIRST;
     for address in link.controllers.iter().cycle() {
         let mut connected = false;
@@ -119,29 +120,11 @@ async fn run(link: &Link, address: &str, applied: &mut mpsc::Receiver<Applied>, 
     while applied.try_recv().is_ok() {}
     to_controller.send(say(Say::Hello(link.hello()))).await?;
     let mut pushes = client.subscribe(ReceiverStream::new(outgoing)).await.map_err(refused)?.into_inner();
-    let mut report_at = tokio::time::Instant::now();
-    let mut disagreements = 0;
-    loop {
-        tokio::select! {
-            biased;
-            pushed = pushes.next() => {
-                let pushed = pushed.context("the Controller ended the stream")?.map_err(refused)?;
-                link.take(pushed, connected)?;
-            }
-            done = applied.recv() => {
-                let done = done.context("the control thread has ended")?;
-                to_controller.send(say(Say::Applied(message(done)))).await?;
-            }
-            () = tokio::time::sleep_until(report_at), if *connected => {
-                let (agrees, next) = link.report(&mut client).await?;
-                disagreements = if agrees { 0 } else { disagreements + 1 };
-                ensure!(disagreements < DISAGREEMENTS_MAX, "the Controller believes us to be in another state");
-                report_at = tokio::time::Instant::now() + next;
-                if let Err(error) = link.renew_if_due(&mut client).await {
-                    tracing::warn!(error = format!("{error:#}"), "the certificate could not be renewed, trying again");
-                }
-            }
-        }
+    let caught_up = Notify::new();
+    // Side by side: however long a Controller takes to answer a report, pushes go on.
+    tokio::select! {
+        ended = link.hear(&mut pushes, &to_controller, applied, connected, &caught_up) => ended,
+        ended = link.keep_reporting(client, &caught_up) => ended,
     }
 }
 
@@ -214,6 +197,48 @@ impl Link {
         Ok(())
     }
 
+    /// Hands pushes to the control thread, and its confirmations to the Controller.
+    async fn hear(
+        &self,
+        pushes: &mut Streaming<Push>,
+        to_controller: &mpsc::Sender<SubscribeRequest>,
+        applied: &mut mpsc::Receiver<Applied>,
+        connected: &mut bool,
+        caught_up: &Notify,
+    ) -> Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                pushed = pushes.next() => {
+                    let pushed = pushed.context("the Controller ended the stream")?.map_err(refused)?;
+                    self.take(pushed, connected)?;
+                    if *connected {
+                        caught_up.notify_one();
+                    }
+                }
+                done = applied.recv() => {
+                    let done = done.context("the control thread has ended")?;
+                    to_controller.send(say(Say::Applied(message(done)))).await?;
+                }
+            }
+        }
+    }
+
+    /// Reports again and again, once everything missed has come.
+    async fn keep_reporting(&self, mut client: GatewayControlClient<Channel>, caught_up: &Notify) -> Result<()> {
+        caught_up.notified().await;
+        let mut disagreements = 0;
+        loop {
+            let (agrees, next) = self.report(&mut client).await?;
+            disagreements = if agrees { 0 } else { disagreements + 1 };
+            ensure!(disagreements < DISAGREEMENTS_MAX, "the Controller believes us to be in another state");
+            if let Err(error) = self.renew_if_due(&mut client).await {
+                tracing::warn!(error = format!("{error:#}"), "the certificate could not be renewed, trying again");
+            }
+            tokio::time::sleep(next).await;
+        }
+    }
+
     async fn report(&self, client: &mut GatewayControlClient<Channel>) -> Result<(bool, Duration)> {
         let Standing { configuration_seq, revocations, sessions } = self.standing();
         let digest = state_digest(configuration_seq, serial(revocations), &sessions);
@@ -250,7 +275,8 @@ impl Link {
             return Ok(());
         }
         let certificate_request = self.folder.key()?.certificate_request()?.into();
-        let answer = client.enroll(EnrollRequest { certificate_request }).await.map_err(refused)?.into_inner();
+        let answer = tokio::time::timeout(ANSWER_TIME_MAX, client.enroll(EnrollRequest { certificate_request })).await;
+        let answer = answer.map_err(|_| anyhow!("no answer in {ANSWER_TIME_MAX:?}"))?.map_err(refused)?.into_inner();
         let chain: Vec<_> = answer.chain.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect();
         let credentials = Credentials::new(chain.clone(), self.folder.key()?.to_pkcs8())?;
         self.folder.write_certificates(file::CHAIN, &chain)?;
