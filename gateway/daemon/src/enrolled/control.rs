@@ -117,7 +117,7 @@ impl Control {
     }
 
     /// Where confirmations go, and how to ask for a new stream.
-    pub(super) fn to_stream(&mut self, applied: mpsc::Sender<Applied>, again: Arc<Notify>) {
+    pub(super) fn connect_stream(&mut self, applied: mpsc::Sender<Applied>, again: Arc<Notify>) {
         (self.applied, self.again) = (Some(applied), Some(again));
     }
 
@@ -232,9 +232,8 @@ impl Control {
 
     /// Carries out what the machine decided, in its order: what cuts somebody off comes first.
     fn carry_out(&mut self, workers: Option<&Workers<Gateway>>) -> Result<()> {
-        let mut moved = false;
         while let Some(action) = self.admission.poll_action() {
-            if matches!(action, Action::Engine(_) | Action::Applied(_) | Action::Persist(_)) {
+            if matches!(action, Action::Engine(_) | Action::Persist(_)) {
                 self.standing_changed.get_or_insert_with(Instant::now);
             }
             match action {
