@@ -145,6 +145,7 @@ mod tests {
             .map(|command| match command {
                 Command::Install { session, .. } => ("install", session),
                 Command::Remove { session } => ("remove", session),
+                Command::Credentials(_) => panic!("a static Gateway has one certificate"),
             })
             .collect()
     }

@@ -79,11 +79,12 @@ async fn one_device_does_not_take_the_places_of_all() {
     let controller = Controller::start().await;
     let mut administrator = controller.administrator().await;
     administrator.new_user("bob").await;
-    let mut bob = User::with_certificate(&controller, "bob", PASSWORD).await;
+    let mut bob = User::new(&controller).await;
+    bob.login("bob", PASSWORD).await.unwrap();
     let own = bob.certificate().await.unwrap();
     let (address, trust) = (controller.address().to_string(), controller.trust().await);
-    let mut held = vec![bob.https];
-    for _ in 1..40 {
+    let mut held = Vec::new();
+    for _ in 0..40 {
         let Ok(mut https) = connect(&address, Some(&own), &trust).await else { continue };
         let answer = https.request::<(), api::LoginMethods>(Method::GET, &path("login"), &[], None, NONCE_HEADER).await;
         if answer.is_ok() {

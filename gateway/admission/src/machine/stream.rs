@@ -144,15 +144,46 @@ impl Admission {
             }
             _ => {}
         }
-        self.compiler.check_inner(&token.inner)?;
-        let rules = self.compiler.compile(&token.grants)?;
         if self.seen.record(&dn, token.seq, token.exp, Some(text), now.wall)? {
             self.write_sequences(now);
         }
+        let rules = self.compiler.check_inner(&token.inner).and_then(|()| self.compiler.compile(&token.grants));
+        let rules = match rules {
+            Ok(rules) => rules,
+            Err(refused) => return self.end_replaced(&dn, &token, refused, now),
+        };
         if let Some(channel) = waiting {
             self.renew_waiting(channel, &token, text, now);
         }
         self.renew_live(&dn, token, rules, text, now);
+        Ok(())
+    }
+
+    /// Ends what rests on an older token than `token`, which is believed and cannot be put in force: what the older one gave may
+    /// be what this one takes back.
+    fn end_replaced(
+        &mut self,
+        dn: &str,
+        token: &EntitlementToken,
+        refused: Refused,
+        now: Moment,
+    ) -> Result<(), Refused> {
+        let is_replaced = |held: &Held| held.certificate.key == token.cnf.jkt;
+        let waiting = self
+            .waiting
+            .get(dn)
+            .copied()
+            .filter(|id| self.channels.get(id).and_then(|channel| channel.held.as_ref()).is_some_and(is_replaced));
+        let is_live = self.sessions.get(dn).is_some_and(|session| is_replaced(&session.held));
+        if waiting.is_none() && !is_live {
+            return Err(refused);
+        }
+        if let Some(channel) = waiting {
+            self.goodbye(channel, &refused, now);
+        }
+        if is_live {
+            self.end_session(dn, &refused, now);
+        }
         Ok(())
     }
 

@@ -63,6 +63,36 @@ fn a_pushed_token_admits_nobody() {
 
 // Covers: K5 refuse
 #[test]
+fn a_pushed_token_that_cannot_be_put_in_force_leaves_no_older_one_in_force() {
+    let same = || grant("mail", "10.98.0.25", "tcp/25");
+    let next = || mail(&ALICE, 2);
+    let cases = [
+        EntitlementToken { grants: vec![grant("no name", "10.98.0.1", "any")], ..next() },
+        EntitlementToken { grants: vec![same(), same()], ..next() },
+        EntitlementToken { inner: Default::default(), ..next() },
+    ];
+    for token in cases {
+        let mut world = World::new();
+        let (channel, session) = world.admit(&ALICE, 0, 1);
+        let (waiting, _) = world.open(&ALICE);
+        world.present(waiting, &ALICE.claims(), &ALICE.entitlement(1));
+        world.drain();
+        world.machine.pushed_entitlement(&sign(&token), world.now);
+        let actions = world.drain();
+        assert_eq!(removes(&actions), [session]);
+        for channel in [channel, waiting] {
+            assert!(matches!(&sent(&actions, channel)[..], [ToClient::Goodbye { code: "policy_malformed", .. }]));
+        }
+        assert_eq!((world.machine.sessions().count(), world.refused("policy_malformed")), (0, 2));
+        // Nor does the older one come back.
+        let (again, _) = world.open(&ALICE);
+        world.present(again, &ALICE.claims(), &ALICE.entitlement(1));
+        assert_eq!(refusal(&world.drain(), Some(again)), "policy_malformed");
+    }
+}
+
+// Covers: K5 refuse
+#[test]
 fn a_pushed_token_that_does_not_fit_changes_nothing() {
     let mut world = World::new();
     let (channel, session) = world.admit(&ALICE, 0, 3);
@@ -85,8 +115,6 @@ fn a_pushed_token_that_does_not_fit_changes_nothing() {
         ("subject_mismatch", sign(&EntitlementToken { user: "bob".into(), ..next() })),
         ("subject_mismatch", sign(&EntitlementToken { sub: "alice".into(), ..next() })),
         ("sequence_old", sign(&EntitlementToken { seq: 3, ..next() })),
-        ("policy_malformed", sign(&EntitlementToken { grants: vec![grant("no name", "10.98.0.1", "any")], ..next() })),
-        ("policy_malformed", sign(&EntitlementToken { inner: Default::default(), ..next() })),
     ];
     for (code, text) in cases {
         let before = (world.refused(code), world.refusals());

@@ -5,14 +5,18 @@ use ringfort_stage::hostile;
 use ringfort_token::GatewayConfiguration;
 use serde_json::Value;
 
-use crate::world::{ALICE, GATEWAY, PATIENCE, PAYROLL, World, service};
+use crate::world::{ALICE, GATEWAY, PATIENCE, PAYROLL, World, service, sessions};
 
 // Covers: C19 refuse
 // Covers: R9 refuse
 pub(crate) fn the_local_ceiling_holds_whatever_is_granted() -> Result<()> {
     let wiki = service(0).ip();
     World::start(&format!("never_beyond = [{{ to = [\"{wiki}\"], services = [\"tcp/80\"] }}]"))?.play(|world| {
+        let seq = |status: &Value| sessions(status).first().and_then(|session| session["seq"].as_u64());
+        let granted = seq(&world.gateway.status()?);
         world.admin(&["entitle", PAYROLL, "--user", ALICE])?;
+        // Until the grant is there, it is refused for want of it.
+        world.gateway.wait_until(PATIENCE, |status| seq(status) > granted)?;
         world.reaches(ALICE, 0)?;
         // What the Gateway passed on becomes a route.
         let payroll = format!("{}/32", service(1).ip());
