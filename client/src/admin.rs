@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use hyper::Method;
 use ringfort_enrol::{Folder, wall_clock};
 use ringfort_proto::api::{
-    EntitlementChange, InvitationResponse, Membership, NewGroup, NewInvitation, NewResource, NewRevocation, NewSite,
-    NewUser,
+    EntitlementChange, InvitationResponse, Membership, Named, NewGroup, NewInvitation, NewResource, NewRevocation,
+    NewSite, NewUser,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -27,6 +27,19 @@ pub enum List {
     Sessions,
     /// Audit events, the newest first.
     Audit,
+}
+
+/// What can be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A user.
+    User,
+    /// A site.
+    Site,
+    /// A Resource.
+    Resource,
+    /// A group.
+    Group,
 }
 
 /// An administrator's connection.
@@ -81,6 +94,20 @@ impl Admin {
     /// As [`Admin::add_user`].
     pub async fn add_group(&mut self, group: &NewGroup) -> Result<Value> {
         self.post("groups", group).await
+    }
+
+    /// Removes a user with all that they have, a site, a Resource or a group.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn remove(&mut self, what: Removed, name: &str) -> Result<Value> {
+        let path = match what {
+            Removed::User => "users/remove",
+            Removed::Site => "sites/remove",
+            Removed::Resource => "resources/remove",
+            Removed::Group => "groups/remove",
+        };
+        self.post(path, &Named { name: name.into() }).await
     }
 
     /// Puts a user into a group.

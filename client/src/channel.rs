@@ -13,6 +13,7 @@ use ringfort_identity::{Role, Side, Trust};
 use ringfort_proto::v1::{ToClient, ToGateway};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -46,6 +47,7 @@ pub(crate) enum Told {
 #[derive(Debug)]
 pub(crate) struct Channel {
     send: mpsc::Sender<ToGateway>,
+    task: JoinHandle<()>,
 }
 
 impl Channel {
@@ -58,14 +60,19 @@ impl Channel {
     ) -> Self {
         let (send, outgoing) = mpsc::channel(OUTGOING_MAX);
         let (own, trust) = (own.clone(), trust.clone());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let why = match serve(&gateway, &own, &trust, outgoing, &tell).await {
                 Ok(why) => why.to_owned(),
                 Err(error) => error.to_string(),
             };
             tell(Told::Closed(why)).await;
         });
-        Self { send }
+        Self { send, task }
+    }
+
+    /// Closes it; the task ends once that is done.
+    pub(crate) fn close(self) -> JoinHandle<()> {
+        self.task
     }
 
     /// Sends a message; `false` when so many wait that the connection must be stuck.

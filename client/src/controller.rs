@@ -35,7 +35,7 @@ pub enum ControllerError {
     #[error("TLS: {0}")]
     Tls(String),
     /// No address of a Controller is known.
-    #[error("no address of a Controller is known; name one with --controller")]
+    #[error("no address of a Controller is known; name one: ringfort login https://HOST")]
     NoAddress,
     /// The kernel gave no randomness.
     #[error("no randomness: {0}")]

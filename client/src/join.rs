@@ -27,22 +27,41 @@ pub enum TicketSource {
     Stdin,
 }
 
-impl TicketSource {
-    fn read(self) -> Result<Zeroizing<String>> {
-        let (mut from, name): (Box<dyn Read>, String) = match self {
-            Self::Argument(ticket) => return Ok(ticket),
-            Self::File(path) => {
-                let file = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
-                (Box::new(file), path.display().to_string())
+/// A ticket as it came. Only the Controller can verify it.
+#[derive(Debug)]
+pub struct Ticket {
+    text: Zeroizing<String>,
+    kind: InviteeKind,
+}
+
+impl Ticket {
+    /// Reads it from its source.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is none.
+    pub fn read(source: TicketSource) -> Result<Self> {
+        let text = match source {
+            TicketSource::Argument(ticket) => ticket,
+            TicketSource::File(path) => {
+                let name = || path.display().to_string();
+                let mut file = std::fs::File::open(&path).with_context(name)?;
+                read_line(&mut file, TICKET_BYTES_MAX).with_context(name)?
             }
-            Self::Stdin => (Box::new(std::io::stdin()), "standard input".into()),
+            TicketSource::Stdin => read_line(&mut std::io::stdin(), TICKET_BYTES_MAX).context("standard input")?,
         };
-        read_line(&mut from, TICKET_BYTES_MAX).with_context(|| name)
+        let kind = announced(&text).context("expected a ticket as `ringfort admin invite` prints it")?;
+        Ok(Self { text, kind })
+    }
+
+    /// What it says that it is for.
+    #[must_use]
+    pub const fn kind(&self) -> InviteeKind {
+        self.kind
     }
 }
 
 /// Reads all that there is, at most `max` bytes, without the line end.
-pub(crate) fn read_line(from: &mut dyn Read, max: u64) -> Result<Zeroizing<String>> {
+fn read_line(from: &mut impl Read, max: u64) -> Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     from.take(max + 1).read_to_string(&mut text)?;
     ensure!(text.len() as u64 <= max, "expected at most {max} bytes");
@@ -56,19 +75,17 @@ pub(crate) fn read_line(from: &mut dyn Read, max: u64) -> Result<Zeroizing<Strin
 ///
 /// # Errors
 /// What was expected and what came. Whether the invitation is used up then, the error says.
-pub async fn join(invitation: &str, ticket: TicketSource, state: &Path, addresses: &[String]) -> Result<Identity> {
+pub async fn join(invitation: &str, ticket: &Ticket, state: &Path, addresses: &[String]) -> Result<Identity> {
     let invitation: Invitation = invitation.parse()?;
-    let ticket = ticket.read()?;
-    let kind = announced(&ticket).context("expected a ticket as `ringfort admin invite` prints it")?;
     // The Controller decides by the verified ticket; this spares an invitation that could only be wasted.
-    let client_id = match kind {
+    let client_id = match ticket.kind {
         InviteeKind::Gateway => String::new(),
         InviteeKind::Device if addresses.is_empty() => random_hex()?,
         InviteeKind::Device => bail!("only a Gateway has --address; the invitation is not used up"),
     };
     let folder = Folder::create(state)?;
     let joiner = Joiner { addresses: addresses.to_vec(), client_id };
-    let identity = ringfort_enrol::join(&invitation, &ticket, &joiner, &folder).await?;
+    let identity = ringfort_enrol::join(&invitation, &ticket.text, &joiner, &folder).await?;
     if identity.kind == Kind::Device && identity.id != joiner.client_id {
         folder.remove(file::IDENTITY)?;
         bail!("the Controller calls this device {}, and it calls itself {}", identity.id, joiner.client_id);
@@ -100,7 +117,8 @@ mod tests {
         let url = format!("127.0.0.1:1/{}", "A".repeat(48));
         let addresses: Vec<String> = addresses.iter().map(|&address| address.into()).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let error = runtime.block_on(join(&url, ticket, &state, &addresses)).unwrap_err();
+        let joined = Ticket::read(ticket).and_then(|ticket| runtime.block_on(join(&url, &ticket, &state, &addresses)));
+        let error = joined.unwrap_err();
         assert!(!state.exists() || error.to_string().contains("cannot reach"), "{error:#}");
         format!("{error:#}")
     }
@@ -117,13 +135,16 @@ mod tests {
     fn tickets_come_from_files_as_well() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("ticket");
-        std::fs::write(&path, "a.b.c\n").unwrap();
-        assert_eq!(*TicketSource::File(path.clone()).read().unwrap(), "a.b.c");
-        std::fs::write(&path, vec![b'a'; TICKET_BYTES_MAX as usize + 1]).unwrap();
-        assert!(
-            format!("{:#}", TicketSource::File(path.clone()).read().unwrap_err()).contains("ticket: expected at most")
-        );
-        std::fs::write(&path, "a\nb\n").unwrap();
-        assert!(TicketSource::File(path).read().is_err());
+        let good = format!("a.{}.c", URL_SAFE_NO_PAD.encode(r#"{"kind":"gateway"}"#));
+        std::fs::write(&path, format!("{good}\n")).unwrap();
+        let ticket = Ticket::read(TicketSource::File(path.clone())).unwrap();
+        assert_eq!((ticket.text.as_str(), ticket.kind()), (good.as_str(), InviteeKind::Gateway));
+        let refused = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            format!("{:#}", Ticket::read(TicketSource::File(path.clone())).unwrap_err())
+        };
+        assert!(refused(&[b'a'; TICKET_BYTES_MAX as usize + 1]).contains("ticket: expected at most"));
+        assert!(refused(format!("{good}\n{good}\n").as_bytes()).contains("one line"));
+        assert!(refused(b"").contains("one line"));
     }
 }

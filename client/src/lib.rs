@@ -34,10 +34,13 @@ mod tokens;
 mod tunnel;
 mod up;
 
-pub use admin::{Admin, List};
+pub use admin::{Admin, List, Removed};
 pub use controller::{ControllerClient, ControllerError};
 pub use down::down;
-pub use join::{TicketSource, join};
+pub use ringfort_enrol::Kind;
+pub use ringfort_token::InviteeKind;
+
+pub use join::{Ticket, TicketSource, join};
 pub use login::{LoggedIn, Login, login};
 pub use password::PasswordSource;
 pub use static_run::up_static;

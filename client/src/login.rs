@@ -102,7 +102,7 @@ pub async fn login(
 /// Goes to a Controller of which nothing is known but the fingerprint of its root (A1), and keeps its trust and a client id.
 async fn first_contact(state: &Path, login: &Login) -> Result<(Folder, Identity)> {
     let url = login.controller.as_deref().with_context(|| {
-        format!("{}: nobody has joined with this folder yet; name --controller and --ca-fingerprint", state.display())
+        format!("{}: nobody has joined with this folder yet; run `ringfort login https://CONTROLLER --ca-fingerprint HEX`, or join by an invitation", state.display())
     })?;
     let address = controller_address(url)?;
     let fingerprint = login.ca_fingerprint.as_deref().map(parse_fingerprint).transpose()?;

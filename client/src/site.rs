@@ -6,7 +6,7 @@
 //!  Closed ────────▶ Opening ──────────▶ Open ───────────▶ presented ───────────────────▶ binding ──────────────▶ bound
 //!    ▲                 │                  │ lost, Goodbye that may be tried again                                   │
 //!    └─────────────────┴──────────────────┴────────────────────────────────────────────────────────────────────────┘
-//!  Ended ◀── Goodbye that says these tokens are of no use; new tokens lead back to Closed
+//!  Ended ◀── Goodbye that says these tokens are of no use; renewed ones, or a login, lead back to Closed
 //! ```
 //!
 //! The tunnel runs beside: it is started with the Gateway's Welcome, and goes on while a channel is lost, so that a new channel
@@ -42,7 +42,7 @@ const LABEL_GATEWAY: &str = "EXPORTER-ringfort-g2c-v1";
 const TUNNEL_ID_BYTES: usize = 16;
 const SESSION_ID_BYTES: usize = 16;
 
-/// Goodbyes after which these tokens and this device are of no use any more.
+/// Goodbyes after which only another login helps.
 const CODES_FINAL: [&str; 4] = ["revoked", "certificate_revoked", "replaced", "subject_mismatch"];
 /// Goodbyes that say nothing about the tokens: the same or another Gateway is tried.
 const CODES_AGAIN: [&str; 6] =
@@ -106,7 +106,16 @@ enum Channel {
     Closed { retry_at: BootInstant },
     Opening,
     Open(Open),
-    Ended,
+    Ended(Until),
+}
+
+/// What an end lasts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// Renewed tokens.
+    Renewal,
+    /// Another login.
+    Login,
 }
 
 #[derive(Debug)]
@@ -304,11 +313,18 @@ impl Site {
     pub(crate) fn set_tokens(&mut self, present: Present, now: BootInstant) {
         self.present = present;
         match &mut self.channel {
-            Channel::Ended => self.channel = Channel::Closed { retry_at: now },
+            Channel::Ended(Until::Renewal) => self.channel = Channel::Closed { retry_at: now },
             Channel::Open(open) if !matches!(open.stage, Stage::Greeted) => {
                 self.actions.push_back(Action::Say(say(to_gateway::Say::Present(self.present.clone()))));
             }
             _ => {}
+        }
+    }
+
+    /// Somebody has logged in again: whatever ended begins anew.
+    pub(crate) fn begin_anew(&mut self, now: BootInstant) {
+        if self.is_ended() {
+            self.channel = Channel::Closed { retry_at: now };
         }
     }
 
@@ -327,7 +343,7 @@ impl Site {
 
     /// We have a new certificate: channel and tunnel begin anew with it.
     pub(crate) fn set_certificate(&mut self, now: BootInstant) {
-        if matches!(self.channel, Channel::Ended) {
+        if self.is_ended() {
             return;
         }
         self.stop_tunnel();
@@ -410,8 +426,12 @@ impl Site {
         }
         self.trouble = text;
         self.actions.push_back(Action::Close);
-        self.channel = Channel::Ended;
-        if !CODES_FINAL.contains(&code.as_str()) && !self.renewed_for_goodbye {
+        if CODES_FINAL.contains(&code.as_str()) {
+            self.channel = Channel::Ended(Until::Login);
+            return;
+        }
+        self.channel = Channel::Ended(Until::Renewal);
+        if !self.renewed_for_goodbye {
             self.renewed_for_goodbye = true;
             self.actions.push_back(Action::Renew);
         }
@@ -459,7 +479,7 @@ impl Site {
 
     /// Whether nothing is tried any more with these tokens.
     pub(crate) const fn is_ended(&self) -> bool {
-        matches!(self.channel, Channel::Ended)
+        matches!(self.channel, Channel::Ended(_))
     }
 
     /// Sequence number of the entitlement token in force, and when the session ends, both as the Gateway says.

@@ -62,7 +62,8 @@ impl Organisation {
 
     pub(crate) fn judge(&self) -> Judge {
         let holder = self.key.thumbprint().unwrap();
-        Judge::new(&Self::identity(), holder, self.trust.clone(), &[self.signer.clone()], wall_clock()).unwrap()
+        Judge::new(&Self::identity(), holder, self.trust.clone(), std::slice::from_ref(&self.signer), wall_clock())
+            .unwrap()
     }
 
     pub(crate) fn sign<T: Token>(&self, token: &T) -> String {

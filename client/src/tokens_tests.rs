@@ -163,7 +163,7 @@ fn signers_stand_under_the_ca() {
         &Organisation::identity(),
         holder,
         organisation.trust.clone(),
-        &[elsewhere.signer.clone()],
+        std::slice::from_ref(&elsewhere.signer),
         wall_clock(),
     );
     assert!(matches!(judge, Err(TokensError::Signer(_))));

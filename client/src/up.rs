@@ -4,6 +4,7 @@
 //! [`crate::routes`] what is routed where, [`crate::renewal`] when tokens are renewed. Channels and renewals run as tasks
 //! beside it, packets on a worker's thread per site.
 
+mod sites;
 mod status;
 
 use std::collections::BTreeSet;
@@ -13,39 +14,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use ipnet::IpNet;
-use ringfort_engine::client::{Client, Command, Config, Event as TunnelEvent, Release};
+use ringfort_engine::client::{Command, Config, Event as TunnelEvent, Release};
 use ringfort_enrol::tls::OwnCertificate;
 use ringfort_enrol::{Folder, Identity, PrivateKey, file, wall_clock};
 use ringfort_identity::Credentials;
 use ringfort_proto::v1::to_client::Say;
-use ringfort_proto::v1::{Denied, Goodbye, Present};
-use ringfort_rules::InnerAddresses;
+use ringfort_proto::v1::{Denied, Goodbye};
 use ringfort_service::desk::{Desk, Letter};
 use ringfort_service::notify_ready;
 use ringfort_service::settings::{Backend, Mtu};
-use ringfort_token::{ConnectSite, EntitlementToken};
 use ringfort_types::UnixSeconds;
-use ringfort_worker::{Report, Sink, Workers, now, spawn};
+use ringfort_worker::{Report, Sink, now, spawn};
 use tokio::runtime::Runtime;
 
 use crate::channel::{Channel, Told};
 use crate::down::Running;
-use crate::login::parse_hex;
 use crate::renewal::{self, Renewed, Schedule};
-use crate::routes::{self, LeftOut, SiteGrants};
-use crate::site::{Action, Site, SiteGateway};
+use crate::routes::LeftOut;
+use crate::site::{Action, SiteGateway};
 use crate::tokens::{self, Judge, Tokens};
-use crate::tunnel::{self, Interface};
+use crate::tunnel;
+use crate::up::sites::SiteRun;
 
 /// Name of the status socket in the state folder.
 pub const STATUS_SOCKET: &str = "client.sock";
-/// Prefix of interface names; a number follows.
-const INTERFACE_PREFIX: &str = "ringfort";
 /// Threads for channels and renewals.
 const TASK_THREADS: usize = 1;
 /// Pause before a task tries again to hand something in at a full desk.
 const DESK_PAUSE: Duration = Duration::from_millis(5);
+/// How long closing the channels may take at the end.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
 /// The control thread looks at what is due at least so often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
@@ -92,7 +90,7 @@ enum Event {
     /// From the channel of a site, likewise.
     Channel(String, u64, Told),
     /// A renewal came to its end.
-    Renewed(Result<Renewed>),
+    Renewed(Result<Box<Renewed>>),
 }
 
 type Reporter = Arc<dyn Fn(Event) -> Result<(), Event> + Send + Sync>;
@@ -119,19 +117,6 @@ struct Control<'a> {
     made: u64,
     told_ready: bool,
     login_ended: Option<String>,
-}
-
-/// One site with what runs for it.
-struct SiteRun {
-    id: String,
-    name: String,
-    machine: Site,
-    interface: Interface,
-    inner: InnerAddresses,
-    routes: BTreeSet<IpNet>,
-    worker: Option<(u64, Workers<Client>)>,
-    channel: Option<(u64, Channel)>,
-    backend: String,
 }
 
 impl<'a> Control<'a> {
@@ -195,10 +180,16 @@ impl<'a> Control<'a> {
     }
 
     fn stop(&mut self) {
+        let mut closing = Vec::new();
         for site in &mut self.sites {
-            site.channel = None;
+            closing.extend(site.channel.take().map(|(_, channel)| channel.close()));
             site.stop_worker();
         }
+        // So that a Gateway learns that the session is over, and does not wait for us to come back.
+        self.runtime.block_on(async {
+            let all = futures_util::future::join_all(closing);
+            drop(tokio::time::timeout(FAREWELL_TIME_MAX, all).await);
+        });
     }
 
     /// How long nothing is due.
@@ -368,11 +359,11 @@ impl<'a> Control<'a> {
         let (state, report) = (self.folder.path().to_owned(), Arc::clone(&self.report));
         self.runtime.spawn(async move {
             let result = renewal::renew(state, judge, claims, extent).await;
-            hand_in(report, Event::Renewed(result)).await;
+            hand_in(report, Event::Renewed(result.map(Box::new))).await;
         });
     }
 
-    fn renewed(&mut self, result: Result<Renewed>) -> Result<()> {
+    fn renewed(&mut self, result: Result<Box<Renewed>>) -> Result<()> {
         let now = now().boot;
         let mut renewed = match result {
             Ok(renewed) => renewed,
@@ -406,17 +397,22 @@ impl<'a> Control<'a> {
 
     /// Goes on with the tokens of a `ringfort login` that came after ours, with the same folder.
     fn adopt_login(&mut self) -> Result<()> {
-        let now = wall_clock();
-        if self.folder.read_text(tokens::file::CLAIMS)?.trim() == self.tokens.claims.text {
+        let today = wall_clock();
+        let kept = self.folder.read_text(tokens::file::CLAIMS);
+        if kept.is_ok_and(|text| text.trim() == self.tokens.claims.text) {
             return Ok(());
         }
-        let adopted = Judge::of_folder(&self.folder, &self.identity, self.judge.holder(), now)
-            .and_then(|judge| Tokens::load(&self.folder, &judge, now).map(|tokens| (judge, tokens)));
+        let adopted = Judge::of_folder(&self.folder, &self.identity, self.judge.holder(), today)
+            .and_then(|judge| Tokens::load(&self.folder, &judge, today).map(|tokens| (judge, tokens)));
         match adopted {
             Ok((judge, tokens)) if tokens.connect.is_some() => {
                 tracing::info!("logged in again");
                 (self.judge, self.tokens, self.schedule) = (judge, tokens, Schedule::default());
-                self.renew_certificate(true)
+                self.renew_certificate(true)?;
+                for site in &mut self.sites {
+                    site.machine.begin_anew(now().boot);
+                }
+                Ok(())
             }
             // Half-written, or of no use: ours stay.
             Ok(_) => Ok(()),
@@ -443,97 +439,6 @@ impl<'a> Control<'a> {
         Ok(())
     }
 
-    /// Makes sites, Gateways, tokens and routes what the tokens say.
-    fn apply(&mut self) -> Result<()> {
-        let Some(connect) = self.tokens.connect.clone() else { return Ok(()) };
-        let entitled = |site: &&ConnectSite| self.tokens.entitlements.contains_key(&site.site);
-        let open: Vec<&ConnectSite> = connect.token.sites.iter().filter(entitled).collect();
-        self.sites.retain(|run| open.iter().any(|site| site.site == run.id));
-        for site in &open {
-            let Some(held) = self.tokens.entitlements.get(&site.site) else { continue };
-            let gateways = gateways(site);
-            let present = present(&self.tokens.claims.text, &held.text);
-            let inner = inner(&held.token);
-            if gateways.is_empty() {
-                tracing::warn!(site = site.name, "no Gateway of the site is alive; waiting for one");
-            }
-            if let Some(run) = self.sites.iter_mut().find(|run| run.id == site.site) {
-                run.machine.set_gateways(gateways);
-                run.machine.set_tokens(present, now().boot);
-                continue;
-            }
-            let interface = Interface::open(&self.free_name(), self.mtu)?;
-            tracing::info!(site = site.name, interface = interface.name(), "site open");
-            let mut run = SiteRun {
-                id: site.site.clone(),
-                name: site.name.clone(),
-                machine: Site::new(gateways, present, now().boot),
-                interface,
-                inner: InnerAddresses::default(),
-                routes: BTreeSet::new(),
-                worker: None,
-                channel: None,
-                backend: String::new(),
-            };
-            run.set_inner(inner)?;
-            run.interface.set_up()?;
-            self.sites.push(run);
-        }
-        let place = |run: &SiteRun| open.iter().position(|site| site.site == run.id);
-        self.sites.sort_by_key(place);
-        if self.sites.is_empty() {
-            tracing::warn!("no site is open to this user");
-        }
-        self.route()
-    }
-
-    /// Makes addresses and routes what the entitlement tokens say: what goes first, then what comes.
-    fn route(&mut self) -> Result<()> {
-        let gateways = self.tokens.connect.iter().flat_map(|connect| &connect.token.sites).flat_map(gateways);
-        let mut outer = self.controllers.clone();
-        outer.extend(gateways.map(|gateway| gateway.address.ip()));
-        let granted: Vec<SiteGrants<'_>> = self
-            .sites
-            .iter()
-            .filter_map(|run| {
-                let token = &self.tokens.entitlements.get(&run.id)?.token;
-                Some(SiteGrants { site: &run.id, inner: inner(token), grants: &token.grants })
-            })
-            .collect();
-        let mut plan = routes::plan(&granted, &outer);
-        for left_out in plan.left_out.iter().filter(|left_out| !self.left_out.contains(left_out)) {
-            tracing::warn!("{left_out}");
-        }
-        self.left_out = plan.left_out;
-        let wanted: Vec<BTreeSet<IpNet>> =
-            self.sites.iter().map(|run| plan.routes.remove(&run.id).unwrap_or_default()).collect();
-        for (run, wanted) in self.sites.iter_mut().zip(&wanted) {
-            for net in run.routes.difference(wanted) {
-                run.interface.delete_route(*net)?;
-            }
-        }
-        for (run, wanted) in self.sites.iter_mut().zip(wanted) {
-            let addresses = self.tokens.entitlements.get(&run.id).map(|held| inner(&held.token));
-            let addresses = addresses.unwrap_or(run.inner);
-            if wanted == run.routes && addresses == run.inner {
-                continue;
-            }
-            run.set_inner(addresses)?;
-            for net in wanted.difference(&run.routes) {
-                run.interface.add_route(*net)?;
-            }
-            run.routes = wanted;
-            run.command(&Command::Reach { inner: run.inner, routes: run.routes.iter().copied().collect() })?;
-        }
-        Ok(())
-    }
-
-    /// The first interface name that none of our sites has.
-    fn free_name(&self) -> String {
-        let is_free = |name: &String| self.sites.iter().all(|run| run.interface.name() != name);
-        (0..).map(|n| format!("{INTERFACE_PREFIX}{n}")).find(is_free).unwrap_or_default()
-    }
-
     fn is_up(&self) -> bool {
         let mut with_gateway = self.sites.iter().filter(|run| run.machine.has_gateway()).peekable();
         self.tokens.connect.is_some() && with_gateway.all(|run| run.machine.is_up() && run.machine.is_bound())
@@ -545,52 +450,6 @@ impl<'a> Control<'a> {
             notify_ready();
         }
     }
-}
-
-impl SiteRun {
-    fn stop_worker(&mut self) {
-        if let Some((_, mut workers)) = self.worker.take() {
-            workers.stop();
-        }
-    }
-
-    fn command(&self, command: &Command) -> Result<()> {
-        match &self.worker {
-            Some((_, workers)) => workers.broadcast(command).map_err(Into::into),
-            None => Ok(()),
-        }
-    }
-
-    /// The interface keeps an address that is no longer ours until the end; the machine sends nothing from it.
-    fn set_inner(&mut self, inner: InnerAddresses) -> Result<()> {
-        for address in inner.iter() {
-            self.interface.add_address(address)?;
-        }
-        self.inner = inner;
-        Ok(())
-    }
-}
-
-/// The Gateways of a site that can be used: with an address, and with digests to compare their certificates with (C12).
-fn gateways(site: &ConnectSite) -> Vec<SiteGateway> {
-    let usable = site.gateways.iter().filter_map(|gateway| {
-        let digests = gateway.certificate_digests.iter().map(|text| parse_hex(text));
-        let digests: Vec<[u8; 32]> = digests.collect::<Option<_>>().filter(|digests: &Vec<_>| !digests.is_empty())?;
-        let address = gateway.address.parse().ok().or_else(|| tunnel::resolve(&gateway.address).ok()?.pop())?;
-        Some(SiteGateway { id: gateway.id.as_str().into(), address, digests })
-    });
-    usable.collect()
-}
-
-fn inner(token: &EntitlementToken) -> InnerAddresses {
-    InnerAddresses { ipv4: token.inner.ipv4, ipv6: token.inner.ipv6 }
-}
-
-/// What the Gateway is shown (A11). What the device says of itself nobody has signed.
-fn present(claims: &str, entitlement: &str) -> Present {
-    let device = [("os", std::env::consts::OS), ("client.version", env!("CARGO_PKG_VERSION"))];
-    let device = device.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    Present { claims: claims.into(), entitlement: entitlement.into(), device }
 }
 
 /// Hands an event in at the desk, waiting while it is full.

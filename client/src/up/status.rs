@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Control, SiteRun};
+use super::Control;
+use super::sites::SiteRun;
 
 impl Control<'_> {
     /// The whole document.

@@ -10,6 +10,7 @@ fn gateway_invitation(name: &str) -> api::Invitee {
 
 // Covers: R3 allow
 // Covers: R6 allow
+// Covers: I1 allow
 // Covers: I2 allow
 // Covers: I6 allow
 #[tokio::test]
@@ -46,6 +47,7 @@ async fn invitations_are_made_by_administrators_who_authenticated_just_now() {
     refused(world.core.admin_invite(&world.admin, request("east-2"), later(301)).await, "authentication_not_fresh");
 }
 
+// Covers: I1 refuse
 #[tokio::test]
 async fn invitations_for_what_is_not_or_is_already_are_not_made() {
     let world = World::new().await;
@@ -111,6 +113,21 @@ async fn whatever_fails_after_the_cookie_has_used_the_invitation_up() {
         refused(world.core.join(wrong, NOW).await, code);
         refused(world.core.join(client.join(&cookie, &own), NOW).await, "invitation_used");
     }
+    assert!(world.core.gateways(&world.admin, NOW).await.unwrap().is_empty());
+}
+
+// Covers: I7 refuse
+#[tokio::test]
+async fn a_key_that_did_not_sign_the_request_joins_nobody() {
+    let world = World::new().await;
+    let (cookie, ticket) = world.invite(gateway_invitation("east-1")).await;
+    let mut request = Client::new("east-1").join(&cookie, &ticket);
+    let mut bytes = request.certificate_request.to_vec();
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    request.certificate_request = bytes.into();
+    refused(world.core.join(request, NOW).await, "request_malformed");
     assert!(world.core.gateways(&world.admin, NOW).await.unwrap().is_empty());
 }
 

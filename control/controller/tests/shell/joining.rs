@@ -26,6 +26,7 @@ fn joiner() -> Joiner {
 // Covers: I6 refuse
 // Covers: I7 allow
 // Covers: I8 allow
+// Covers: I8 refuse
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_joins_once() {
     let controller = Controller::start().await;
@@ -51,6 +52,7 @@ async fn a_gateway_joins_once() {
     let unknown = Invitation::new(invitation.address(), *invitation.key_hash(), [9; 18]).unwrap();
     let answer = ringfort_enrol::join(&unknown, &invited.ticket, &joiner(), &second).await;
     assert!(matches!(&answer, Err(JoinError::Refused { code, .. }) if code == "invitation_unknown"), "{answer:?}");
+    assert!(!second.has(ringfort_enrol::file::IDENTITY), "who was refused has not joined");
     for code in ["invitation_used", "invitation_unknown"] {
         assert_eq!(controller.total(&format!("refused_{code}")).await, 1, "{code}");
     }
@@ -77,6 +79,28 @@ async fn after_the_answer_the_connection_is_closed() {
     assert!(matches!(answer.answer, Some(v1::join_response::Answer::Joined(_))), "{answer:?}");
     let mut rest = Vec::new();
     assert_eq!(tokio::time::timeout(Duration::from_secs(2), stream.read_to_end(&mut rest)).await.unwrap().unwrap(), 0);
+}
+
+/// Nothing is said in the clear: a request without a key exchange before it is no request, and the invitation stays good.
+// Covers: I4 refuse
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_in_the_clear_is_not_read() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let invited = administrator.invite("gw1", "berlin").await;
+    let invitation: Invitation = invited.url.parse().unwrap();
+    let request = v1::JoinRequest {
+        cookie: invitation.cookie().to_vec().into(),
+        ticket: invited.ticket.clone(),
+        ..v1::JoinRequest::default()
+    };
+    let mut stream = tokio::net::TcpStream::connect(invitation.address()).await.unwrap();
+    write_message(&mut stream, &request).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(10), read_message::<v1::JoinResponse>(&mut stream)).await;
+    assert!(answer.unwrap().is_err(), "a request in the clear was answered");
+    let folder = Folder::create(&controller.place.path().join("gw1")).unwrap();
+    ringfort_enrol::join(&invitation, &invited.ticket, &joiner(), &folder).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use ringfort_client::{Admin, List, PasswordSource};
+use ringfort_client::{Admin, List, PasswordSource, Removed};
 use ringfort_proto::api::{
     EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource, NewRevocation, NewSite, NewUser,
     Principal, RevocationScope,
@@ -64,6 +64,11 @@ enum Command {
 
 #[derive(Subcommand)]
 enum UserCommand {
+    /// Remove a user; what they have is revoked at once.
+    Remove {
+        /// Login name.
+        name: String,
+    },
     /// Make a user.
     Add {
         /// Login name.
@@ -79,6 +84,11 @@ enum UserCommand {
 
 #[derive(Subcommand)]
 enum SiteCommand {
+    /// Remove a site.
+    Remove {
+        /// Name.
+        name: String,
+    },
     /// Make a site.
     Add {
         /// Name.
@@ -91,6 +101,11 @@ enum SiteCommand {
 
 #[derive(Subcommand)]
 enum ResourceCommand {
+    /// Remove a Resource; nobody reaches it any more.
+    Remove {
+        /// Name.
+        name: String,
+    },
     /// Make a Resource.
     Add {
         /// Name; denials name it.
@@ -109,6 +124,11 @@ enum ResourceCommand {
 
 #[derive(Subcommand)]
 enum GroupCommand {
+    /// Remove a group.
+    Remove {
+        /// Name.
+        name: String,
+    },
     /// Make a group.
     Add {
         /// Name.
@@ -249,6 +269,10 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let group = NewGroup { name };
             (admin.add_group(&group).await?, format!("group {} made", group.name))
         }
+        Command::User(UserCommand::Remove { name }) => remove(admin, Removed::User, &name).await?,
+        Command::Site(SiteCommand::Remove { name }) => remove(admin, Removed::Site, &name).await?,
+        Command::Resource(ResourceCommand::Remove { name }) => remove(admin, Removed::Resource, &name).await?,
+        Command::Group(GroupCommand::Remove { name }) => remove(admin, Removed::Group, &name).await?,
         Command::Group(GroupCommand::Member(MemberCommand::Add(Member { group, user }))) => {
             let answer = admin.add_member(&Membership { group, user }).await?;
             let text = pushed(&answer);
@@ -308,6 +332,12 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
         println!("{text}");
     }
     Ok(())
+}
+
+async fn remove(admin: &mut Admin, what: Removed, name: &str) -> Result<(Value, String)> {
+    let answer = admin.remove(what, name).await?;
+    let text = format!("{name} removed; {}", pushed(&answer));
+    Ok((answer, text))
 }
 
 fn change(entitlement: Entitlement) -> Result<EntitlementChange> {

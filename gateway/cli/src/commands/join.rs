@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use ringfort_client::TicketSource;
+use ringfort_client::{InviteeKind, Kind, Ticket, TicketSource};
 use zeroize::Zeroizing;
 
 use super::{state_folder, wait_for};
@@ -44,13 +44,17 @@ pub(crate) fn run(options: Options) -> Result<()> {
         (None, Some(file)) => TicketSource::File(file),
         (None, None) => bail!("expected --ticket or --ticket-file"),
     };
-    let role = if options.addresses.is_empty() { "client" } else { "gateway" };
+    let ticket = Ticket::read(source)?;
+    let role = match ticket.kind() {
+        InviteeKind::Gateway => "gateway",
+        InviteeKind::Device => "client",
+    };
     let state = state_folder(options.state, role)?;
-    let identity = wait_for(ringfort_client::join(&options.invitation, source, &state, &options.addresses))?;
+    let identity = wait_for(ringfort_client::join(&options.invitation, &ticket, &state, &options.addresses))?;
     println!("joined {} as {}", identity.organisation, identity.id);
-    match role {
-        "gateway" => println!("ringfort gateway --state {}", state.display()),
-        _ => println!("ringfort login --state {}", state.display()),
+    match identity.kind {
+        Kind::Gateway => println!("ringfort gateway --state {}", state.display()),
+        Kind::Device => println!("ringfort login --state {}", state.display()),
     }
     Ok(())
 }

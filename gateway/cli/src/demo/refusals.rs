@@ -9,7 +9,7 @@ use ringfort_token::EntitlementToken;
 use serde_json::Value;
 
 use super::report::Report;
-use super::story::{ALICE, Cast, MALLORY};
+use super::story::{ALICE, Cast, MALLORY, PATIENCE};
 
 /// Who refuses.
 #[derive(Clone, Copy)]
@@ -19,9 +19,9 @@ enum By<'a> {
 }
 
 impl By<'_> {
-    fn status(self) -> Result<Value> {
+    fn process(&self) -> &Process {
         match self {
-            Self::Controller(process) | Self::Gateway(process) => process.status(),
+            Self::Controller(process) | Self::Gateway(process) => process,
         }
     }
 }
@@ -85,10 +85,20 @@ fn refused(
     attempt: impl FnOnce() -> Result<Refused>,
 ) -> Result<()> {
     report.step("refusal", title, |what| {
-        let before = by.status()?;
+        let before = by.process().status()?;
         let found = attempt()?;
         ensure!(found.code == code, "expected {code}, found {}", found.code);
-        let after = by.status()?;
+        let (list, field) = match by {
+            By::Controller(_) => ("events", "outcome"),
+            By::Gateway(_) => ("audit", "code"),
+        };
+        let written = |status: &Value| {
+            let events = status[list].as_array().map(Vec::as_slice).unwrap_or_default();
+            let of_code = events.iter().filter(|event| event[field] == code);
+            of_code.max_by_key(|event| event["at"].as_u64()).cloned()
+        };
+        // Whoever is refused may hear of it before it is written down.
+        let after = by.process().wait_until(PATIENCE, |status| written(status).is_some())?;
         let counts = |status: &Value| status["totals"].as_object().cloned().unwrap_or_default();
         let before = counts(&before);
         let grown: Vec<(String, u64)> = counts(&after)
@@ -101,13 +111,7 @@ fn refused(
             .collect();
         let counter = format!("refused_{code}");
         ensure!(grown == [(counter.clone(), 1)], "expected {counter} to grow by one alone, found {grown:?}");
-        let (list, field) = match by {
-            By::Controller(_) => ("events", "outcome"),
-            By::Gateway(_) => ("audit", "code"),
-        };
-        let events = after[list].as_array().map(Vec::as_slice).unwrap_or_default();
-        let newest = events.iter().filter(|event| event[field] == code).max_by_key(|event| event["at"].as_u64());
-        let event = newest.context("no audit event")?;
+        let event = written(&after).context("no audit event")?;
         let id = event["id"].as_str().context("an event without an id")?;
         ensure!(found.event.is_empty() || found.event == id, "told event {}, written down {id}", found.event);
         *what = format!("{title}: {code}, event {id}, counted once");

@@ -66,8 +66,15 @@ pub(super) fn tell(realm: &Realm, report: &mut Report) -> Result<Cast> {
             administer(realm)
         },
     )?;
-    let (gateways, used_invitation) = report.step("gateways", "", |what| join_gateways(realm, &controller, what))?;
-    report.step("mallory", "an account with nothing in it", |_| join_user(realm, MALLORY).map(drop))?;
+    let (gateways, used_invitation) = report.step("gateways", "", |what| {
+        // mallory has an account and a machine, and no part until the last chapter.
+        std::thread::scope(|scope| {
+            let mallory = scope.spawn(|| join_user(realm, MALLORY));
+            let joined = join_gateways(realm, &controller, what)?;
+            mallory.join().unwrap_or_else(|_| bail!("a step panicked"))?;
+            Ok(joined)
+        })
+    })?;
     let line = report.step("invitation", "", |what| {
         let line = realm.invite(&["device", "--user", ALICE])?;
         *what = shown(&line);
@@ -143,30 +150,32 @@ fn administer(realm: &Realm) -> Result<()> {
 }
 
 fn join_gateways(realm: &Realm, controller: &Process, what: &mut String) -> Result<(Vec<Process>, String)> {
-    let mut lines = Vec::new();
-    let mut starting = Vec::new();
-    for (number, ((site, ..), name)) in SITES.iter().zip(GATEWAYS).enumerate() {
+    let join = |number: usize| {
+        let ((site, ..), name) = (SITES[number], GATEWAYS[number]);
         let line = realm.invite(&["gateway", name, "--site", site])?;
         realm.join(name, realm.stage.lab.gateway_at(number)?, &line)?.ok()?;
-        starting.push(realm.gateway_begin(number, name, "")?);
-        lines.push(line);
-    }
-    let gateways = starting.into_iter().map(|gateway| gateway.ready()).collect::<Result<Vec<_>>>()?;
+        Ok((realm.gateway_begin(number, name, "")?.ready()?, line))
+    };
+    let (berlin, lisbon) = std::thread::scope(|scope| {
+        let berlin = scope.spawn(|| join(0));
+        let lisbon = join(1);
+        (berlin.join().unwrap_or_else(|_| bail!("a step panicked")), lisbon)
+    });
+    let ((berlin, line), (lisbon, _)) = (berlin?, lisbon?);
     // Clients are only sent to Gateways that have been heard of (R18).
     let connected = |status: &Value| {
         let gateways = status["gateways"].as_array().map(Vec::as_slice).unwrap_or_default();
         gateways.iter().filter(|gateway| gateway["alive"] == true).count() == GATEWAYS.len()
     };
     controller.wait_until(PATIENCE, connected)?;
-    let line = lines.into_iter().next().context("no gateway")?;
     *what = format!("both have joined and stream: {}", shown(&line));
-    Ok((gateways, line))
+    Ok((vec![berlin, lisbon], line))
 }
 
-fn join_user(realm: &Realm, user: &str) -> Result<String> {
+fn join_user(realm: &Realm, user: &str) -> Result<()> {
     let line = realm.invite(&["device", "--user", user])?;
     realm.join(user, realm.stage.lab.client(user)?, &line)?.ok()?;
-    realm.login(user)?.ok()
+    realm.login(user)?.ok().map(drop)
 }
 
 /// An invitation as a table has room for it.
@@ -242,7 +251,6 @@ type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 pub(super) fn at_once(works: Vec<Work<'_>>) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = works.into_iter().map(|work| scope.spawn(work)).collect();
-        let done = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a step panicked")));
-        done.fold(Ok(()), |all, one| all.and(one))
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a step panicked")))
     })
 }

@@ -18,6 +18,12 @@ pub(crate) fn the_local_ceiling_holds_whatever_is_granted() -> Result<()> {
         // Until the grant is there, it is refused for want of it.
         world.gateway.wait_until(PATIENCE, |status| seq(status) > granted)?;
         world.reaches(ALICE, 0)?;
+        // What the Gateway passed on becomes a route.
+        let payroll = format!("{}/32", service(1).ip());
+        let routed = |status: &Value| {
+            status["sites"][0]["routes"].as_array().is_some_and(|routes| routes.iter().any(|route| *route == *payroll))
+        };
+        world.alice()?.wait_until(PATIENCE, routed)?;
         let before = world.gateway.counter("packets_denied")?;
         ensure!(world.get(ALICE, 1)?.is_err(), "a grant went beyond the ceiling");
         ensure!(world.gateway.counter("packets_denied")? > before, "the packet did not come as far as the Gateway");

@@ -128,6 +128,7 @@ async fn shake_hands(
     let shown = stream.get_ref().1.peer_certificates();
     let peer = tls::verify_peer(shown, trust, Side::Client, Role::Device, wall_clock());
     let refusal = peer.as_ref().err().map(|refused| (refused.code(), refused.to_string()));
+    #[expect(clippy::result_large_err, reason = "the signature is the websocket library's")]
     let answer = |_: &Request, response: Response| match &refusal {
         None => Ok(response),
         Some((code, _)) => {

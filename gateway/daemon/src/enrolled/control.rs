@@ -28,6 +28,8 @@ use crate::status;
 
 /// Audit events remembered for whoever asks; the log has them all.
 const AUDIT_MAX: usize = 256;
+/// What the stream reads of our standing is at most this old: with many sessions it is long, and events come in swarms.
+const STANDING_AGE_MAX: Duration = Duration::from_millis(20);
 /// The Controller's time is written to disk this often.
 const KEEP_TIME_EVERY: Duration = Duration::from_secs(60);
 
@@ -62,6 +64,8 @@ pub(super) struct Control {
     trust: Trust,
     writer: Writer,
     standing: Arc<Mutex<Standing>>,
+    /// When the standing changed that the stream has not been told yet.
+    standing_changed: Option<Instant>,
     applied: Option<mpsc::Sender<Applied>>,
     again: Option<Arc<Notify>>,
     channels: BTreeMap<ChannelId, mpsc::Sender<ToClient>>,
@@ -94,6 +98,7 @@ impl Control {
             trust,
             writer,
             standing,
+            standing_changed: None,
             applied: None,
             again: None,
             channels: BTreeMap::new(),
@@ -112,7 +117,7 @@ impl Control {
     }
 
     /// Where confirmations go, and how to ask for a new stream.
-    pub(super) fn to_stream(&mut self, applied: mpsc::Sender<Applied>, again: Arc<Notify>) {
+    pub(super) fn connect_stream(&mut self, applied: mpsc::Sender<Applied>, again: Arc<Notify>) {
         (self.applied, self.again) = (Some(applied), Some(again));
     }
 
@@ -129,7 +134,7 @@ impl Control {
     /// The loop, until the process is to end.
     pub(super) fn run(mut self, desk: &Desk<Told>, workers: &Workers<Gateway>) -> Result<()> {
         loop {
-            let patience = self.admission.poll_timeout().map_or(Duration::MAX, |at| at.saturating_since(now().boot));
+            let patience = self.patience();
             // What is due does not wait until no letter comes any more: others can see to it that some always do.
             if patience.is_zero() {
                 self.admission.handle_timeout(self.clock.moment(now()));
@@ -144,6 +149,13 @@ impl Control {
         }
         self.admission.stop(self.clock.moment(now()));
         self.carry_out(Some(workers))
+    }
+
+    /// How long nothing has to be done.
+    fn patience(&self) -> Duration {
+        let timer = self.admission.poll_timeout().map(|at| at.saturating_since(now().boot));
+        let standing = self.standing_changed.map(|changed| STANDING_AGE_MAX.saturating_sub(changed.elapsed()));
+        timer.into_iter().chain(standing).min().unwrap_or(Duration::MAX)
     }
 
     /// Takes one message and does what follows.
@@ -196,8 +208,11 @@ impl Control {
             FromStream::Configuration(text) => self.admission.pushed_configuration(&text, moment),
             FromStream::Entitlement(text) => self.admission.pushed_entitlement(&text, moment),
             FromStream::Revocations(text) => {
-                self.revocation_arrived.get_or_insert(arrived);
+                let before = self.admission.serial();
                 self.admission.pushed_revocations(&text, moment);
+                if self.admission.serial() > before {
+                    self.revocation_arrived.get_or_insert(arrived);
+                }
             }
             FromStream::Connected(connected) => {
                 if connected != self.connected {
@@ -217,13 +232,10 @@ impl Control {
 
     /// Carries out what the machine decided, in its order: what cuts somebody off comes first.
     fn carry_out(&mut self, workers: Option<&Workers<Gateway>>) -> Result<()> {
-        let mut moved = false;
         while let Some(action) = self.admission.poll_action() {
-            // These are many, and say nothing of where we stand.
-            moved |= !matches!(
-                action,
-                Action::Audit(_) | Action::Applied(_) | Action::Send { message: ToClient::Denied { .. }, .. }
-            );
+            if matches!(action, Action::Engine(_) | Action::Persist(_)) {
+                self.standing_changed.get_or_insert_with(Instant::now);
+            }
             match action {
                 Action::Engine(command) => {
                     if let Some(workers) = workers {
@@ -242,7 +254,7 @@ impl Control {
                 }
             }
         }
-        if moved {
+        if self.standing_changed.is_some_and(|changed| changed.elapsed() >= STANDING_AGE_MAX) {
             self.publish();
         }
         Ok(())
@@ -281,6 +293,7 @@ impl Control {
 
     /// Tells the stream where we stand.
     fn publish(&mut self) {
+        self.standing_changed = None;
         let live = self.admission.live();
         let standing = Standing {
             configuration_seq: self.admission.configuration_seq(),

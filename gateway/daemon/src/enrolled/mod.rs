@@ -85,7 +85,7 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
         tell: Box::new(move |told| tell(Told::stream(told))),
     };
     let mut control = Control::new(admission, clock, identity, trust.clone(), Writer::start(folder.clone())?, standing);
-    control.to_stream(applied, Arc::clone(&again));
+    control.connect_stream(applied, Arc::clone(&again));
     runtime.spawn(stream::keep(link, confirmations, again));
 
     // Without a configuration nothing is known of the pools, so the interface cannot be set up.
