@@ -239,7 +239,8 @@ impl Admission {
             }
         };
         let missing = if news.is_empty() { Missing::new() } else { self.enforce(now) };
-        if now.boot >= self.forget_at {
+        // A time that is doubted lets nothing be forgotten: what was revoked would be good again once the clocks agree.
+        if now.boot >= self.forget_at && self.admitting.is_ok() {
             self.deny.forget(now.wall);
             self.forget_at = now.boot + FORGET_EVERY;
         }

@@ -33,7 +33,7 @@ pub(crate) fn the_local_ceiling_holds_whatever_is_granted() -> Result<()> {
 
 // Covers: R8 allow
 // Covers: R7 allow
-pub(crate) fn a_resource_of_another_site_is_not_forwarded_to() -> Result<()> {
+pub(crate) fn the_allow_list_has_the_sites_resources_and_no_others() -> Result<()> {
     World::start("")?.play(|world| {
         // The address is at this site, the Resource is said to be at another.
         world.admin(&["site", "add", "lisbon", "--pool", "10.121.0.1/16"])?;

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use ringfort_netlab::pace::Flow;
 use serde_json::Value;
 
-use crate::world::{ALICE, PATIENCE, PAYROLL, WIKI, World, service, sessions};
+use crate::world::{ALICE, PATIENCE, PAYROLL, SITE, WIKI, World, service, sessions};
 
 // Covers: K5 allow
 // Covers: A21 allow
@@ -29,9 +29,19 @@ pub(crate) fn a_grant_reaches_a_live_session() -> Result<()> {
 // Covers: A13 refuse
 pub(crate) fn what_is_taken_back_is_refused_at_once() -> Result<()> {
     World::start("")?.play(|world| {
+        // Something else at the same host stays, so that the client goes on sending there and the Gateway has to say no.
+        let host = service(0).ip().to_string();
+        world.admin(&["resource", "add", "other", "--site", SITE, "--to", &host, "--service", "tcp/81"])?;
+        world.admin(&["entitle", "other", "--user", ALICE])?;
         world.reaches(ALICE, 0)?;
         world.admin(&["unentitle", WIKI, "--user", ALICE])?;
-        world.is_refused(ALICE, 0)
+        world.is_refused(ALICE, 0)?;
+        let destination = format!("tcp/{}", service(0));
+        let denied = |status: &Value| {
+            let denials = status["denials"].as_array().map(Vec::as_slice).unwrap_or_default();
+            denials.iter().any(|denial| denial["destination"] == destination.as_str())
+        };
+        world.gateway.wait_until(PATIENCE, denied).map(drop)
     })
 }
 

@@ -50,7 +50,7 @@ const CASES: &[Case] = cases! {
     }
     bounds {
         the_local_ceiling_holds_whatever_is_granted,
-        a_resource_of_another_site_is_not_forwarded_to,
+        the_allow_list_has_the_sites_resources_and_no_others,
     }
     doors {
         a_tunnel_without_its_channel_carries_nothing,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::{Sink, SinkExt, StreamExt};
 use prost::Message as _;
 use ringfort_admission::{ChannelId, FromClient, ToClient};
-use ringfort_enrol::tls::{self, HANDSHAKE_TIME_MAX, PeerRefused};
+use ringfort_enrol::tls::{self, ALPN_SESSION, HANDSHAKE_TIME_MAX, PeerRefused};
 use ringfort_enrol::wall_clock;
 use ringfort_identity::{PeerIdentity, Role, Side, Trust};
 use ringfort_proto::v1;
@@ -125,7 +125,12 @@ async fn shake_hands(
         }
         _ => Unshaken::Io(error),
     })?;
-    let shown = stream.get_ref().1.peer_certificates();
+    let tls = stream.get_ref().1;
+    if tls.alpn_protocol() != Some(ALPN_SESSION) {
+        let why = "expected ALPN ringfort-session/1, found none";
+        return Err(Unshaken::Io(io::Error::new(io::ErrorKind::InvalidData, why)));
+    }
+    let shown = tls.peer_certificates();
     let peer = tls::verify_peer(shown, trust, Side::Client, Role::Device, wall_clock());
     let refusal = peer.as_ref().err().map(|refused| (refused.code(), refused.to_string()));
     #[expect(clippy::result_large_err, reason = "the signature is the websocket library's")]

@@ -28,6 +28,8 @@ use crate::status;
 
 /// Audit events remembered for whoever asks; the log has them all.
 const AUDIT_MAX: usize = 256;
+/// Refusals of strangers that are written down in one second; beyond, they are counted only: anybody can cause them.
+const STRANGERS_MAX: u32 = 20;
 /// What the stream reads of our standing is at most this old: with many sessions it is long, and events come in swarms.
 const STANDING_AGE_MAX: Duration = Duration::from_millis(20);
 /// The Controller's time is written to disk this often.
@@ -73,6 +75,8 @@ pub(super) struct Control {
     connected: bool,
     time_kept: Option<BootInstant>,
     audit: VecDeque<AuditEvent>,
+    strangers: Strangers,
+    strangers_unwritten: u64,
     /// When the oldest revocation arrived that is not confirmed yet, and how long the last ones took to be in force.
     revocation_arrived: Option<Instant>,
     revocation_applied: Option<Duration>,
@@ -106,6 +110,8 @@ impl Control {
             connected: false,
             time_kept: None,
             audit: VecDeque::new(),
+            strangers: Strangers { since: Instant::now(), count: 0 },
+            strangers_unwritten: 0,
             revocation_arrived: None,
             revocation_applied: None,
             revocation_applied_max: None,
@@ -181,7 +187,13 @@ impl Control {
                 self.channels.remove(&id);
                 self.admission.channel_closed(id, moment);
             }
-            Told::Channel(FromChannel::Refused { code, detail }) => self.admission.peer_refused(code, detail, moment),
+            Told::Channel(FromChannel::Refused { code, detail }) => {
+                if self.strangers.take() {
+                    self.admission.peer_refused(code, detail, moment);
+                } else {
+                    self.strangers_unwritten += 1;
+                }
+            }
             Told::Stream { told, arrived } => self.handle_stream(told, arrived, workers)?,
         }
         self.carry_out(workers)
@@ -362,6 +374,7 @@ impl Control {
         let mut totals = status::totals(&snapshots);
         if let Value::Object(totals) = &mut totals {
             let refused = self.admission.refused().iter();
+            totals.insert("strangers_unwritten".into(), self.strangers_unwritten.into());
             totals.extend(refused.map(|(code, count)| (format!("refused_{code}"), Value::from(*count))));
         }
         let micros = |took: Option<Duration>| took.map(|took| took.as_micros() as u64);
@@ -381,6 +394,23 @@ impl Control {
             "counters": snapshots.iter().map(status::counters).collect::<Vec<_>>(),
             "totals": totals,
         })
+    }
+}
+
+/// How many strangers were refused in this second.
+struct Strangers {
+    since: Instant,
+    count: u32,
+}
+
+impl Strangers {
+    /// Whether one more is written down.
+    fn take(&mut self) -> bool {
+        if self.since.elapsed() >= Duration::from_secs(1) {
+            (self.since, self.count) = (Instant::now(), 0);
+        }
+        self.count += 1;
+        self.count <= STRANGERS_MAX
     }
 }
 
