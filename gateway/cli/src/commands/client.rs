@@ -14,7 +14,7 @@ pub(crate) struct LoginOptions {
     /// The client's state folder.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// https://HOST[:PORT] of a Controller; needed once, unless the device has joined by an invitation.
+    /// `https://HOST:PORT` of a Controller; needed once, unless the device has joined by an invitation.
     #[arg(value_name = "URL")]
     controller: Option<String>,
     /// SHA-256 of the organisation's root certificate, from your administrator; needed once, likewise.
