@@ -55,8 +55,9 @@ impl Way {
 
     /// Datagrams between the first and the newest received that did not arrive, or not yet.
     pub fn missing(&self) -> u64 {
-        let received = self.received();
         let (first, highest) = (self.first.load(Ordering::Acquire), self.highest.load(Ordering::Acquire));
+        // Read last: what arrives in between is not taken for missing.
+        let received = self.received();
         if first == 0 { 0 } else { (highest + 1).saturating_sub(first + received) }
     }
 

@@ -113,21 +113,25 @@ pub(super) fn renew(realm: &Realm, report: &mut Report, cast: &Cast, traffic: &T
     report.step("renew", "", |what| {
         let sessions = |status: &Value| status["sessions"].as_array().cloned().unwrap_or_default();
         let ends_at = |status: &Value| sessions(status).iter().find_map(|session| session["ends_at"].as_u64());
-        let gateway = cast.gateways.first().context("no gateway")?;
-        let before = gateway.status()?;
+        let before = cast.gateways.first().context("no gateway")?.status()?;
         let serial = before["revocations"]["n"].as_u64();
         let received = (traffic.flow.up().received(), traffic.flow.down().received());
+        let rates = Rates::begin(traffic);
         realm.admin(&["renew", "user", ALICE, "--grace", "30", "--reason", "the demo wants it"])?.ok()?;
         // The new tokens lift the deadline that the demand has set.
         let grace_over = before["controller"]["time"].as_u64().context("no time")? + 60;
-        gateway.wait_until(PATIENCE, |status| {
-            status["revocations"]["n"].as_u64() > serial && ends_at(status).is_some_and(|at| at > grace_over)
-        })?;
+        for gateway in &cast.gateways {
+            gateway.wait_until(PATIENCE, |status| {
+                status["revocations"]["n"].as_u64() > serial && ends_at(status).is_some_and(|at| at > grace_over)
+            })?;
+        }
         let lost = traffic.flow.up().missing() + traffic.flow.down().missing();
         let passed = traffic.flow.up().received() - received.0 + traffic.flow.down().received() - received.1;
         ensure!(lost == 0, "{lost} packets were lost over the renewal");
-        *what =
-            format!("with 30 s of grace: new tokens are in force, {passed} packets passed meanwhile, none was lost");
+        let (up, down) = rates.end(traffic)?;
+        *what = format!(
+            "with 30 s of grace: new tokens are in force; {passed} packets passed meanwhile ({up}/s up, {down}/s down), none was lost"
+        );
         Ok(())
     })
 }
@@ -140,7 +144,6 @@ pub(super) fn revoke(
     traffic: &Traffic,
     meanwhile: impl FnOnce(&mut Report) -> Result<()>,
 ) -> Result<()> {
-    let (rate_up, rate_down) = rates(traffic)?;
     let begun = monotonic()?;
     report.step("revoke", "the operator revokes alice", |_| {
         realm.admin(&["revoke", "user", ALICE, "--reason", "left the company"])?.ok().map(drop)
@@ -150,7 +153,7 @@ pub(super) fn revoke(
         let status = cast.gateways.first().context("no gateway")?.status()?;
         let in_force = status["revocation_applied_us"]["last"].as_u64().context("no revocation was applied")?;
         *what = format!(
-            "last packet after the command began: up {:.1} ms ({rate_up}/s), down {:.1} ms ({rate_down}/s), TCP {:.1} ms; \
+            "last packet after the command began: up {:.1} ms, down {:.1} ms, TCP {:.1} ms; \
              in force {:.1} ms after the push; then a second of silence, the senders going on",
             millis(cut.up),
             millis(cut.down),
@@ -165,22 +168,27 @@ pub(super) fn revoke(
     Ok(())
 }
 
-/// Datagrams per second that arrive each way, over a moment.
-fn rates(traffic: &Traffic) -> Result<(u64, u64)> {
-    let count = |way: &Way| (way.received(), way.last_received());
-    let (up, down) = (traffic.flow.up(), traffic.flow.down());
-    let before = (count(up), count(down));
-    std::thread::sleep(Duration::from_millis(50));
-    let rate = |before: (u64, Duration), way: &Way| {
-        let (received, at) = count(way);
-        let time = (at.saturating_sub(before.1)).as_secs_f64();
-        ((received - before.0) as f64 / time.max(1e-3)) as u64
-    };
-    let rates = (rate(before.0, up), rate(before.1, down));
-    if rates.0 < PER_SECOND_MIN || rates.1 < PER_SECOND_MIN {
-        bail!("expected {PER_SECOND_MIN} packets per second each way, found {} and {}", rates.0, rates.1);
+/// Datagrams per second that arrive each way, from a moment on.
+struct Rates([(u64, Duration); 2]);
+
+impl Rates {
+    fn begin(traffic: &Traffic) -> Self {
+        Self([traffic.flow.up(), traffic.flow.down()].map(|way| (way.received(), way.last_received())))
     }
-    Ok(rates)
+
+    /// # Errors
+    /// When it is not the flow that was promised.
+    fn end(self, traffic: &Traffic) -> Result<(u64, u64)> {
+        let rate = |(received, at): (u64, Duration), way: &Way| {
+            let time = way.last_received().saturating_sub(at).as_secs_f64();
+            ((way.received() - received) as f64 / time.max(1e-3)) as u64
+        };
+        let (up, down) = (rate(self.0[0], traffic.flow.up()), rate(self.0[1], traffic.flow.down()));
+        if up < PER_SECOND_MIN || down < PER_SECOND_MIN {
+            bail!("expected {PER_SECOND_MIN} packets per second each way, found {up} and {down}");
+        }
+        Ok((up, down))
+    }
 }
 
 /// An established TCP connection on which a byte goes out every millisecond, and when the last one arrived.

@@ -143,10 +143,10 @@ fn administer(realm: &Realm) -> Result<()> {
             Ok(())
         }),
     ])?;
-    for (_, service, _) in SITES {
-        realm.admin(&["entitle", service, "--user", ALICE])?.ok()?;
-    }
-    realm.admin(&["entitle", SITES[0].1, "--user", MALLORY])?.ok().map(drop)
+    let entitle = |service: &'static str, user: &'static str| -> Work<'_> {
+        Box::new(move || realm.admin(&["entitle", service, "--user", user])?.ok().map(drop))
+    };
+    at_once(vec![entitle(SITES[0].1, ALICE), entitle(SITES[1].1, ALICE), entitle(SITES[0].1, MALLORY)])
 }
 
 fn join_gateways(realm: &Realm, controller: &Process, what: &mut String) -> Result<(Vec<Process>, String)> {
