@@ -62,7 +62,7 @@ fn run(realm: &Realm, gateway: &Process, figures: &mut Figures) -> Result<()> {
     figures.login.push(login.took);
     login.ok()?;
     let begun = Instant::now();
-    let alice = realm.up_begin(ALICE)?.ready()?;
+    let mut alice = realm.up_begin(ALICE)?.ready()?;
     figures.tunnels.push(begun.elapsed());
 
     let at = admin_page(0);
@@ -87,8 +87,7 @@ fn run(realm: &Realm, gateway: &Process, figures: &mut Figures) -> Result<()> {
     let status = gateway.wait_until(PATIENCE, |status| status["revocation_applied_us"]["last"].is_u64())?;
     let micros = status["revocation_applied_us"]["last"].as_u64().context("no revocation was applied")?;
     figures.in_force.push(Duration::from_micros(micros));
-    drop(alice);
-    Ok(())
+    alice.stop()
 }
 
 /// Nearest rank, in milliseconds.

@@ -77,7 +77,7 @@ fn tell(options: &Options, report: &mut Report) -> Result<()> {
             let spec = Spec::new([ALICE, MALLORY, ADMINISTRATOR]).with_sites(SITES.len()).with_controller();
             Realm::new(Lab::build(&spec)?, &program, &options.backend)
         })?;
-    let cast = story::tell(&realm, report)?;
+    let mut cast = story::tell(&realm, report)?;
     let traffic =
         report.step("traffic", "datagrams both ways and an established TCP connection", |_| Traffic::start(&realm))?;
     revoke::renew(&realm, report, &cast, &traffic)?;
@@ -87,6 +87,7 @@ fn tell(options: &Options, report: &mut Report) -> Result<()> {
         keep(&realm)?;
     }
     if options.bench {
+        cast.alice.stop()?;
         control::measure(&realm, &cast, report, options.runs)?;
         drop(cast);
         throughput(options, &program, report)?;
