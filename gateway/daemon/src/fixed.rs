@@ -10,13 +10,13 @@ use ringfort_admission::fixed::{Admission, User};
 use ringfort_engine::gateway::{Event, Gateway};
 use ringfort_policy::Catalogue;
 use ringfort_service::desk::{Desk, Letter};
-use ringfort_service::{credentials, file, notify_ready};
+use ringfort_service::{credentials, file};
 use ringfort_types::WorkerIndex;
 use ringfort_worker::{Report, Sink, Workers, spawn};
-use serde_json::{Value, json};
 
 use crate::config::{self, StaticFile};
 use crate::plane::dtls;
+use crate::started::Started;
 use crate::status::{document, rule_name};
 
 /// Runs a Gateway from the file at `path` until it is told to stop: by SIGTERM or SIGINT or, with `stop_with_stdin`, by the
@@ -45,8 +45,8 @@ pub fn run_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
         }
         None => None,
     };
-    let started = vec![Value::Null; workers.count()];
-    let control = Control { admission: Admission::new(users), catalogue, started, told_ready: false };
+    let started = Started::expect(workers.count());
+    let control = Control { admission: Admission::new(users), catalogue, started };
     let result = control.run(&desk, &workers);
     drop(socket);
     workers.stop();
@@ -70,9 +70,7 @@ fn compile_users(config: &StaticFile, catalogue: &mut Catalogue) -> Result<BTree
 struct Control {
     admission: Admission,
     catalogue: Catalogue,
-    /// What each worker said at its start.
-    started: Vec<Value>,
-    told_ready: bool,
+    started: Started,
 }
 
 impl Control {
@@ -81,7 +79,12 @@ impl Control {
             match letter {
                 Letter::Report((worker, report)) => self.handle_report(worker, report, workers)?,
                 Letter::Status(question) => {
-                    question.answer(document(&self.admission, &self.catalogue, &self.started, &workers.snapshot()));
+                    question.answer(document(
+                        &self.admission,
+                        &self.catalogue,
+                        self.started.document(),
+                        &workers.snapshot(),
+                    ));
                 }
                 Letter::Stop => break,
             }
@@ -92,18 +95,7 @@ impl Control {
     fn handle_report(&mut self, worker: WorkerIndex, report: Report<Event>, workers: &Workers<Gateway>) -> Result<()> {
         match report {
             Report::Started { backend, fallback, core } => {
-                let backend = backend.to_string();
-                tracing::info!(%worker, backend, core, "worker started");
-                if let Some(reason) = fallback {
-                    tracing::warn!(%worker, reason, "io_uring is not available, using epoll");
-                }
-                if let Some(place) = self.started.get_mut(usize::from(worker.0)) {
-                    *place = json!({ "backend": backend, "core": core });
-                }
-                if !self.told_ready && self.started.iter().all(Value::is_object) {
-                    self.told_ready = true;
-                    notify_ready();
-                }
+                self.started.note(worker, backend, fallback, core);
                 Ok(())
             }
             Report::Event(event) => {

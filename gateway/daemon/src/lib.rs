@@ -14,6 +14,7 @@ mod config;
 mod enrolled;
 mod fixed;
 mod plane;
+mod started;
 mod status;
 
 pub use enrolled::run;

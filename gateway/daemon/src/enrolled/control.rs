@@ -12,7 +12,6 @@ use ringfort_enrol::{Identity, file, token_keys};
 use ringfort_identity::Trust;
 use ringfort_proto::v1::LiveSession;
 use ringfort_service::desk::{Desk, Letter};
-use ringfort_service::notify_ready;
 use ringfort_types::{BootInstant, WorkerIndex};
 use ringfort_worker::{Report, Sink, Workers, now};
 use serde_json::{Value, json};
@@ -24,6 +23,7 @@ use super::kept::Writer;
 use super::parse_pools;
 use super::stream::{FromStream, Standing};
 use crate::plane::{Pools, dtls};
+use crate::started::Started;
 use crate::status;
 
 /// Audit events remembered for whoever asks; the log has them all.
@@ -39,7 +39,12 @@ const KEEP_TIME_EVERY: Duration = Duration::from_secs(60);
 pub(super) enum Told {
     Worker(WorkerIndex, Report<Event>),
     Channel(FromChannel),
-    Stream { told: FromStream, arrived: Instant },
+    Stream {
+        told: FromStream,
+        arrived: Instant,
+    },
+    /// Something came to disk.
+    Written,
 }
 
 impl Told {
@@ -69,6 +74,8 @@ pub(super) struct Control {
     /// When the standing changed that the stream has not been told yet.
     standing_changed: Option<Instant>,
     applied: Option<mpsc::Sender<Applied>>,
+    /// What is in force and not on disk yet.
+    unwritten: Vec<Applied>,
     again: Option<Arc<Notify>>,
     channels: BTreeMap<ChannelId, mpsc::Sender<ToClient>>,
     admitting: Result<(), NotAdmitting>,
@@ -81,9 +88,7 @@ pub(super) struct Control {
     revocation_arrived: Option<Instant>,
     revocation_applied: Option<Duration>,
     revocation_applied_max: Option<Duration>,
-    /// What each worker said at its start.
-    started: Vec<Value>,
-    told_ready: bool,
+    started: Started,
 }
 
 impl Control {
@@ -104,6 +109,7 @@ impl Control {
             standing,
             standing_changed: None,
             applied: None,
+            unwritten: Vec::new(),
             again: None,
             channels: BTreeMap::new(),
             admitting: Ok(()),
@@ -115,8 +121,7 @@ impl Control {
             revocation_arrived: None,
             revocation_applied: None,
             revocation_applied_max: None,
-            started: Vec::new(),
-            told_ready: false,
+            started: Started::default(),
         };
         this.publish();
         this
@@ -129,7 +134,7 @@ impl Control {
 
     /// How many workers there will be.
     pub(super) fn expect_workers(&mut self, count: usize) {
-        self.started = vec![Value::Null; count];
+        self.started = Started::expect(count);
     }
 
     /// The pools of the configuration, once there is one.
@@ -195,6 +200,11 @@ impl Control {
                 }
             }
             Told::Stream { told, arrived } => self.handle_stream(told, arrived, workers)?,
+            Told::Written => {
+                if self.writer.is_idle() {
+                    std::mem::take(&mut self.unwritten).into_iter().for_each(|applied| self.tell_applied(applied));
+                }
+            }
         }
         self.carry_out(workers)
     }
@@ -297,6 +307,13 @@ impl Control {
             self.revocation_applied = Some(took);
             self.revocation_applied_max = self.revocation_applied_max.max(Some(took));
         }
+        if applied.revocations.is_some() && !self.writer.is_idle() {
+            return self.unwritten.push(applied);
+        }
+        self.tell_applied(applied);
+    }
+
+    fn tell_applied(&self, applied: Applied) {
         if let Some(to_stream) = &self.applied {
             // Without a stream nobody waits for it; the next hello and report say the same.
             drop(to_stream.try_send(applied));
@@ -318,18 +335,7 @@ impl Control {
     fn handle_report(&mut self, worker: WorkerIndex, report: Report<Event>) -> Result<()> {
         match report {
             Report::Started { backend, fallback, core } => {
-                let backend = backend.to_string();
-                tracing::info!(%worker, backend, core, "worker started");
-                if let Some(reason) = fallback {
-                    tracing::warn!(%worker, reason, "io_uring is not available, using epoll");
-                }
-                if let Some(place) = self.started.get_mut(usize::from(worker.0)) {
-                    *place = json!({ "backend": backend, "core": core });
-                }
-                if !self.told_ready && self.started.iter().all(Value::is_object) {
-                    self.told_ready = true;
-                    notify_ready();
-                }
+                self.started.note(worker, backend, fallback, core);
                 Ok(())
             }
             Report::Event(event) => {
@@ -387,7 +393,7 @@ impl Control {
             "configuration_seq": self.admission.configuration_seq(),
             "revocations": { "epoch": serial.epoch, "n": serial.n },
             "revocation_applied_us": { "last": micros(self.revocation_applied), "max": micros(self.revocation_applied_max) },
-            "workers": self.started,
+            "workers": self.started.document(),
             "sessions": sessions,
             "denials": self.admission.denials().map(|denial| status::denial(denial, self.admission.rule_name(denial.rule))).collect::<Vec<_>>(),
             "audit": audit,

@@ -1,10 +1,14 @@
 //! What an enrolled Gateway keeps on disk beyond its identity, and the thread that writes it.
 //!
 //! Writing waits for the disk, and revocations do not wait for writing: the control thread hands over what changed, and of
-//! what changes faster than the disk writes only the newest is written.
+//! what changes faster than the disk writes only the newest is written. That a revocation is in force is confirmed to the
+//! Controller only once it would survive a restart.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -47,13 +51,25 @@ fn json<T: DeserializeOwned + Default>(folder: &Folder, name: &str) -> Result<T>
 pub(super) struct Writer {
     send: Option<Sender<(&'static str, Vec<u8>)>>,
     thread: Option<JoinHandle<()>>,
+    /// Files handed over, and those of them that are on disk or were overtaken by newer ones.
+    handed: Cell<u64>,
+    done: Arc<AtomicU64>,
 }
 
 impl Writer {
-    pub(super) fn start(folder: Folder) -> io::Result<Self> {
+    /// `written` is called on the writing thread after each time that something came to disk.
+    pub(super) fn start(folder: Folder, written: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (send, files) = channel();
-        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || write(&folder, &files))?;
-        Ok(Self { send: Some(send), thread: Some(thread) })
+        let done = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&done);
+        let work = move || write(&folder, &files, &told, &written);
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(work)?;
+        Ok(Self { send: Some(send), thread: Some(thread), handed: Cell::new(0), done })
+    }
+
+    /// Whether everything that was handed over is on disk.
+    pub(super) fn is_idle(&self) -> bool {
+        self.done.load(Ordering::Acquire) == self.handed.get()
     }
 
     /// Writes a part of what survives a restart.
@@ -86,6 +102,7 @@ impl Writer {
 
     fn send(&self, file: (&'static str, Vec<u8>)) {
         if let Some(send) = &self.send {
+            self.handed.set(self.handed.get() + 1);
             // The thread ends only after us.
             drop(send.send(file));
         }
@@ -101,15 +118,17 @@ impl Drop for Writer {
     }
 }
 
-fn write(folder: &Folder, files: &Receiver<(&'static str, Vec<u8>)>) {
-    while let Ok((name, bytes)) = files.recv() {
-        let mut newest = BTreeMap::from([(name, bytes)]);
-        newest.extend(files.try_iter());
-        for (name, bytes) in newest {
+fn write(folder: &Folder, files: &Receiver<(&'static str, Vec<u8>)>, done: &AtomicU64, written: &impl Fn()) {
+    while let Ok(first) = files.recv() {
+        let waiting: Vec<_> = std::iter::once(first).chain(files.try_iter()).collect();
+        let count = waiting.len() as u64;
+        for (name, bytes) in waiting.into_iter().collect::<BTreeMap<_, _>>() {
             if let Err(error) = folder.write(name, &bytes, Secrecy::Secret) {
                 tracing::error!(%error, "cannot write what must survive a restart: make room or mend the disk");
             }
         }
+        done.fetch_add(count, Ordering::AcqRel);
+        written();
     }
 }
 
@@ -122,12 +141,17 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = Folder::create(&place.path().join("state")).unwrap();
         assert_eq!(load(&folder).unwrap(), (Persisted::default(), UnixSeconds(0)));
-        let writer = Writer::start(folder.clone()).unwrap();
+        let (told, written) = channel();
+        let writer = Writer::start(folder.clone(), move || told.send(()).unwrap()).unwrap();
+        assert!(writer.is_idle());
         for second in 1..=50 {
             writer.time(UnixSeconds(second));
         }
         let sequences = r#"{"configuration":3,"entitlements":{"UID=a,CN=b,O=c":{"seq":7,"keep_until":9}}}"#;
         writer.send((SEQUENCES, sequences.into()));
+        while !writer.is_idle() {
+            written.recv().unwrap();
+        }
         drop(writer);
         let (persisted, time) = load(&folder).unwrap();
         assert_eq!((persisted.sequences.entitlements["UID=a,CN=b,O=c"].seq, time), (7, UnixSeconds(50)));

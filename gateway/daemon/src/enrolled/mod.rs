@@ -84,7 +84,9 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
         standing: Arc::clone(&standing),
         tell: Box::new(move |told| tell(Told::stream(told))),
     };
-    let mut control = Control::new(admission, clock, identity, trust.clone(), Writer::start(folder.clone())?, standing);
+    let report = desk.reporter();
+    let writer = Writer::start(folder.clone(), move || drop(report(Told::Written)))?;
+    let mut control = Control::new(admission, clock, identity, trust.clone(), writer, standing);
     control.connect_stream(applied, Arc::clone(&again));
     runtime.spawn(stream::keep(link, confirmations, again));
 
