@@ -4,6 +4,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    SanType,
+};
+use ringfort_enrol::{Folder, Secrecy, file};
+use ringfort_identity::Role;
 use ringfort_netlab::http;
 use ringfort_packet::build;
 use ringfort_stage::Probe;
@@ -63,4 +69,94 @@ pub(crate) fn roles_open_their_own_doors_only() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// A leaf of every role under the real CA, one of another CA, and one that has expired, each at the session channel and at the
+/// tunnel's port: only a device's opens either.
+// Covers: A10 refuse
+// Covers: W9 refuse
+pub(crate) fn each_role_at_a_gateways_listeners() -> Result<()> {
+    World::start("")?.play(|world| {
+        let own = Ca::of(&world.realm.state("controller"))?;
+        let foreign = Ca::foreign()?;
+        let mut rows: Vec<(String, &Ca, Role, Life)> =
+            Role::ALL.into_iter().map(|role| (role.to_string(), &own, role, Life::Good)).collect();
+        rows.push(("foreign".into(), &foreign, Role::Device, Life::Good));
+        rows.push(("expired".into(), &own, Role::Device, Life::Over));
+        let (lab, to) = (&world.realm.stage.lab, world.realm.gateway_address(0));
+        let stranger = lab.client(MALLORY)?;
+        for (name, ca, role, life) in rows {
+            let folder = world.realm.stage.folder().join(format!("leaf-{name}"));
+            ca.issue(&folder, &world.realm.state(ALICE), role, life)?;
+            let opens = role == Role::Device && name == "device";
+            let code = match (opens, name.as_str()) {
+                (true, _) => "refused_token_malformed",
+                (_, "foreign" | "expired") => "refused_certificate_refused",
+                _ => "refused_wrong_role",
+            };
+            let before = world.gateway.counter(code)?;
+            let channel = lab.run_in(stranger, || hostile::present(&folder, to, "", ""))?;
+            // A device comes as far as its tokens, which are none.
+            ensure!(channel.is_ok() == opens, "the session channel and {name}: {channel:?}");
+            world.gateway.wait_until(PATIENCE, |status| status["totals"][code].as_u64() == Some(before + 1))?;
+
+            let counter = if opens { "handshakes_finished" } else { "handshakes_failed" };
+            let before = world.gateway.counter(counter)?;
+            let credentials = folder.join("probe");
+            static_names(&folder, &credentials)?;
+            // The client's side of a handshake ends before the Gateway has looked at its certificate.
+            let _probe = lab.run_in(stranger, || Probe::connect_unbound(&credentials, ALICE, to))?;
+            world.gateway.wait_until(PATIENCE, |status| status["totals"][counter].as_u64() == Some(before + 1))?;
+        }
+        world.reaches(ALICE, 0)
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Good,
+    Over,
+}
+
+/// Somebody who signs whatever certificate is asked for.
+struct Ca(Issuer<'static, KeyPair>);
+
+impl Ca {
+    /// The organisation's own intermediate, out of the Controller's folder.
+    fn of(state: &Path) -> Result<Self> {
+        let key = KeyPair::from_pem(&std::fs::read_to_string(state.join("intermediate.key"))?)?;
+        let certificate = Folder::open(state)?.certificates("intermediate.pem")?;
+        Ok(Self(Issuer::from_ca_cert_der(certificate.first().context("no intermediate")?, key)?))
+    }
+
+    fn foreign() -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Ok(Self(Issuer::new(params, KeyPair::generate()?)))
+    }
+
+    /// A folder like `like`, with a leaf of `role`.
+    fn issue(&self, folder: &Path, like: &Path, role: Role, life: Life) -> Result<()> {
+        let (kept, identity) = Folder::open_joined(like)?;
+        let folder = Folder::create(folder)?;
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        let mut name = DistinguishedName::new();
+        name.push(DnType::OrganizationName, identity.organisation.as_str());
+        name.push(DnType::CommonName, "somebody");
+        name.push(DnType::CustomDnType(vec![0, 9, 2342, 19_200_300, 100, 1, 1]), "a-client");
+        params.distinguished_name = name;
+        let uri = format!("ringfort://{}/{role}/a-client", identity.organisation);
+        params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into()?)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        if life == Life::Over {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        }
+        let leaf = params.signed_by(&key, &self.0)?;
+        folder.write(file::KEY, key.serialize_pem().as_bytes(), Secrecy::Secret)?;
+        folder.write_certificates(file::CHAIN, [leaf.der()])?;
+        folder.write_certificates(file::CA, kept.certificates(file::CA)?)?;
+        Ok(folder.write_identity(&identity)?)
+    }
 }

@@ -55,6 +55,7 @@ const CASES: &[Case] = cases! {
     doors {
         a_tunnel_without_its_channel_carries_nothing,
         roles_open_their_own_doors_only,
+        each_role_at_a_gateways_listeners,
     }
 };
 
