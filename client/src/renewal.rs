@@ -72,6 +72,11 @@ impl Schedule {
         (self.demanded, self.refused) = (true, false);
     }
 
+    /// Whether nothing is under way and nothing is demanded.
+    pub(crate) const fn is_idle(&self) -> bool {
+        !self.running && !self.demanded
+    }
+
     /// What to begin now, if anything.
     pub(crate) fn begin(
         &mut self,

@@ -19,6 +19,7 @@ impl Control<'_> {
             "session": claims.sub,
             "login_ends_at": claims.dies_at().0,
             "login_ended": self.login_ended,
+            "renewing": !self.schedule.is_idle(),
             "last_goodbye": goodbye.map(|goodbye| {
                 json!({ "code": goodbye.code, "message": goodbye.message, "event": goodbye.event })
             }),

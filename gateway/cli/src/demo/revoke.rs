@@ -125,6 +125,8 @@ pub(super) fn renew(realm: &Realm, report: &mut Report, cast: &Cast, traffic: &T
                 status["revocations"]["n"].as_u64() > serial && ends_at(status).is_some_and(|at| at > grace_over)
             })?;
         }
+        // Each Gateway has asked for it; the second renewal is not to be caught by what comes next.
+        cast.alice.wait_until(PATIENCE, |status| status["renewing"] == false)?;
         let lost = traffic.flow.up().missing() + traffic.flow.down().missing();
         let passed = traffic.flow.up().received() - received.0 + traffic.flow.down().received() - received.1;
         ensure!(lost == 0, "{lost} packets were lost over the renewal");
