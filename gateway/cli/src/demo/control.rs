@@ -8,8 +8,11 @@ use ringfort_stage::{Process, Realm};
 use serde_json::{Value, json};
 
 use super::report::Report;
-use super::revoke::{Cut, Traffic};
+use super::revoke::{Cut, MEASURED_MIN, Rates, Traffic};
 use super::story::{ALICE, Cast, PATIENCE, SITES, admin_page, millis, until_answered};
+
+/// Over how long the rate of the flow is taken before it is cut.
+const RATE_TIME: Duration = Duration::from_millis(50);
 
 /// Measures `runs` of each. Between two revocations alice logs in again.
 pub(super) fn measure(realm: &Realm, cast: &Cast, report: &mut Report, runs: u32) -> Result<()> {
@@ -76,6 +79,9 @@ fn run(realm: &Realm, gateway: &Process, figures: &mut Figures) -> Result<()> {
     figures.grant.push(granted);
 
     let traffic = Traffic::start(realm)?;
+    let rates = Rates::begin(&traffic);
+    std::thread::sleep(RATE_TIME);
+    rates.end(&traffic, MEASURED_MIN)?;
     let begun = monotonic()?;
     realm.admin(&["revoke", "user", ALICE, "--reason", "measured"])?.ok()?;
     let cut = traffic.prove_cut(begun, || Ok(()))?;

@@ -18,8 +18,10 @@ use super::story::{ALICE, Cast, FLOW_PORT, PATIENCE, STREAM_PORT, millis};
 
 /// Datagrams per second each way.
 const PER_SECOND: u32 = 12_000;
-/// The least of them that counts as such a flow: senders share the machine's cores with everything else.
-const PER_SECOND_MIN: u64 = 10_000;
+/// The least that arrives of them where it is measured, and where the story is only told: senders share the machine's cores with
+/// everything else that runs there, which may be much.
+pub(super) const MEASURED_MIN: u64 = 10_000;
+const TOLD_MIN: u64 = 1_000;
 /// How long nothing may arrive before it counts as silence.
 const SILENCE: Duration = Duration::from_secs(1);
 /// Pause between two bytes of the established TCP connection.
@@ -93,7 +95,7 @@ impl Traffic {
             ensure!(monotonic()? < deadline, "packets still arrive {PATIENCE:?} after the revocation");
             std::thread::sleep(SILENCE - quiet);
         }
-        let least = PER_SECOND_MIN * SILENCE.as_secs() / 2;
+        let least = TOLD_MIN * SILENCE.as_secs();
         let sent_since = (self.flow.up().sent() - sent.0, self.flow.down().sent() - sent.1);
         ensure!(
             sent_since.0 > least && sent_since.1 > least,
@@ -130,7 +132,7 @@ pub(super) fn renew(realm: &Realm, report: &mut Report, cast: &Cast, traffic: &T
         let lost = traffic.flow.up().missing() + traffic.flow.down().missing();
         let passed = traffic.flow.up().received() - received.0 + traffic.flow.down().received() - received.1;
         ensure!(lost == 0, "{lost} packets were lost over the renewal");
-        let (up, down) = rates.end(traffic)?;
+        let (up, down) = rates.end(traffic, TOLD_MIN)?;
         *what = format!(
             "with 30 s of grace: new tokens are in force; {passed} packets passed meanwhile ({up}/s up, {down}/s down), none was lost"
         );
@@ -171,23 +173,23 @@ pub(super) fn revoke(
 }
 
 /// Datagrams per second that arrive each way, from a moment on.
-struct Rates([(u64, Duration); 2]);
+pub(super) struct Rates([(u64, Duration); 2]);
 
 impl Rates {
-    fn begin(traffic: &Traffic) -> Self {
+    pub(super) fn begin(traffic: &Traffic) -> Self {
         Self([traffic.flow.up(), traffic.flow.down()].map(|way| (way.received(), way.last_received())))
     }
 
     /// # Errors
-    /// When it is not the flow that was promised.
-    fn end(self, traffic: &Traffic) -> Result<(u64, u64)> {
+    /// When less than `least` arrived either way.
+    pub(super) fn end(self, traffic: &Traffic, least: u64) -> Result<(u64, u64)> {
         let rate = |(received, at): (u64, Duration), way: &Way| {
             let time = way.last_received().saturating_sub(at).as_secs_f64();
             ((way.received() - received) as f64 / time.max(1e-3)) as u64
         };
         let (up, down) = (rate(self.0[0], traffic.flow.up()), rate(self.0[1], traffic.flow.down()));
-        if up < PER_SECOND_MIN || down < PER_SECOND_MIN {
-            bail!("expected {PER_SECOND_MIN} packets per second each way, found {up} and {down}");
+        if up < least || down < least {
+            bail!("expected {least} packets per second each way, found {up} and {down}");
         }
         Ok((up, down))
     }
