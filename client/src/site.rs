@@ -508,5 +508,4 @@ fn say(say: to_gateway::Say) -> ToGateway {
 }
 
 #[cfg(test)]
-#[path = "site_tests.rs"]
 mod tests;

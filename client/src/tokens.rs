@@ -373,5 +373,4 @@ fn unless_expired<T>(held: Result<Held<T>, TokensError>) -> Result<Option<Held<T
 }
 
 #[cfg(test)]
-#[path = "tokens_tests.rs"]
 mod tests;
