@@ -5,7 +5,6 @@
 
 mod commands;
 mod demo;
-mod serve;
 mod static_init;
 
 use std::io;
@@ -61,11 +60,8 @@ enum Command {
     Admin(commands::admin::Options),
     /// Write a folder with all that a static Gateway and its clients need, for development and benchmarks.
     StaticInit(static_init::Options),
-    /// Show it all: a laboratory of namespaces, a Gateway, users, and what each of them may and may not reach.
+    /// Show it all in a laboratory of namespaces: a Controller, Gateways, users, what they may reach, and what is refused.
     Demo(demo::Options),
-    /// Serve a page over HTTP that names the service; a stand-in for what a site protects.
-    #[command(hide = true)]
-    Serve(serve::Options),
 }
 
 fn main() -> ExitCode {
@@ -85,7 +81,6 @@ fn main() -> ExitCode {
         Command::Admin(options) => commands::admin::run(options),
         Command::StaticInit(options) => static_init::run(&options),
         Command::Demo(options) => return demo::run(&options),
-        Command::Serve(options) => serve::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

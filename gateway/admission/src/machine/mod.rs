@@ -9,7 +9,6 @@ mod tunnels;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use ringfort_engine::gateway::Command;
 use ringfort_policy::DEFAULT_DENY;
 use ringfort_rules::{InnerAddresses, RuleSet};
@@ -229,20 +228,6 @@ impl Admission {
     #[must_use]
     pub fn current_configuration(&self) -> Option<&GatewayConfiguration> {
         self.configuration.as_ref().map(|configuration| &*configuration.token)
-    }
-
-    /// SHA-256 over configuration, deny list and live sessions, by which Gateway and Controller find that they disagree.
-    #[must_use]
-    pub fn state_digest(&self) -> [u8; 32] {
-        let Serial { epoch, n } = self.serial();
-        let mut context = digest::Context::new(&digest::SHA256);
-        context.update(format!("configuration {}\nrevocations {epoch}/{n}\n", self.configuration_seq()).as_bytes());
-        for (dn, seq) in self.live() {
-            context.update(format!("{dn} {seq}\n").as_bytes());
-        }
-        let mut state = [0; 32];
-        state.copy_from_slice(context.finish().as_ref());
-        state
     }
 
     /// What was denied.
