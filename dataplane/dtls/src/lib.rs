@@ -25,7 +25,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod association;
+pub mod cid;
 mod exporter;
+pub mod record;
 mod screen;
 
 pub use association::{Association, ClientConfig, Ended, Event, RECORD_OVERHEAD_BYTES, ServerConfig};
