@@ -1,7 +1,13 @@
 //! Connection ids (RFC 9146, RFC 9147 §9): what a record carries so that its association is found whatever address it came
 //! from.
+//!
+//! Ours are eight bytes. The first is the worker, in the clear, so that a packet filter can steer by it. The other seven
+//! are a keyed permutation of slot, generation and nonce: whoever watches sees neither which slots are in use nor that two
+//! ids are of one session. An id is an index and proves nothing; the record's AEAD does.
 
 use std::fmt;
+
+use aws_lc_rs::aead::quic::{self, HeaderProtectionKey};
 
 /// The longest connection id that an association takes or gives, in bytes. RFC 9146 §3 allows 255; none of the stacks we
 /// know uses more than 20, and each association stores two.
@@ -50,4 +56,94 @@ impl fmt::Debug for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+/// Length of the connection ids that we give out, in bytes.
+pub const OWN_CONNECTION_ID_BYTES: usize = 8;
+
+/// The largest slot: 24 bits.
+pub const SLOT_MAX: u32 = (1 << 24) - 1;
+
+/// Rounds of the permutation. With halves of 28 bits four rounds can be told from a random permutation by some 2^14 chosen
+/// ids, six by nothing short of all 2^56 (Patarin, "Generic attacks on Feistel schemes").
+const ROUNDS: u8 = 6;
+/// Half of what is permuted.
+const HALF_BITS: u32 = 28;
+const HALF_MASK: u32 = (1 << HALF_BITS) - 1;
+
+/// Where a session lives: what a connection id of ours says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// The worker that owns it. It stands in the id in the clear.
+    pub worker: u8,
+    /// Its place in the worker's table, at most [`SLOT_MAX`]; higher bits are cut off.
+    pub slot: u32,
+    /// Which of the sessions that have had this place.
+    pub generation: u16,
+}
+
+/// Makes and reads our connection ids. All workers of a Gateway share one key; another key makes other ids of the same
+/// locations.
+pub struct ConnectionIdCodec {
+    /// AES with the key, of which a block's first 40 bits are to be had.
+    key: HeaderProtectionKey,
+}
+
+impl ConnectionIdCodec {
+    /// From 16 random bytes, which the caller wipes.
+    ///
+    /// # Panics
+    /// Never: AES-128 takes every key of 16 bytes.
+    #[must_use]
+    pub fn new(key: &[u8; 16]) -> Self {
+        #[expect(clippy::expect_used, reason = "the only key that is refused is one of another length")]
+        Self { key: HeaderProtectionKey::new(&quic::AES_128, key).expect("16 bytes") }
+    }
+
+    /// The connection id of `location`. Another `nonce`, which should be random, gives another id of the same location, and
+    /// nobody without the key can tell.
+    #[must_use]
+    pub fn encode(&self, location: Location, nonce: u16) -> [u8; OWN_CONNECTION_ID_BYTES] {
+        let content =
+            u64::from(location.slot & SLOT_MAX) << 32 | u64::from(location.generation) << 16 | u64::from(nonce);
+        let (mut left, mut right) = halves(content);
+        for round in 0..ROUNDS {
+            (left, right) = (right, left ^ self.round(location.worker, round, right));
+        }
+        join(location.worker, left, right)
+    }
+
+    /// What a connection id says. Every eight bytes are an id, so a foreign one gives an arbitrary slot and generation.
+    #[must_use]
+    pub fn decode(&self, id: &[u8; OWN_CONNECTION_ID_BYTES]) -> (Location, u16) {
+        let worker = id[0];
+        let (mut left, mut right) = halves(u64::from_be_bytes(*id));
+        for round in (0..ROUNDS).rev() {
+            (left, right) = (right ^ self.round(worker, round, left), left);
+        }
+        let content = u64::from(left) << HALF_BITS | u64::from(right);
+        let location = Location { worker, slot: (content >> 32) as u32, generation: (content >> 16) as u16 };
+        (location, content as u16)
+    }
+
+    /// The round function: a block that says what it is for, of which 28 bits are taken.
+    #[inline]
+    fn round(&self, worker: u8, round: u8, half: u32) -> u32 {
+        let mut block = *b"ringfort cid\0\0\0\0";
+        let [b0, b1, b2, b3] = (half | u32::from(round) << HALF_BITS).to_be_bytes();
+        block[11..].copy_from_slice(&[worker, b0, b1, b2, b3]);
+        // The length is right, which is all that can be refused.
+        let [m0, m1, m2, m3, _] = self.key.new_mask(&block).unwrap_or_default();
+        u32::from_be_bytes([m0, m1, m2, m3]) & HALF_MASK
+    }
+}
+
+/// The two halves of the lower 56 bits.
+fn halves(content: u64) -> (u32, u32) {
+    ((content >> HALF_BITS) as u32 & HALF_MASK, content as u32 & HALF_MASK)
+}
+
+/// The id of these halves.
+fn join(worker: u8, left: u32, right: u32) -> [u8; OWN_CONNECTION_ID_BYTES] {
+    (u64::from(worker) << 56 | u64::from(left) << HALF_BITS | u64::from(right)).to_be_bytes()
 }

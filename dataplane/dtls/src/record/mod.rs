@@ -25,6 +25,7 @@ mod layer;
 mod protect12;
 mod protect13;
 mod resync;
+mod seal;
 mod sequence;
 mod suite;
 mod window;

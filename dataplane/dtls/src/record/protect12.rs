@@ -13,6 +13,7 @@ use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::header::{PLAIN_HEADER_BYTES, SEQUENCE_MAX, plain_header};
+use super::seal::{Content, seal_body};
 use super::sequence::nonce;
 use super::{
     CONTENT_BYTES_MAX, ContentType, Dropped, KeyError, Opened, Plain, RecordNumber, ReplayWindow, SealError, Suite,
@@ -155,7 +156,8 @@ impl Sealer12 {
     }
 
     /// Seals `content` into a record at the start of `out` and gives its length in bytes. With a connection id content and
-    /// type are padded with zeros to at least `inner_bytes_min` (RFC 9146 §4); without one there is no padding.
+    /// type are padded with zeros to at least `inner_bytes_min`, and are at most 2^14 bytes together (RFC 9146 §4); without one
+    /// there is no padding.
     ///
     /// The number is taken before anything is sealed and never again, whatever the outcome.
     ///
@@ -169,11 +171,7 @@ impl Sealer12 {
         connection_id: &ConnectionId,
         out: &mut [u8],
     ) -> Result<usize, SealError> {
-        let start = PLAIN_HEADER_BYTES + connection_id.len() + self.cipher.explicit_bytes();
-        let body = out.get_mut(start..).and_then(|body| body.get_mut(..content.len()));
-        body.ok_or(SealError::BufferTooSmall)?.copy_from_slice(content);
-        let placed = start..start + content.len();
-        Ok(self.finish(content_type, placed, inner_bytes_min, connection_id, out)?.end)
+        self.finish(content_type, &Content::Apart(content), inner_bytes_min, connection_id, out)
     }
 
     /// Seals what already stands in `buffer` at `content`, and gives where in it the record stands. There must be room before
@@ -188,39 +186,40 @@ impl Sealer12 {
         connection_id: &ConnectionId,
         buffer: &mut [u8],
     ) -> Result<Range<usize>, SealError> {
-        self.finish(content_type, content, 0, connection_id, buffer)
+        let length = content.end.checked_sub(content.start).ok_or(SealError::BufferTooSmall)?;
+        let header_bytes = PLAIN_HEADER_BYTES + connection_id.len() + self.cipher.explicit_bytes();
+        let start = content.start.checked_sub(header_bytes).ok_or(SealError::BufferTooSmall)?;
+        let out = buffer.get_mut(start..).ok_or(SealError::BufferTooSmall)?;
+        let total = self.finish(content_type, &Content::Placed(length), 0, connection_id, out)?;
+        Ok(start..start + total)
     }
 
+    /// Makes a record at the start of `out` and gives its length.
     #[inline]
     fn finish(
         &mut self,
         content_type: ContentType,
-        content: Range<usize>,
+        content: &Content<'_>,
         inner_bytes_min: usize,
         connection_id: &ConnectionId,
-        buffer: &mut [u8],
-    ) -> Result<Range<usize>, SealError> {
+        out: &mut [u8],
+    ) -> Result<usize, SealError> {
         let id = connection_id.as_bytes();
         let explicit_bytes = self.cipher.explicit_bytes();
-        let content_bytes = content.end.checked_sub(content.start).ok_or(SealError::BufferTooSmall)?;
-        let inner_bytes = if id.is_empty() { content_bytes } else { (content_bytes + 1).max(inner_bytes_min) };
-        if inner_bytes > CONTENT_BYTES_MAX + usize::from(!id.is_empty()) {
+        let (outer_type, inner_bytes) = if id.is_empty() {
+            (content_type, content.len())
+        } else {
+            (ContentType::Tls12Cid, (content.len() + 1).max(inner_bytes_min))
+        };
+        if inner_bytes > CONTENT_BYTES_MAX {
             return Err(SealError::ContentTooLong);
         }
         let header_bytes = PLAIN_HEADER_BYTES + id.len() + explicit_bytes;
-        let start = content.start.checked_sub(header_bytes).ok_or(SealError::BufferTooSmall)?;
-        let range = start..content.start + inner_bytes + TAG_BYTES;
-        let record = buffer.get_mut(range.clone()).ok_or(SealError::BufferTooSmall)?;
+        let total = header_bytes + inner_bytes + TAG_BYTES;
+        let record = out.get_mut(..total).ok_or(SealError::BufferTooSmall)?;
 
         let number = self.take_number(inner_bytes)?;
         let (header, body) = record.split_at_mut_checked(header_bytes).ok_or(SealError::BufferTooSmall)?;
-        let (inner, tag_field) = body.split_last_chunk_mut::<TAG_BYTES>().ok_or(SealError::BufferTooSmall)?;
-        let outer_type = if id.is_empty() { content_type } else { ContentType::Tls12Cid };
-        if let Some((type_field, padding)) = inner.get_mut(content_bytes..).and_then(<[u8]>::split_first_mut) {
-            *type_field = content_type as u8;
-            padding.fill(0);
-        }
-
         // The header without an id, then apart: its length field comes behind the id.
         let length = explicit_bytes + inner_bytes + TAG_BYTES;
         let fields = plain_header(outer_type, Version::DTLS_1_2, number, length);
@@ -236,13 +235,10 @@ impl Sealer12 {
         let nonce = self.cipher.nonce(number, (explicit_bytes != 0).then_some(explicit));
         let mut aad = AdditionalData::new();
         aad.fill(outer_type, Version::DTLS_1_2, number, id, inner_bytes);
-        let tag = self
-            .cipher
-            .aead
-            .seal_in_place_separate_tag(nonce, Aad::from(aad.as_bytes()), inner)
-            .map_err(|_| SealError::Refused)?;
-        tag_field.copy_from_slice(tag.as_ref());
-        Ok(range)
+        let inner_type = [content_type as u8];
+        let inner_type = if id.is_empty() { &[][..] } else { &inner_type };
+        seal_body(&self.cipher.aead, nonce, aad.as_bytes(), content, inner_type, body)?;
+        Ok(total)
     }
 
     /// Epoch and sequence number of a record, which no other will have.
@@ -332,7 +328,9 @@ impl Opener12 {
         let fragment = datagram.get_mut(header.fragment.clone()).ok_or(Dropped::Malformed)?;
         let (explicit, body) = fragment.split_at_mut_checked(explicit_bytes).ok_or(Dropped::Malformed)?;
         let nonce = self.cipher.nonce(number, explicit.first_chunk().copied());
-        if self.cipher.aead.open_in_place(nonce, Aad::from(aad.as_bytes()), body).is_err() {
+        let (inner, tag) = body.split_last_chunk_mut::<TAG_BYTES>().ok_or(Dropped::Malformed)?;
+        let aad = Aad::from(aad.as_bytes());
+        if self.cipher.aead.open_in_place_separate_tag(nonce, aad, &*tag, inner).is_err() {
             self.forgeries += 1;
             return Err(Dropped::NotAuthentic);
         }
@@ -349,8 +347,8 @@ impl Opener12 {
         if inner_bytes > CONTENT_BYTES_MAX + 1 {
             return Err(Dropped::RecordOverflow);
         }
-        let length = body[..inner_bytes].iter().rposition(|&byte| byte != 0).ok_or(Dropped::NoContentType)?;
-        match ContentType::from_wire(body[length]) {
+        let length = inner.iter().rposition(|&byte| byte != 0).ok_or(Dropped::NoContentType)?;
+        match ContentType::from_wire(inner[length]) {
             Some(ContentType::Tls12Cid | ContentType::Ack) | None => Err(Dropped::NoContentType),
             Some(content_type) => Ok(Opened { content_type, content: start..start + length, number }),
         }

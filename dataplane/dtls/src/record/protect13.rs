@@ -11,12 +11,15 @@
 //! `OPENSSL_free`, which wipes, and aws-lc-rs wipes the key schedules of masks. A value that is *moved* leaves bytes behind
 //! that nobody wipes; so keys are made in their place and a [`RecordLayer`](super::RecordLayer) is kept in a box.
 
+use std::ops::Range;
+
 use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey, quic};
 use zeroize::Zeroize;
 
 use super::header::unified;
 use super::hkdf::{Secret, derive_secret, expand_label};
 use super::resync::{self, Resync};
+use super::seal::{Content, seal_body};
 use super::sequence::{nonce, reconstruct};
 use super::{
     CONTENT_BYTES_MAX, ContentType, Dropped, KeyError, Opened, RecordNumber, ReplayWindow, SealError, Suite, TAG_BYTES,
@@ -155,13 +158,11 @@ impl Sealer13 {
         connection_id: &ConnectionId,
         out: &mut [u8],
     ) -> Result<usize, SealError> {
-        let start = HEADER_BYTES + connection_id.len();
         let inner = inner_bytes(content.len(), inner_bytes_min)?;
-        let out = out.get_mut(..start + inner + TAG_BYTES).ok_or(SealError::BufferTooSmall)?;
-        let body = out.get_mut(start..start + content.len()).ok_or(SealError::BufferTooSmall)?;
-        body.copy_from_slice(content);
-        self.finish(content_type, content.len(), connection_id, out)?;
-        Ok(start + inner + TAG_BYTES)
+        let total = HEADER_BYTES + connection_id.len() + inner + TAG_BYTES;
+        let record = out.get_mut(..total).ok_or(SealError::BufferTooSmall)?;
+        self.finish(content_type, &Content::Apart(content), connection_id, record)?;
+        Ok(total)
     }
 
     /// Seals what already stands in `buffer` at `content`, and gives where in it the record stands. There must be room for
@@ -172,25 +173,25 @@ impl Sealer13 {
     pub fn seal_in_place(
         &mut self,
         content_type: ContentType,
-        content: std::ops::Range<usize>,
+        content: Range<usize>,
         connection_id: &ConnectionId,
         buffer: &mut [u8],
-    ) -> Result<std::ops::Range<usize>, SealError> {
+    ) -> Result<Range<usize>, SealError> {
         let length = content.end.checked_sub(content.start).ok_or(SealError::BufferTooSmall)?;
         let inner = inner_bytes(length, 0)?;
         let start = content.start.checked_sub(HEADER_BYTES + connection_id.len()).ok_or(SealError::BufferTooSmall)?;
         let range = start..content.start + inner + TAG_BYTES;
-        let out = buffer.get_mut(range.clone()).ok_or(SealError::BufferTooSmall)?;
-        self.finish(content_type, length, connection_id, out)?;
+        let record = buffer.get_mut(range.clone()).ok_or(SealError::BufferTooSmall)?;
+        self.finish(content_type, &Content::Placed(length), connection_id, record)?;
         Ok(range)
     }
 
-    /// Makes a record of `record`, where the content stands in its place and the length is that of the record.
+    /// Makes a record of `record`, which has its length.
     #[inline]
     fn finish(
         &mut self,
         content_type: ContentType,
-        content_bytes: usize,
+        content: &Content<'_>,
         connection_id: &ConnectionId,
         record: &mut [u8],
     ) -> Result<(), SealError> {
@@ -215,18 +216,7 @@ impl Sealer13 {
         let [l0, l1] = length.to_be_bytes();
         numbers.copy_from_slice(&[s0, s1, l0, l1]);
 
-        let (inner, tag_field) = body.split_last_chunk_mut::<TAG_BYTES>().ok_or(SealError::BufferTooSmall)?;
-        if let Some((type_field, padding)) = inner.get_mut(content_bytes..).and_then(<[u8]>::split_first_mut) {
-            *type_field = content_type as u8;
-            padding.fill(0);
-        }
-        let tag = self
-            .keys
-            .aead
-            .seal_in_place_separate_tag(self.keys.nonce(sequence), Aad::from(&*header), inner)
-            .map_err(|_| SealError::Refused)?;
-        tag_field.copy_from_slice(tag.as_ref());
-
+        seal_body(&self.keys.aead, self.keys.nonce(sequence), header, content, &[content_type as u8], body)?;
         let field = header.get_mut(1 + id.len()..3 + id.len()).ok_or(SealError::BufferTooSmall)?;
         self.keys.mask(body, field).ok_or(SealError::Refused)
     }
@@ -343,7 +333,10 @@ impl Opener13 {
 
     #[inline]
     fn open_as(&mut self, sequence: u64, aad: &[u8], body: &mut [u8]) -> Result<u64, Dropped> {
-        match self.keys.aead.open_in_place(self.keys.nonce(sequence), Aad::from(aad), body) {
+        // Tag and ciphertext apart: with both together aws-lc-rs moves the plaintext onto itself, 20 ns for 1,300 bytes.
+        let (ciphertext, tag) = body.split_last_chunk_mut::<TAG_BYTES>().ok_or(Dropped::Malformed)?;
+        let nonce = self.keys.nonce(sequence);
+        match self.keys.aead.open_in_place_separate_tag(nonce, Aad::from(aad), &*tag, ciphertext) {
             Ok(_) => Ok(sequence),
             Err(_) => {
                 self.forgeries += 1;

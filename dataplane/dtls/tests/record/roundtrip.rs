@@ -1,6 +1,6 @@
 //! What is sealed is opened: every suite, version, connection id and size.
 
-use ringfort_dtls::record::{ContentType, Open, RecordLayer, Suite};
+use ringfort_dtls::record::{ContentType, Open, RecordLayer, SealError, Suite};
 
 use crate::pair::{CONNECTION_ID, Version, must_open, open_one, pair, secret};
 
@@ -9,7 +9,9 @@ fn every_suite_version_and_size() {
     for (suite, version) in Suite::ALL.into_iter().flat_map(|suite| Version::BOTH.map(|version| (suite, version))) {
         for id in [&[][..], CONNECTION_ID, &[9], &[7; 20]] {
             let (mut tx, mut rx) = pair(version, suite, id);
-            for (sequence, size) in [0, 1, 64, 1_300, 16_384].into_iter().enumerate() {
+            // A connection id of DTLS 1.2 takes one byte of the content for its type (RFC 9146 §4).
+            let size_max = 16_384 - usize::from(version == Version::V12 && !id.is_empty());
+            for (sequence, size) in [0, 1, 64, 1_300, size_max].into_iter().enumerate() {
                 let content: Vec<u8> = (0..size).map(|at| at as u8).collect();
                 let mut datagram = vec![0xee; size + tx.overhead()];
                 let length = tx.seal(ContentType::ApplicationData, &content, &mut datagram).unwrap();
@@ -19,6 +21,8 @@ fn every_suite_version_and_size() {
                 assert_eq!(opened.number.sequence, sequence as u64);
                 assert_eq!(&datagram[opened.content], content);
             }
+            let refused = tx.seal(ContentType::ApplicationData, &vec![0; size_max + 1], &mut [0; 20_000]);
+            assert_eq!(refused, Err(SealError::ContentTooLong));
         }
     }
 }
