@@ -28,6 +28,8 @@ mod resync;
 mod seal;
 mod sequence;
 mod suite;
+#[cfg(test)]
+mod vectors;
 mod window;
 
 pub use header::{Header, Plain, Unified, Version, write_plaintext};

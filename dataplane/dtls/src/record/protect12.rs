@@ -194,6 +194,12 @@ impl Sealer12 {
         Ok(start..start + total)
     }
 
+    /// Goes on at a higher number, for tests that cannot seal so many records.
+    #[cfg(test)]
+    pub(super) const fn skip_to(&mut self, sequence: u64) {
+        self.sequence = sequence;
+    }
+
     /// Makes a record at the start of `out` and gives its length.
     #[inline]
     fn finish(
@@ -394,5 +400,85 @@ impl AdditionalData {
 
     fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Header;
+    use super::*;
+
+    const ID: [u8; 3] = [1, 2, 3];
+
+    fn pair(suite: Suite) -> (Sealer12, Opener12) {
+        let keys = Keys12::new(suite, &[1; 32][..suite.key_bytes()], &[2; 12][..suite.fixed_iv_bytes_12()]).unwrap();
+        (Sealer12::new(&keys, 1).unwrap(), Opener12::new(&keys, 1).unwrap())
+    }
+
+    fn open(rx: &mut Opener12, datagram: &mut [u8]) -> Result<Opened, Dropped> {
+        let Some(Header::Plain(header)) = Header::parse(datagram, 0, ID.len()) else { panic!("no plain header") };
+        rx.open(&header, datagram)
+    }
+
+    /// What a record is authenticated with must be what it says, down to its version.
+    #[test]
+    fn other_versions_are_dropped() {
+        let (mut tx, mut rx) = pair(Suite::Aes128GcmSha256);
+        let mut record = [0; 60];
+        let length = tx.seal(ContentType::Alert, &[1, 0], 0, &ConnectionId::NONE, &mut record).unwrap();
+        let mut other = record;
+        other[2] = 0xff;
+        assert_eq!(open(&mut rx, &mut other[..length]), Err(Dropped::Malformed));
+        let mut short = record;
+        short[12] = (EXPLICIT_BYTES + TAG_BYTES - 1) as u8;
+        assert_eq!(open(&mut rx, &mut short[..length]), Err(Dropped::Malformed));
+        open(&mut rx, &mut record[..length]).unwrap();
+    }
+
+    /// A peer that draws its explicit nonces by lot is read all the same.
+    #[test]
+    fn any_explicit_nonce_is_read() {
+        let (_, mut rx) = pair(Suite::Aes128GcmSha256);
+        let keys = Keys12::new(Suite::Aes128GcmSha256, &[1; 16], &[2; 4]).unwrap();
+        let cipher = Cipher::new(&keys).unwrap();
+        let (number, explicit) = (1 << 48 | 5, [0xab; EXPLICIT_BYTES]);
+        let mut aad = AdditionalData::new();
+        aad.fill(ContentType::Handshake, Version::DTLS_1_2, number, &[], 4);
+        let mut content = *b"done";
+        let nonce = cipher.nonce(number, Some(explicit));
+        let tag = cipher.aead.seal_in_place_separate_tag(nonce, Aad::from(aad.as_bytes()), &mut content).unwrap();
+        let header = plain_header(ContentType::Handshake, Version::DTLS_1_2, number, EXPLICIT_BYTES + 4 + TAG_BYTES);
+        let mut record = [&header[..], &explicit, &content, tag.as_ref()].concat();
+        let opened = open(&mut rx, &mut record).unwrap();
+        assert_eq!(&record[opened.content], b"done");
+    }
+
+    #[test]
+    fn a_key_ends_at_its_limit() {
+        for suite in Suite::ALL {
+            let (mut tx, _) = pair(suite);
+            let seal = |tx: &mut Sealer12| tx.seal(ContentType::Alert, &[1, 0], 0, &ConnectionId::NONE, &mut [0; 60]);
+            tx.sequence = SEQUENCE_MAX;
+            seal(&mut tx).unwrap();
+            assert_eq!(seal(&mut tx), Err(SealError::KeyExhausted), "48 bits are used up");
+            let (mut tx, _) = pair(suite);
+            tx.blocks = GCM_BLOCKS_MAX;
+            assert_eq!(seal(&mut tx).is_err(), suite != Suite::ChaCha20Poly1305Sha256);
+        }
+    }
+
+    #[test]
+    fn forgeries_end_a_key() {
+        let (mut tx, mut rx) = pair(Suite::ChaCha20Poly1305Sha256);
+        rx.forgeries = rx.cipher.suite.forgeries_max();
+        let mut record = [0; 60];
+        let length = tx.seal(ContentType::Alert, &[1, 0], 0, &ConnectionId::NONE, &mut record).unwrap();
+        assert_eq!(open(&mut rx, &mut record[..length]), Err(Dropped::ForgeryLimit));
+    }
+
+    #[test]
+    fn keys_of_another_length_are_refused() {
+        assert!(Keys12::new(Suite::Aes128GcmSha256, &[1; 32], &[2; 4]).is_err());
+        assert!(Keys12::new(Suite::Aes128GcmSha256, &[1; 16], &[2; 12]).is_err());
     }
 }

@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod drops;
+mod header;
+mod nonces;
+mod numbers;
 mod pair;
+mod resync;
 mod roundtrip;
