@@ -32,7 +32,7 @@ fn round_trip(tx: &mut RecordLayer, rx: &mut RecordLayer, buffer: &mut [u8], rou
     let length = tx.seal(ContentType::ApplicationData, &[0x45; 1_300], buffer).unwrap();
     let (record, rest) = buffer.split_at_mut(length);
     let copy = &mut rest[..length];
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         for _ in 0..3 {
             copy.copy_from_slice(record);
             copy[length - 1] ^= 1;

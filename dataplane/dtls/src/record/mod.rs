@@ -16,8 +16,9 @@
 //! What this module deliberately does not do: choose suites, derive the handshake's secrets, answer alerts, decide which
 //! address a peer has, or know when a key update has been acknowledged.
 //!
-//! From the outside in: [`layer`] finds the epoch, [`header`] reads what is in the clear, [`protect13`] and [`protect12`]
-//! are one direction of one epoch, [`sequence`] and [`window`] are its numbers, [`suite`] and [`hkdf`] its keys.
+//! From the outside in: `layer` finds the epoch, `header` reads what is in the clear, `protect13` and `protect12` are one
+//! direction of one epoch, `seal` is what both encrypt alike, `sequence`, `window` and `resync` are an epoch's numbers, `suite`
+//! and `hkdf` its keys.
 
 mod header;
 mod hkdf;

@@ -7,9 +7,9 @@
 //! The replay window is looked at after a record has been authenticated, since dropping it sooner would tell its number,
 //! which is masked, to whoever measures (RFC 9147 §4.5.1). What a duplicate costs is one AEAD operation, as a forgery does.
 //!
-//! Secrets, IVs and their copies here are wiped when dropped. aws-lc wipes its contexts: `EVP_AEAD_CTX_cleanup` frees them by
-//! `OPENSSL_free`, which wipes, and aws-lc-rs wipes the key schedules of masks. A value that is *moved* leaves bytes behind
-//! that nobody wipes; so keys are made in their place and a [`RecordLayer`](super::RecordLayer) is kept in a box.
+//! Secrets, IVs and their copies here are wiped when dropped. aws-lc wipes its own: `EVP_AEAD_CTX_free` ends in `OPENSSL_free`,
+//! which wipes what it frees, and aws-lc-rs wipes the key schedules of masks. A value that is *moved* leaves bytes behind that
+//! nobody wipes, so a [`RecordLayer`](super::RecordLayer) that holds keys is kept in a box.
 
 use std::ops::Range;
 

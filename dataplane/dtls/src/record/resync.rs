@@ -11,7 +11,7 @@
 //!   [`FAILURES_PER_CREDIT`] that fail. Without a credit a record is tried once, as ever.
 //!
 //! So n forged and m authentic records cost at most `STEPS · (CREDITS_MAX + m + n / FAILURES_PER_CREDIT)` further
-//! operations: 6 % of what the forgeries cost anyway. Draining the credits delays finding the peer again and nothing else. Each
+//! operations, and each of the m a copy of itself: 6 % of what the forgeries cost anyway. Draining the credits delays finding the peer again and nothing else. Each
 //! search without success looks further ahead, up to [`ROUNDS`] times; after that it begins anew.
 
 /// Numbers tried in one search, beside the nearest.

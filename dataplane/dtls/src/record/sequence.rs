@@ -13,10 +13,10 @@ pub const fn reconstruct(low: u16, bits: u32, expected: u64) -> u64 {
         if candidate - expected > period / 2 && candidate >= period {
             return candidate - period;
         }
-    } else if expected - candidate >= period / 2 {
-        if let Some(above) = candidate.checked_add(period) {
-            return above;
-        }
+    } else if expected - candidate >= period / 2
+        && let Some(above) = candidate.checked_add(period)
+    {
+        return above;
     }
     candidate
 }
