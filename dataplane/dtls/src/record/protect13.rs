@@ -316,11 +316,12 @@ impl Opener13 {
         } else {
             self.open_as(nearest, aad, body)?
         };
-        self.resync.opened();
         if !self.window.check(sequence) {
             return Err(Dropped::Replayed);
         }
         self.window.commit(sequence);
+        // Not for a replay, which anybody can send.
+        self.resync.opened();
 
         let inner = body.len() - TAG_BYTES;
         if inner > CONTENT_BYTES_MAX + 1 {

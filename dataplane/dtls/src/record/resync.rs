@@ -10,9 +10,11 @@
 //! - There are [`CREDITS_MAX`] credits at most. One comes back with each record that opens and one with each
 //!   [`FAILURES_PER_CREDIT`] that fail. Without a credit a record is tried once, as ever.
 //!
-//! So n forged and m authentic records cost at most `STEPS · (CREDITS_MAX + m + n / FAILURES_PER_CREDIT)` further
-//! operations, and each of the m a copy of itself: 6 % of what the forgeries cost anyway. Draining the credits delays finding the peer again and nothing else. Each
-//! search without success looks further ahead, up to [`ROUNDS`] times; after that it begins anew.
+//! So n forged and m authentic records cost at most `STEPS · (CREDITS_MAX + m + n / FAILURES_PER_CREDIT)` further operations,
+//! and each record that comes while a search is wanted costs a buffer of 16 KiB and a copy. A flood without any authentic
+//! record so costs 6 % more than it did anyway. Replays neither give credits nor end a search. Draining the credits delays
+//! finding the peer again and does nothing else. Each search without success looks further ahead, up to [`ROUNDS`] times; after
+//! that it begins anew.
 
 /// Numbers tried in one search, beside the nearest.
 pub(super) const STEPS: u64 = 4;

@@ -135,3 +135,17 @@ fn the_peer_is_found_even_under_a_flood() {
     });
     assert!(found);
 }
+
+/// Replays of a record from before the loss authenticate, but are no sign that all is well.
+#[test]
+fn replays_do_not_hide_a_loss() {
+    let mut pair = Pair::new();
+    let old = pair.seal();
+    pair.open(old.clone()).unwrap();
+    pair.lose(40_000);
+    let found = (0..10).any(|_| {
+        assert_eq!(pair.open(old.clone()), Err(Dropped::Replayed));
+        pair.open_next().is_ok()
+    });
+    assert!(found);
+}
