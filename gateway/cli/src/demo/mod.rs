@@ -66,8 +66,8 @@ fn no_lab(error: &LabError) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
-fn probe_tun() -> std::io::Result<()> {
-    ringfort_io::Tun::open("rfprobe%d", 1, std::time::Duration::ZERO).map(drop).map_err(std::io::Error::other)
+fn probe_tun() -> std::io::Result<ringfort_io::Tun> {
+    ringfort_io::Tun::open("rfprobe%d", 1, std::time::Duration::ZERO).map_err(std::io::Error::other)
 }
 
 fn tell(options: &Options, report: &mut Report) -> Result<()> {
@@ -89,8 +89,10 @@ fn tell(options: &Options, report: &mut Report) -> Result<()> {
     if options.bench {
         cast.alice.stop()?;
         control::measure(&realm, &cast, report, options.runs)?;
-        drop(cast);
+        cast.leave(realm);
         throughput(options, &program, report)?;
+    } else {
+        cast.leave(realm);
     }
     Ok(())
 }

@@ -39,6 +39,24 @@ pub(super) struct Cast {
     _services: Vec<http::Server>,
 }
 
+impl Cast {
+    /// Ends everything. All are killed before the end of any is waited for, and alice's last: the kernel takes its time to remove
+    /// her two interfaces, in which the others' files are removed.
+    pub(super) fn leave(mut self, realm: Realm) {
+        let Self { controller, gateways, alice, .. } = &mut self;
+        for process in gateways.iter_mut().chain([alice, controller]) {
+            // It may have ended already.
+            drop(process.kill_begin());
+        }
+        let Self { controller, gateways, alice, used_invitation: _, _services } = self;
+        drop((controller, gateways));
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(realm));
+            drop(alice);
+        });
+    }
+}
+
 /// The page of a site's service.
 pub(super) fn page(site: usize) -> SocketAddr {
     SocketAddr::new(address::site_host(site, 0).0.into(), 80)
@@ -58,20 +76,20 @@ pub(super) fn tell(realm: &Realm, report: &mut Report) -> Result<Cast> {
         *what = format!("initialised itself; fingerprint of its CA {short}…");
         Ok(controller)
     })?;
-    report.step(
-        "operator",
-        "logs in by URL and fingerprint; creates two users, two sites, four resources, three entitlements",
-        |_| {
-            realm.operator_login(&controller)?.ok()?;
-            administer(realm)
-        },
-    )?;
+    report.step("operator", "logs in by URL and fingerprint; creates a user, two sites, four resources", |_| {
+        realm.operator_login(&controller)?.ok()?;
+        // What does not need each other is done at once, as several people would.
+        at_once(vec![
+            Box::new(|| realm.add_user(ALICE).map(drop)),
+            Box::new(|| add_site(realm, 0)),
+            Box::new(|| add_site(realm, 1)),
+        ])
+    })?;
     let (gateways, used_invitation) = report.step("gateways", "", |what| {
-        // mallory has an account and a machine, and no part until the last chapter.
         std::thread::scope(|scope| {
-            let mallory = scope.spawn(|| join_user(realm, MALLORY));
+            let entitled = scope.spawn(|| at_once(SITES.map(|(_, page, _)| entitle(realm, page, ALICE)).into()));
             let joined = join_gateways(realm, &controller, what)?;
-            mallory.join().unwrap_or_else(|_| bail!("a step panicked"))?;
+            entitled.join().unwrap_or_else(|_| bail!("a step panicked"))?;
             Ok(joined)
         })
     })?;
@@ -122,31 +140,22 @@ fn serve(realm: &Realm) -> Result<Vec<http::Server>> {
     Ok(servers)
 }
 
-/// Everything that the administrator writes down. What does not need each other is done at once, as several people would.
-fn administer(realm: &Realm) -> Result<()> {
-    at_once(vec![
-        Box::new(|| realm.add_user(ALICE).map(drop)),
-        Box::new(|| realm.add_user(MALLORY).map(drop)),
-        Box::new(|| {
-            for (number, (site, service, admin)) in SITES.iter().enumerate() {
-                realm.add_site(number, site)?;
-                let to = address::site_host(number, 0).0.to_string();
-                let flows = [format!("udp/{FLOW_PORT}"), format!("tcp/{STREAM_PORT}")];
-                let service_of = |name: &str, services: &[&str]| {
-                    let mut arguments = vec!["resource", "add", name, "--site", site, "--to", &to];
-                    services.iter().for_each(|service| arguments.extend(["--service", service]));
-                    realm.admin(&arguments)?.ok()
-                };
-                service_of(service, &["tcp/80", "icmp-echo", &flows[0], &flows[1]])?;
-                service_of(admin, &[&format!("tcp/{ADMIN_PORT}")])?;
-            }
-            Ok(())
-        }),
-    ])?;
-    let entitle = |service: &'static str, user: &'static str| -> Work<'_> {
-        Box::new(move || realm.admin(&["entitle", service, "--user", user])?.ok().map(drop))
+/// A site and its Resources.
+fn add_site(realm: &Realm, number: usize) -> Result<()> {
+    let (site, service, admin) = SITES[number];
+    realm.add_site(number, site)?;
+    let to = address::site_host(number, 0).0.to_string();
+    let flows = [format!("udp/{FLOW_PORT}"), format!("tcp/{STREAM_PORT}")];
+    let admin_port = format!("tcp/{ADMIN_PORT}");
+    let add = |name: &str, services: &[&str]| {
+        let mut arguments = vec!["resource", "add", name, "--site", site, "--to", &to];
+        services.iter().for_each(|service| arguments.extend(["--service", service]));
+        realm.admin(&arguments)?.ok().map(drop)
     };
-    at_once(vec![entitle(SITES[0].1, ALICE), entitle(SITES[1].1, ALICE), entitle(SITES[0].1, MALLORY)])
+    at_once(vec![
+        Box::new(|| add(service, &["tcp/80", "icmp-echo", &flows[0], &flows[1]])),
+        Box::new(|| add(admin, &[&admin_port])),
+    ])
 }
 
 fn join_gateways(realm: &Realm, controller: &Process, what: &mut String) -> Result<(Vec<Process>, String)> {
@@ -168,13 +177,22 @@ fn join_gateways(realm: &Realm, controller: &Process, what: &mut String) -> Resu
         gateways.iter().filter(|gateway| gateway["alive"] == true).count() == GATEWAYS.len()
     };
     controller.wait_until(PATIENCE, connected)?;
-    *what = format!("both have joined and stream: {}", shown(&line));
+    *what = format!("both have joined and stream; two entitlements meanwhile: {}", shown(&line));
     Ok((vec![berlin, lisbon], line))
 }
 
-fn join_user(realm: &Realm, user: &str) -> Result<()> {
-    let line = realm.invite(&["device", "--user", user])?;
-    realm.join(user, realm.stage.lab.client(user)?, &line)?.ok()?;
+fn entitle<'a>(realm: &'a Realm, service: &'a str, user: &'a str) -> Work<'a> {
+    Box::new(move || realm.admin(&["entitle", service, "--user", user])?.ok().map(drop))
+}
+
+/// A user with an account, a machine, and one entitlement.
+pub(super) fn settle(realm: &Realm, user: &str) -> Result<()> {
+    realm.add_user(user)?;
+    let join = || {
+        let line = realm.invite(&["device", "--user", user])?;
+        realm.join(user, realm.stage.lab.client(user)?, &line)?.ok().map(drop)
+    };
+    at_once(vec![entitle(realm, SITES[0].1, user), Box::new(join)])?;
     realm.login(user)?.ok().map(drop)
 }
 
