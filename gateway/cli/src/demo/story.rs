@@ -76,20 +76,19 @@ pub(super) fn tell(realm: &Realm, report: &mut Report) -> Result<Cast> {
         *what = format!("initialised itself; fingerprint of its CA {short}…");
         Ok(controller)
     })?;
-    report.step("operator", "logs in by URL and fingerprint; creates a user, two sites, four resources", |_| {
+    report.step("operator", "logs in by URL and fingerprint; creates two sites with two resources each", |_| {
         realm.operator_login(&controller)?.ok()?;
         // What does not need each other is done at once, as several people would.
-        at_once(vec![
-            Box::new(|| realm.add_user(ALICE).map(drop)),
-            Box::new(|| add_site(realm, 0)),
-            Box::new(|| add_site(realm, 1)),
-        ])
+        at_once(vec![Box::new(|| add_site(realm, 0)), Box::new(|| add_site(realm, 1))])
     })?;
     let (gateways, used_invitation) = report.step("gateways", "", |what| {
         std::thread::scope(|scope| {
-            let entitled = scope.spawn(|| at_once(SITES.map(|(_, page, _)| entitle(realm, page, ALICE)).into()));
+            let account = scope.spawn(|| {
+                realm.add_user(ALICE)?;
+                at_once(SITES.map(|(_, page, _)| entitle(realm, page, ALICE)).into())
+            });
             let joined = join_gateways(realm, &controller, what)?;
-            entitled.join().unwrap_or_else(|_| bail!("a step panicked"))?;
+            account.join().unwrap_or_else(|_| bail!("a step panicked"))?;
             Ok(joined)
         })
     })?;
@@ -177,7 +176,8 @@ fn join_gateways(realm: &Realm, controller: &Process, what: &mut String) -> Resu
         gateways.iter().filter(|gateway| gateway["alive"] == true).count() == GATEWAYS.len()
     };
     controller.wait_until(PATIENCE, connected)?;
-    *what = format!("both have joined and stream; two entitlements meanwhile: {}", shown(&line));
+    *what =
+        format!("both have joined and stream; meanwhile alice got an account and two entitlements: {}", shown(&line));
     Ok((vec![berlin, lisbon], line))
 }
 
