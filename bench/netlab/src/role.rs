@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io,
+    mem::ManuallyDrop,
     os::fd::OwnedFd,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -127,6 +128,15 @@ impl Role {
     /// The operating system's answer to `kill`.
     pub fn kill_begin(&mut self) -> io::Result<()> {
         self.child.kill()
+    }
+
+    /// Kills the process (SIGKILL) and does not wait for its end at all: its parent's heir, such as init, will. For a process whose
+    /// parent is about to end.
+    ///
+    /// # Errors
+    /// The operating system's answer to `kill`.
+    pub fn kill_unwaited(self) -> io::Result<()> {
+        ManuallyDrop::new(self).child.kill()
     }
 
     /// Kills the process (SIGKILL) and waits for its end.

@@ -330,6 +330,14 @@ impl Process {
         Ok(self.role.kill_begin()?)
     }
 
+    /// Kills it without asking and does not wait for its end at all.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill_unwaited(self) -> Result<()> {
+        Ok(self.role.kill_unwaited()?)
+    }
+
     /// Kills it without asking.
     ///
     /// # Errors
