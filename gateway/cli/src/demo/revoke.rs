@@ -199,7 +199,7 @@ impl Rates {
 struct Ticker {
     last: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    far: TcpStream,
+    ends: [TcpStream; 2],
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -209,7 +209,7 @@ impl Ticker {
         near.set_nodelay(true)?;
         near.set_write_timeout(Some(Duration::from_millis(20)))?;
         far.set_read_timeout(Some(Duration::from_millis(20)))?;
-        let woken = far.try_clone()?;
+        let ends = [near.try_clone()?, far.try_clone()?];
         let (last, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (stopped, arrived, stopped_too) = (Arc::clone(&stop), Arc::clone(&last), Arc::clone(&stop));
         let sender = std::thread::spawn(move || {
@@ -234,7 +234,7 @@ impl Ticker {
                 }
             }
         });
-        Ok(Self { last, stop, far: woken, threads: vec![sender, receiver] })
+        Ok(Self { last, stop, ends, threads: vec![sender, receiver] })
     }
 
     fn last(&self) -> Duration {
@@ -245,8 +245,10 @@ impl Ticker {
 impl Drop for Ticker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Wakes the receiver; the connection may be gone already.
-        drop(self.far.shutdown(Shutdown::Both));
+        for end in &self.ends {
+            // Wakes whoever waits there; the connection may be gone already.
+            drop(end.shutdown(Shutdown::Both));
+        }
         for thread in self.threads.drain(..) {
             drop(thread.join());
         }

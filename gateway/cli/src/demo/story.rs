@@ -9,6 +9,7 @@ use ringfort_stage::{Process, Realm};
 use serde_json::Value;
 
 use super::report::Report;
+use super::revoke::Traffic;
 
 /// How long anything may take that must come. Nothing here takes longer than some milliseconds; a busy machine may.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,14 +43,14 @@ pub(super) struct Cast {
 impl Cast {
     /// Ends everything. All are killed before the end of any is waited for. Alice's is not waited for: the kernel takes some 40 ms
     /// to remove her two interfaces, whether we look on or not.
-    pub(super) fn leave(self, realm: Realm) {
+    pub(super) fn leave(self, realm: Realm, traffic: Option<Traffic>) {
         let Self { mut controller, mut gateways, alice, used_invitation: _, _services } = self;
         for process in gateways.iter_mut().chain([&mut controller]) {
             // It may have ended already.
             drop(process.kill_begin());
         }
         drop(alice.kill_unwaited());
-        drop((controller, gateways, realm));
+        drop((traffic, controller, gateways, realm));
     }
 }
 
