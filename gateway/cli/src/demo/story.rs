@@ -50,7 +50,10 @@ impl Cast {
             drop(process.kill_begin());
         }
         drop(alice.kill_unwaited());
-        drop((traffic, controller, gateways, realm));
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(traffic));
+            drop((controller, gateways, realm));
+        });
     }
 }
 
@@ -73,19 +76,22 @@ pub(super) fn tell(realm: &Realm, report: &mut Report) -> Result<Cast> {
         *what = format!("initialised itself; fingerprint of its CA {short}…");
         Ok(controller)
     })?;
-    report.step("operator", "logs in by URL and fingerprint; creates two sites with two resources each", |_| {
-        realm.operator_login(&controller)?.ok()?;
-        // What does not need each other is done at once, as several people would.
-        at_once(vec![Box::new(|| add_site(realm, 0)), Box::new(|| add_site(realm, 1))])
-    })?;
-    let (gateways, used_invitation) = report.step("gateways", "", |what| {
-        std::thread::scope(|scope| {
-            let account = scope.spawn(|| {
-                realm.add_user(ALICE)?;
+    let (gateways, used_invitation) = std::thread::scope(|scope| {
+        let what = "logs in by URL and fingerprint; creates two sites with two resources each";
+        let account = report.step("operator", what, |_| {
+            realm.operator_login(&controller)?.ok()?;
+            // What does not need each other is done at once, as several people would; her password takes the longest.
+            let account = scope.spawn(|| realm.add_user(ALICE));
+            at_once(vec![Box::new(|| add_site(realm, 0)), Box::new(|| add_site(realm, 1))])?;
+            Ok(account)
+        })?;
+        report.step("gateways", "", |what| {
+            let entitled = scope.spawn(|| {
+                account.join().unwrap_or_else(|_| bail!("a step panicked"))?;
                 at_once(SITES.map(|(_, page, _)| entitle(realm, page, ALICE)).into())
             });
             let joined = join_gateways(realm, &controller, what)?;
-            account.join().unwrap_or_else(|_| bail!("a step panicked"))?;
+            entitled.join().unwrap_or_else(|_| bail!("a step panicked"))?;
             Ok(joined)
         })
     })?;
