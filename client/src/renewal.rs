@@ -58,23 +58,38 @@ fn two_thirds<T: Token>(token: &Verified<T>) -> UnixSeconds {
 /// Decides when the next renewal begins. One runs at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    running: bool,
+    running: Option<Running>,
     demanded: bool,
-    /// Not before this, unless demanded.
+    /// Not before this.
     earliest: BootInstant,
     pause: Option<Duration>,
     refused: bool,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    extent: Extent,
+    demanded: bool,
+}
+
 impl Schedule {
-    /// A Gateway asks for everything to be renewed.
+    /// Everything is to be renewed now, whatever is under way.
     pub(crate) fn demand(&mut self) {
-        (self.demanded, self.refused) = (true, false);
+        (self.demanded, self.refused, self.earliest) = (true, false, BootInstant::default());
+    }
+
+    /// A Gateway asks for renewed tokens. Each Gateway of an administrator's demand does, and what is being renewed answers them
+    /// all: whoever is then shown tokens that are too old nevertheless asks again.
+    pub(crate) fn ask(&mut self) {
+        match &mut self.running {
+            Some(running) if running.extent == Extent::Everything => running.demanded = true,
+            _ => self.demand(),
+        }
     }
 
     /// Whether nothing is under way and nothing is demanded.
     pub(crate) const fn is_idle(&self) -> bool {
-        !self.running && !self.demanded
+        self.running.is_none() && !self.demanded
     }
 
     /// What to begin now, if anything.
@@ -84,16 +99,17 @@ impl Schedule {
         certificate_ends: UnixSeconds,
         now: (BootInstant, UnixSeconds),
     ) -> Option<Extent> {
-        if self.running || self.refused {
+        if self.running.is_some() || self.refused || now.0 < self.earliest {
             return None;
         }
         let (at, extent) = due(tokens, certificate_ends);
         let extent = match self.demanded {
             true => Extent::Everything,
-            false if now.0 < self.earliest || now.1 < at => return None,
+            false if now.1 < at => return None,
             false => extent,
         };
-        (self.running, self.demanded) = (true, false);
+        self.running = Some(Running { extent, demanded: self.demanded });
+        self.demanded = false;
         Some(extent)
     }
 
@@ -104,19 +120,27 @@ impl Schedule {
         certificate_ends: UnixSeconds,
         now: (BootInstant, UnixSeconds),
     ) -> Option<BootInstant> {
+        if self.running.is_some() || self.refused {
+            return None;
+        }
         let at = now.0 + due(tokens, certificate_ends).0.saturating_since(now.1);
-        (!self.running && !self.refused).then_some(at.max(self.earliest))
+        Some(if self.demanded { self.earliest } else { at.max(self.earliest) })
     }
 
     /// A renewal went well.
     pub(crate) fn succeeded(&mut self, now: BootInstant) {
-        (self.running, self.pause, self.earliest) = (false, None, now + SPACING);
+        (self.running, self.pause) = (None, None);
+        if !self.demanded {
+            self.earliest = now + SPACING;
+        }
     }
 
-    /// A renewal failed. One that was refused is not tried again with the same tokens.
+    /// A renewal failed. One that was refused is not tried again with the same tokens; one that was demanded is still demanded.
     pub(crate) fn failed(&mut self, is_refusal: bool, now: BootInstant) {
         let pause = self.pause.unwrap_or(PAUSE_FIRST);
-        (self.running, self.refused, self.earliest) = (false, is_refusal, now + pause);
+        let was_demanded = self.running.take().is_some_and(|running| running.demanded);
+        self.demanded |= was_demanded && !is_refusal;
+        (self.refused, self.earliest) = (is_refusal, now + pause);
         self.pause = Some((pause * 2).min(PAUSE_MAX));
     }
 }
@@ -212,9 +236,38 @@ mod tests {
         assert_eq!(begin(&mut schedule, later), None);
         schedule.demand();
         assert_eq!(begin(&mut schedule, later), Some(Extent::Everything), "a demand waits for nothing");
+        schedule.failed(false, later);
+        assert_eq!(begin(&mut schedule, later), None, "one that failed does");
+        let later = later + PAUSE_FIRST;
+        assert_eq!(schedule.poll_timeout(&tokens, ends, (boot, now)), Some(later), "and is still demanded");
+        assert_eq!(begin(&mut schedule, later), Some(Extent::Everything));
         schedule.failed(true, later);
         assert_eq!(begin(&mut schedule, later + PAUSE_MAX), None, "a refusal is final");
         schedule.demand();
         assert_eq!(begin(&mut schedule, later), Some(Extent::Everything));
+    }
+
+    #[test]
+    fn one_renewal_answers_all_gateways_that_ask() {
+        let organisation = Organisation::new();
+        let (tokens, now) = tokens(&organisation);
+        let ends = tokens.claims.token.dies_at();
+        let boot = BootInstant::from_nanos(1_000_000_000);
+        let mut schedule = Schedule::default();
+        let begin = |schedule: &mut Schedule, boot| schedule.begin(&tokens, ends, (boot, now));
+        schedule.ask();
+        assert_eq!(begin(&mut schedule, boot), Some(Extent::Everything));
+        schedule.ask();
+        schedule.succeeded(boot);
+        assert!(schedule.is_idle());
+        assert_eq!(begin(&mut schedule, boot), None);
+        schedule.ask();
+        assert_eq!(begin(&mut schedule, boot), Some(Extent::Everything), "the tokens were too old for somebody");
+        schedule.demand();
+        schedule.succeeded(boot);
+        assert_eq!(begin(&mut schedule, boot), Some(Extent::Everything), "what was said of the tokens is not answered");
+        schedule.ask();
+        schedule.failed(false, boot);
+        assert_eq!(begin(&mut schedule, boot + PAUSE_FIRST), Some(Extent::Everything), "nobody was answered");
     }
 }

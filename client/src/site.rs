@@ -76,6 +76,8 @@ pub(crate) enum Action {
     Release(TunnelNumber),
     /// The Gateway passed on an entitlement token.
     Pushed(String),
+    /// The Gateway asks for renewed tokens; it asks again if it is shown some that are too old.
+    RenewAsked,
     /// The tokens are to be renewed now.
     Renew,
 }
@@ -260,7 +262,7 @@ impl Site {
                 self.denials.push_back(denied);
             }
             Some(Say::Entitlement(entitlement)) => self.actions.push_back(Action::Pushed(entitlement.token)),
-            Some(Say::RenewBy(_)) => self.actions.push_back(Action::Renew),
+            Some(Say::RenewBy(_)) => self.actions.push_back(Action::RenewAsked),
             Some(Say::Goodbye(goodbye)) => self.take_leave(goodbye, now),
             // Of a later version.
             None => {}

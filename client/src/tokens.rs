@@ -301,14 +301,11 @@ impl Tokens {
 
     /// Writes all of them, and removes those of sites that are no more.
     pub(crate) fn store(&self, folder: &Folder) -> Result<(), FolderError> {
-        let secret = ringfort_enrol::Secrecy::Secret;
-        folder.write(file::CLAIMS, self.claims.text.as_bytes(), secret)?;
-        for (site, held) in &self.entitlements {
-            folder.write(&file::entitlement(site), held.text.as_bytes(), secret)?;
-        }
-        if let Some(connect) = &self.connect {
-            folder.write(file::CONNECT, connect.text.as_bytes(), secret)?;
-        }
+        let entitlements = self.entitlements.iter().map(|(site, held)| (file::entitlement(site), &held.text));
+        let files = std::iter::once((file::CLAIMS.to_owned(), &self.claims.text))
+            .chain(entitlements)
+            .chain(self.connect.iter().map(|connect| (file::CONNECT.to_owned(), &connect.text)));
+        folder.write_all(files.map(|(name, text)| (name, text, ringfort_enrol::Secrecy::Secret)))?;
         remove_entitlements(folder, |site| !self.entitlements.contains_key(site))
     }
 

@@ -251,6 +251,7 @@ impl<'a> Control<'a> {
                     tracing::warn!(site = id, error = format!("{error:#}"), "entitlement token refused");
                 }
             }
+            Action::RenewAsked => self.schedule.ask(),
             Action::Renew => self.schedule.demand(),
         }
         Ok(())

@@ -10,7 +10,8 @@
 //! for nothing else.
 
 use std::{
-    env, fmt, fs, io,
+    env, fmt, fs,
+    io::{self, BufRead},
     os::unix::process::CommandExt,
     process::{Command, Stdio, exit},
 };
@@ -35,6 +36,9 @@ pub(crate) const INSIDE_VARIABLE: &str = "RINGFORT_LAB_INSIDE";
 
 /// Environment variable that tells a process to probe tier `userns`, print what refused, and end.
 const PROBE_VARIABLE: &str = "RINGFORT_LAB_PROBE";
+
+/// What such a process says when nothing refused.
+const PROBE_WORKED: &str = "works";
 
 /// The interfaces of the veth probe; they go with the process's own network namespace.
 const PROBE_PAIR: [&str; 2] = ["probe0", "probe1"];
@@ -61,15 +65,15 @@ impl fmt::Display for Tier {
 /// into a new user namespace.
 ///
 /// With tier `userns` this call does not return: the process executes itself anew with the same arguments, and it is
-/// the call made there that returns. `probe_tun` makes a TUN device in the calling thread's network namespace and drops
-/// it; it is passed in, because opening one takes an `ioctl` and only `ringfort-io` has it.
+/// the call made there that returns. `probe_tun` makes a TUN device in the calling thread's network namespace; it is
+/// passed in, because opening one takes an `ioctl` and only `ringfort-io` has it.
 ///
 /// [`TIER_VARIABLE`] restricts the choice to one tier.
 ///
 /// # Errors
 /// [`LabError::Unavailable`] with the one command that helps; [`LabError::Threads`]; [`LabError::UnknownTier`];
 /// [`LabError::System`] if `/proc` cannot be read or the process cannot be executed anew.
-pub fn enter(probe_tun: fn() -> io::Result<()>) -> Result<Tier, LabError> {
+pub fn enter<T>(probe_tun: fn() -> io::Result<T>) -> Result<Tier, LabError> {
     if is_inside() {
         return Ok(Tier::Userns);
     }
@@ -82,7 +86,8 @@ pub fn enter(probe_tun: fn() -> io::Result<()>) -> Result<Tier, LabError> {
     let mut refusals = Vec::new();
     if forced != Some(Tier::Root) {
         // A process cannot leave a user namespace again. Root, who has another tier to fall back on, lets a child try.
-        let tried = if root { probe_in_child()? } else { enter_userns().and_then(|()| probe_devices(probe_tun)) };
+        let tried =
+            if root { probe_in_child()? } else { enter_userns().and_then(|()| probe_devices(probe_tun)).map(drop) };
         match tried.and_then(|()| if root { enter_userns() } else { Ok(()) }) {
             Ok(()) => return Err(execute_anew()),
             Err((step, source)) => refusals.push(Refusal { tier: Tier::Userns, step, source }),
@@ -90,7 +95,7 @@ pub fn enter(probe_tun: fn() -> io::Result<()>) -> Result<Tier, LabError> {
     }
     if forced != Some(Tier::Userns) && (root || forced.is_some()) {
         match enter_as_root(root).and_then(|()| probe_devices(probe_tun)) {
-            Ok(()) => return Ok(Tier::Root),
+            Ok(_) => return Ok(Tier::Root),
             Err((step, source)) => refusals.push(Refusal { tier: Tier::Root, step, source }),
         }
     }
@@ -152,7 +157,7 @@ fn enter_as_root(root: bool) -> Attempt {
     unshare(CloneFlags::CLONE_NEWNET).map_err(at(Step::NetworkNamespace))
 }
 
-fn probe_devices(probe_tun: fn() -> io::Result<()>) -> Attempt {
+fn probe_devices<T>(probe_tun: fn() -> io::Result<T>) -> Result<T, (Step, io::Error)> {
     let [near, far] = PROBE_PAIR;
     Links::open()
         .and_then(|mut links| links.add_veth(near, far, None))
@@ -164,24 +169,33 @@ fn probe_in_child() -> Result<Attempt, LabError> {
     let attempt = || LabError::system("run this program again to probe a user namespace");
     let mut probe = itself();
     probe.env(PROBE_VARIABLE, "1").stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = probe.output().map_err(attempt())?;
-    if output.status.success() {
+    let mut child = probe.stdout(Stdio::piped()).spawn().map_err(attempt())?;
+    let mut line = String::new();
+    if let Some(said) = child.stdout.take() {
+        io::BufReader::new(said).read_line(&mut line).map_err(attempt())?;
+    }
+    if line.trim() == PROBE_WORKED {
+        // It is not waited for: the kernel takes some 20 ms to remove its device, and it ends without us.
         return Ok(Ok(()));
     }
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let refusal = text
+    let status = child.wait().map_err(attempt())?;
+    let refusal = line
         .trim()
         .split_once(' ')
         .and_then(|(step, errno)| Some((Step::from_token(step)?, io::Error::from_raw_os_error(errno.parse().ok()?))));
-    let unclear = || io::Error::other(format!("the probe ended with {} and said {text:?}", output.status));
+    let unclear = || io::Error::other(format!("the probe ended with {status} and said {line:?}"));
     refusal.map(Err).ok_or_else(unclear).map_err(attempt())
 }
 
-/// The other side of [`probe_in_child`]: says what refused in one line, `STEP ERRNO`.
-fn end_as_probe(probe_tun: fn() -> io::Result<()>) -> ! {
-    let Err((step, source)) = enter_userns().and_then(|()| probe_devices(probe_tun)) else { exit(0) };
-    println!("{} {}", step.token(), source.raw_os_error().unwrap_or(Errno::EIO as i32));
-    exit(1)
+/// The other side of [`probe_in_child`]: says in one line that it worked, or what refused, `STEP ERRNO`.
+fn end_as_probe<T>(probe_tun: fn() -> io::Result<T>) -> ! {
+    let probed = enter_userns().and_then(|()| probe_devices(probe_tun));
+    match &probed {
+        Ok(_) => println!("{PROBE_WORKED}"),
+        Err((step, source)) => println!("{} {}", step.token(), source.raw_os_error().unwrap_or(Errno::EIO as i32)),
+    }
+    // The device goes with the process, when the answer has been read.
+    exit(i32::from(probed.is_err()))
 }
 
 /// Only returns if it failed.

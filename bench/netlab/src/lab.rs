@@ -3,6 +3,7 @@
 use std::{
     array, iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    panic::resume_unwind,
     process::{self, Command},
     thread,
     time::{Duration, Instant},
@@ -114,28 +115,36 @@ impl Lab {
     pub fn build(spec: &Spec) -> Result<Self, LabError> {
         check(spec)?;
         let core = |of: fn(Steering) -> usize| spec.steering.map(of);
-        let endpoint = |name: &str, addresses: Pair, forwarding: Forwarding| {
-            make(name, addresses, forwarding, core(|steering| steering.endpoints))
-        };
-        let client = |(number, name): (u8, &String)| endpoint(name, address::client(number), Forwarding::Off);
-        let site = |number: usize| {
-            let (gateway, hosts) = (numbered("gateway", number), numbered("site", number));
-            Ok::<_, LabError>(Site {
-                gateway: make(&gateway, address::gateway(number), Forwarding::On, core(|steering| steering.gateway))?,
-                hosts: endpoint(&hosts, address::site_host(number, 0), Forwarding::Off)?,
+        // All at once: the kernel takes about a millisecond for each.
+        let lab = thread::scope(|scope| {
+            let begin = |name: String, addresses: Pair, forwarding: Forwarding, core: Option<usize>| {
+                scope.spawn(move || make(&name, addresses, forwarding, core))
+            };
+            let endpoint = |name: String, addresses: Pair, forwarding: Forwarding| {
+                begin(name, addresses, forwarding, core(|steering| steering.endpoints))
+            };
+            let site = |number: usize| {
+                let (gateway, hosts) = (numbered("gateway", number), numbered("site", number));
+                let gateway_core = core(|steering| steering.gateway);
+                let gateway = begin(gateway, address::gateway(number), Forwarding::On, gateway_core);
+                (gateway, endpoint(hosts, address::site_host(number, 0), Forwarding::Off))
+            };
+            let client =
+                |(number, name): (u8, &String)| endpoint(name.clone(), address::client(number), Forwarding::Off);
+            let clients: Vec<_> = (0..).zip(&spec.clients).map(client).collect();
+            let internet = endpoint("internet".into(), INTERNET_HOST, Forwarding::On);
+            let (first, more): (_, Vec<_>) = (site(0), (1..spec.sites).map(site).collect());
+            let addresses = (address::CONTROLLER_V4, address::CONTROLLER_V6);
+            let controller = spec.controller.then(|| endpoint("controller".into(), addresses, Forwarding::Off));
+            let site = |(gateway, hosts)| Ok::<_, LabError>(Site { gateway: made(gateway)?, hosts: made(hosts)? });
+            Ok::<_, LabError>(Self {
+                clients: clients.into_iter().map(made).collect::<Result<_, _>>()?,
+                internet: made(internet)?,
+                first: site(first)?,
+                more: more.into_iter().map(site).collect::<Result<_, _>>()?,
+                controller: controller.map(made).transpose()?,
             })
-        };
-        let lab = Self {
-            clients: (0..).zip(&spec.clients).map(client).collect::<Result<_, _>>()?,
-            internet: endpoint("internet", INTERNET_HOST, Forwarding::On)?,
-            first: site(0)?,
-            more: (1..spec.sites).map(site).collect::<Result<_, _>>()?,
-            controller: if spec.controller {
-                Some(endpoint("controller", (address::CONTROLLER_V4, address::CONTROLLER_V6), Forwarding::Off)?)
-            } else {
-                None
-            },
-        };
+        })?;
         lab.configure(spec)?;
         Ok(lab)
     }
@@ -348,6 +357,11 @@ fn make(name: &str, addresses: Pair, forwarding: Forwarding, core: Option<usize>
         let loopback = links.index_of("lo").map_err(within)?;
         links.set_up(loopback).map_err(within)
     })
+}
+
+/// Waits for [`make`]. A panic goes on in the caller.
+fn made(making: thread::ScopedJoinHandle<'_, Result<Namespace, LabError>>) -> Result<Namespace, LabError> {
+    making.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 fn write_sysctls(forwarding: Forwarding, core: Option<usize>) -> Result<(), LinkError> {

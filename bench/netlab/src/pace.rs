@@ -12,7 +12,7 @@ use nix::time::{ClockId, clock_gettime};
 use socket2::SockRef;
 
 /// How often a waiting receiver looks whether it is to stop.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Pause of a sender between two bursts.
 const BURST_EVERY: Duration = Duration::from_micros(500);
 /// A sender that was held up sends at most so many at once; what it missed beyond is left out, not made up for.

@@ -2,8 +2,9 @@
 
 use std::{
     fmt, io,
+    mem::ManuallyDrop,
+    os::fd::OwnedFd,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -12,9 +13,10 @@ use nix::{
     time::{clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
-
-/// Pause between two looks at whether a process has ended. Ending takes longer than this, so little is lost.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{PidfdFlags, pidfd_open},
+};
 
 /// A process started by [`crate::Lab::spawn`]. Dropping it kills the process.
 ///
@@ -23,6 +25,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// ends with the laboratory. (A parent-death signal would take code between `fork` and `exec`, which is unsafe.)
 pub struct Role {
     child: Child,
+    /// Readable once the process has ended.
+    end: OwnedFd,
     stdin: Option<ChildStdin>,
     ended: Option<ExitStatus>,
 }
@@ -31,8 +35,15 @@ impl Role {
     /// Starts `command` from the calling thread, whose namespace and cores it inherits.
     pub(crate) fn start(mut command: Command) -> io::Result<Self> {
         let mut child = command.env_remove(crate::enter::INSIDE_VARIABLE).stdin(Stdio::piped()).spawn()?;
-        let stdin = child.stdin.take();
-        Ok(Self { child, stdin, ended: None })
+        let (stdin, end) =
+            (child.stdin.take(), pidfd_open(rustix::process::Pid::from_child(&child), PidfdFlags::empty()));
+        match end {
+            Ok(end) => Ok(Self { child, end, stdin, ended: None }),
+            Err(error) => {
+                child.kill().and_then(|()| child.wait())?;
+                Err(error.into())
+            }
+        }
     }
 
     /// The process id.
@@ -81,11 +92,15 @@ impl Role {
         let started = Instant::now();
         while self.ended.is_none() {
             self.ended = self.child.try_wait()?;
+            let left = limit.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                break;
+            }
             if self.ended.is_none() {
-                if started.elapsed() >= limit {
-                    break;
+                match poll(&mut [PollFd::new(&self.end, PollFlags::IN)], Some(&left.try_into().unwrap_or_default())) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
                 }
-                thread::sleep(LOOK_INTERVAL);
             }
         }
         Ok(self.ended)
@@ -105,6 +120,23 @@ impl Role {
             Some(status) => Ok(status),
             None => self.kill(),
         }
+    }
+
+    /// Kills the process (SIGKILL) and does not wait for its end: dropping it does.
+    ///
+    /// # Errors
+    /// The operating system's answer to `kill`.
+    pub fn kill_begin(&mut self) -> io::Result<()> {
+        self.child.kill()
+    }
+
+    /// Kills the process (SIGKILL) and does not wait for its end at all: its parent's heir, such as init, will. For a process whose
+    /// parent is about to end.
+    ///
+    /// # Errors
+    /// The operating system's answer to `kill`.
+    pub fn kill_unwaited(self) -> io::Result<()> {
+        ManuallyDrop::new(self).child.kill()
     }
 
     /// Kills the process (SIGKILL) and waits for its end.

@@ -300,7 +300,7 @@ impl Process {
             if Instant::now() >= deadline {
                 bail!("it did not come true within {limit:?}; the last state: {status:#}");
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
@@ -320,6 +320,22 @@ impl Process {
             bail!("it ended with {status}; its log:\n{}", self.log_text());
         }
         Ok(())
+    }
+
+    /// Kills it without asking, and leaves it to whoever drops it to wait for its end.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill_begin(&mut self) -> Result<()> {
+        Ok(self.role.kill_begin()?)
+    }
+
+    /// Kills it without asking and does not wait for its end at all.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill_unwaited(self) -> Result<()> {
+        Ok(self.role.kill_unwaited()?)
     }
 
     /// Kills it without asking.

@@ -255,7 +255,7 @@ fn new_tokens_are_shown_while_the_tunnel_stays() {
     let mut world = World::new(&["g1"]);
     world.bound();
     let renew_by = RenewBy { time: 50, reason: "because".into() };
-    assert_eq!(world.says(to_client::Say::RenewBy(renew_by)), [Action::Renew]);
+    assert_eq!(world.says(to_client::Say::RenewBy(renew_by)), [Action::RenewAsked]);
     world.site.set_tokens(present("two"), world.now);
     assert_eq!(world.actions(), [Action::Say(say(to_gateway::Say::Present(present("two"))))]);
     assert_eq!(world.says(accepted(5)), []);

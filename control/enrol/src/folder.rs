@@ -182,21 +182,44 @@ impl Folder {
     /// # Errors
     /// [`FolderError::Io`].
     pub fn write(&self, name: &str, bytes: &[u8], secrecy: Secrecy) -> Result<(), FolderError> {
-        let path = self.file(name);
+        self.write_all([(name, bytes, secrecy)])
+    }
+
+    /// Writes several files, each whole, in this order; they are on disk when all are written. One that says what it is to say
+    /// already stays as it is: most of what a login brings is what the last one brought.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn write_all<N: AsRef<str>, B: AsRef<[u8]>>(
+        &self,
+        files: impl IntoIterator<Item = (N, B, Secrecy)>,
+    ) -> Result<(), FolderError> {
+        for (name, bytes, secrecy) in files {
+            let (name, bytes) = (name.as_ref(), bytes.as_ref());
+            let mode = match secrecy {
+                Secrecy::Secret => 0o600,
+                Secrecy::Public => 0o644,
+            };
+            if !self.is_written(name, bytes, mode) {
+                self.replace(name, bytes, mode).map_err(|source| FolderError::Io { path: self.file(name), source })?;
+            }
+        }
+        let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
+        synced.map_err(|source| FolderError::Io { path: self.path.clone(), source })
+    }
+
+    fn is_written(&self, name: &str, bytes: &[u8], mode: u32) -> bool {
+        let has_mode = |found: fs::Metadata| found.is_file() && found.permissions().mode() & 0o777 == mode;
+        fs::symlink_metadata(self.file(name)).is_ok_and(has_mode) && self.read(name).is_ok_and(|found| found == bytes)
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
         let beside = self.file(&format!(".{name}.new"));
-        let mode = match secrecy {
-            Secrecy::Secret => 0o600,
-            Secrecy::Public => 0o644,
-        };
-        let write = || {
-            drop(fs::remove_file(&beside));
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)?;
-            File::open(&self.path)?.sync_all()
-        };
-        write().map_err(|source| FolderError::Io { path: path.clone(), source })
+        drop(fs::remove_file(&beside));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, self.file(name))
     }
 
     /// Reads a file.
@@ -385,7 +408,14 @@ mod tests {
         folder.write("a", b"one", Secrecy::Secret).unwrap();
         folder.write("a", b"two", Secrecy::Secret).unwrap();
         assert_eq!(folder.read_text("a").unwrap(), "two");
-        assert_eq!(fs::metadata(folder.file("a")).unwrap().permissions().mode() & 0o777, 0o600);
+        let mode = || fs::metadata(folder.file("a")).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        fs::set_permissions(folder.file("a"), fs::Permissions::from_mode(0o644)).unwrap();
+        folder.write("a", b"two", Secrecy::Secret).unwrap();
+        assert_eq!(mode(), 0o600, "the same content with other permissions is not the same file");
+        let files = [("a", "two", Secrecy::Secret), ("b", "three", Secrecy::Public)];
+        folder.write_all(files).unwrap();
+        assert_eq!((folder.read_text("a").unwrap(), folder.read_text("b").unwrap()), ("two".into(), "three".into()));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
         assert!(Folder::open(&path).unwrap_err().to_string().contains("chmod 700"));
     }

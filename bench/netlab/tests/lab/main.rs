@@ -145,7 +145,7 @@ fn help(helper: &str) -> ExitCode {
     match helper {
         "keep" => keep(),
         "refuse" => {
-            let no_device = || Err(io::Error::from_raw_os_error(2));
+            let no_device = || io::Result::<()>::Err(io::Error::from_raw_os_error(2));
             enter(no_device).map_or_else(|error| give_up(&error), |_| ExitCode::SUCCESS)
         }
         "threads" => {

@@ -11,6 +11,7 @@ use ringfort_types::UnixSeconds;
 use uuid::Uuid;
 
 use super::decision::Decision;
+use super::password::Passwords;
 use super::refused::Refused;
 use super::store::{self, Owner, Site, User};
 use super::{Administrator, Core, to_the_end};
@@ -55,7 +56,8 @@ impl Core {
         request: api::NewUser,
         now: UnixSeconds,
     ) -> Result<api::Created, Refused> {
-        let user = self.new_user(&request.name, &request.password, request.administrator).await?;
+        let api::NewUser { name, password, administrator: is_administrator } = &request;
+        let user = new_user(&self.inner.passwords, name, password, *is_administrator).await?;
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
@@ -66,17 +68,6 @@ impl Core {
             Ok(api::Created { id: user.id })
         })
         .await
-    }
-
-    /// A user that is not in the database yet.
-    ///
-    /// # Errors
-    /// `request_malformed`, `login_busy`.
-    pub(crate) async fn new_user(&self, name: &str, password: &str, administrator: bool) -> Result<User, Refused> {
-        checked_name("user", name)?;
-        let (id, name) = (Uuid::new_v4().to_string(), name.to_owned());
-        let password = self.inner.passwords.hash(password).await?;
-        Ok(User { id, name, password, administrator, active: true, generation: 1 })
     }
 
     /// Removes a user with all that the user has: tokens are revoked at once.
@@ -485,6 +476,22 @@ impl Decision {
 enum Gives {
     More,
     Less,
+}
+
+/// A user that is not in the database yet.
+///
+/// # Errors
+/// `request_malformed`, `login_busy`.
+pub(super) async fn new_user(
+    passwords: &Passwords,
+    name: &str,
+    password: &str,
+    administrator: bool,
+) -> Result<User, Refused> {
+    checked_name("user", name)?;
+    let (id, name) = (Uuid::new_v4().to_string(), name.to_owned());
+    let password = passwords.hash(password).await?;
+    Ok(User { id, name, password, administrator, active: true, generation: 1 })
 }
 
 fn taken(what: &str, name: &str) -> Refused {

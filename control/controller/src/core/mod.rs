@@ -231,8 +231,18 @@ impl Core {
         if known.is_some() && !folder.path("root.pem").exists() {
             bail!("expected root.pem beside the database: restore both from the same backup");
         }
-        let authority = Authority::open(&folder, &settings.names, now)?;
-        let is_new = known.is_none();
+        let passwords = Passwords::new()?;
+        // A password is hashed while keys are made and files are synced.
+        let (first, authority) = tokio::join!(
+            async {
+                match first.filter(|_| known.is_none()) {
+                    Some(first) => admin::new_user(&passwords, &first.name, &first.password, true).await.map(Some),
+                    None => Ok(None),
+                }
+            },
+            async { Authority::open(&folder, &settings.names, now) }
+        );
+        let (first, authority) = (first.context("make the first administrator")?, authority?);
         let (organisation, epoch) = match known {
             Some(known) => known,
             // A database that was lost and made anew is newer than the old one, whatever Gateways remember of that.
@@ -255,26 +265,25 @@ impl Core {
                 authority,
                 store,
                 epoch,
-                passwords: Passwords::new()?,
+                passwords,
                 deny: RwLock::new(deny),
                 deciding: Arc::default(),
                 changes: broadcast::Sender::new(CHANGES_MAX),
                 reach: OnceLock::new(),
             }),
         };
-        if let (true, Some(first)) = (is_new, first) {
-            core.found(first, now).await.context("make the organisation")?;
+        if let Some(first) = first {
+            core.found(&first, now).await.context("make the organisation")?;
         }
         Ok(core)
     }
 
     /// Writes the organisation and its first administrator into an empty database.
-    async fn found(&self, first: &FirstAdministrator, now: UnixSeconds) -> Result<(), Refused> {
-        let user = self.new_user(&first.name, &first.password, true).await?;
+    async fn found(&self, first: &store::User, now: UnixSeconds) -> Result<(), Refused> {
         let mut tx = self.inner.store.begin().await?;
         store::insert_organisation(&mut tx, self.organisation(), self.inner.epoch).await?;
-        store::insert_user(&mut tx, &user).await?;
-        let (actor, target) = ("controller", user.name.as_str());
+        store::insert_user(&mut tx, first).await?;
+        let (actor, target) = ("controller", first.name.as_str());
         let event = Event { actor, action: "found", target, outcome: "ok", detail: self.organisation() };
         store::insert_event(&mut tx, &event.recorded(now)).await?;
         Ok(tx.commit().await?)

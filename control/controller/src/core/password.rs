@@ -1,6 +1,6 @@
 //! Passwords: argon2id (RFC 9106), a few at a time, and not often wrong.
 //!
-//! A hash costs 19 MiB and some 60 ms, so [`RUNNING`] are computed at once, [`WAITING`] wait, and whoever comes then is sent
+//! A hash costs 19 MiB and some 30 ms, so [`RUNNING`] are computed at once, [`WAITING`] wait, and whoever comes then is sent
 //! away. An unknown user costs what a known one does. Failures are counted per user name and per address before the hash
 //! is computed, so that attempts side by side count as well.
 
@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use argon2::Argon2;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use ringfort_types::UnixSeconds;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use zeroize::Zeroizing;
 
 use super::refused::Refused;
 
 /// Hashes computed at once: two of 19 MiB, and never more than two cores.
 const RUNNING: usize = 2;
-/// Logins that wait for their turn: some 2 s at two at a time.
+/// Logins that wait for their turn: some 1 s at two at a time.
 const WAITING: usize = 64;
 /// Bytes of a password that is set; the longest bounds what hashing costs.
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=1_024;
@@ -36,6 +36,8 @@ pub(crate) struct Passwords {
     /// One permit for each hash that is computed or waited for.
     places: Semaphore,
     running: Arc<Semaphore>,
+    /// Memory of those hashes that were computed at once so far, for the next ones.
+    memories: Arc<Mutex<Vec<Memory>>>,
     /// The hash of no password, for users who do not exist.
     nobody: Arc<str>,
     failures: Mutex<Failures>,
@@ -43,12 +45,11 @@ pub(crate) struct Passwords {
 
 impl Passwords {
     pub(crate) fn new() -> Result<Self, Refused> {
-        let mut random = [0; 32];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| Refused::internal("no randomness"))?;
         Ok(Self {
             places: Semaphore::new(RUNNING + WAITING),
             running: Arc::new(Semaphore::new(RUNNING)),
-            nobody: hash(&random)?.into(),
+            memories: Arc::default(),
+            nobody: nobodys()?.to_string().into(),
             failures: Mutex::new(Failures::new()),
         })
     }
@@ -63,7 +64,7 @@ impl Passwords {
             return Err(Refused::malformed(format!("expected a password of {min} to {max} bytes")));
         }
         let password = Zeroizing::new(password.to_owned());
-        self.in_turn(move || hash(password.as_bytes())).await?
+        self.in_turn(move |memory| hash(memory, password.as_bytes())).await?
     }
 
     /// Checks the password of the user `name`, whose hash is `known`; `None` for a user who does not exist or may not log in.
@@ -88,7 +89,7 @@ impl Passwords {
         let expected = known.unwrap_or_else(|| self.nobody.to_string());
         let password = Zeroizing::new(if may_fit { password.to_owned() } else { String::new() });
         let fits = self
-            .in_turn(move || Argon2::default().verify_password(password.as_bytes(), expected.as_str()).is_ok())
+            .in_turn(move |memory| fits(memory, password.as_bytes(), &expected))
             .await
             // Nobody looked at the password, so that it was not wrong either.
             .inspect_err(|_| self.failures().untried(name, from))?;
@@ -99,16 +100,24 @@ impl Passwords {
         Ok(())
     }
 
-    async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Memory) -> T + Send + 'static,
+    ) -> Result<T, Refused> {
         let _place = self.places.try_acquire().map_err(|_| Refused::login_busy())?;
         let turn = Arc::clone(&self.running).acquire_owned().await.map_err(Refused::internal)?;
-        let worked = tokio::task::spawn_blocking(move || {
-            let done = work();
+        let memories = Arc::clone(&self.memories);
+        let (tell, told) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            let kept = || memories.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut memory = kept().pop().unwrap_or_default();
             // The turn ends with the work, also when nobody waits for the result any more.
+            drop(tell.send(work(&mut memory)));
+            memory.clear();
+            kept().push(memory);
             drop(turn);
-            done
         });
-        worked.await.map_err(Refused::internal)
+        told.await.map_err(Refused::internal)
     }
 
     fn failures(&self) -> std::sync::MutexGuard<'_, Failures> {
@@ -116,8 +125,56 @@ impl Passwords {
     }
 }
 
-fn hash(password: &[u8]) -> Result<String, Refused> {
-    Argon2::default().hash_password(password).map(|hash| hash.to_string()).map_err(Refused::internal)
+/// A salt and an output at random, with the parameters of today: the hash of a password that nobody knows, which costs to be
+/// checked what every other does, and nothing to be made.
+fn nobodys() -> Result<PasswordHash, Refused> {
+    let (mut salt, mut output) = ([0; Salt::RECOMMENDED_LENGTH], [0; Params::DEFAULT_OUTPUT_LEN]);
+    for random in [&mut salt[..], &mut output] {
+        aws_lc_rs::rand::fill(random).map_err(|_| Refused::internal("no randomness"))?;
+    }
+    Ok(PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&Params::DEFAULT).map_err(Refused::internal)?,
+        salt: Some(Salt::new(&salt).map_err(Refused::internal)?),
+        hash: Some(Output::new(&output).map_err(Refused::internal)?),
+    })
+}
+
+fn hash(memory: &mut Memory, password: &[u8]) -> Result<String, Refused> {
+    let mut made = nobodys()?;
+    made.hash = Some(memory.output(password, &made).map_err(Refused::internal)?);
+    Ok(made.to_string())
+}
+
+fn fits(memory: &mut Memory, password: &[u8], expected: &str) -> bool {
+    let Ok(expected) = PasswordHash::new(expected) else { return false };
+    // Outputs are compared in constant time.
+    memory.output(password, &expected).is_ok_and(|output| expected.hash == Some(output))
+}
+
+/// What a hash is computed in. It is kept: to have 19 MiB from the kernel each time takes half as long again as to compute.
+#[derive(Default)]
+struct Memory(Vec<Block>);
+
+impl Memory {
+    /// Nothing of a password stays: what the last pass leaves can be computed backwards to where a guess costs next to nothing.
+    fn clear(&mut self) {
+        self.0.fill(Block::new());
+    }
+
+    /// The output for `password` with algorithm, parameters and salt of `like`.
+    fn output(&mut self, password: &[u8], like: &PasswordHash) -> argon2::password_hash::Result<Output> {
+        let salt = like.salt.as_ref().ok_or(argon2::password_hash::Error::SaltInvalid)?;
+        let version = like.version.map(Version::try_from).transpose()?.unwrap_or_default();
+        let params = Params::try_from(like)?;
+        self.0.resize(params.block_count(), Block::new());
+        let mut output = [0; Output::MAX_LENGTH];
+        let output = &mut output[..params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN)];
+        let argon2 = Argon2::new(like.algorithm.as_str().try_into()?, version, params);
+        argon2.hash_password_into_with_memory(password, salt, output, &mut self.0)?;
+        Ok(Output::new(output)?)
+    }
 }
 
 /// What counts as one address: of IPv6 the /64, which one customer has.
@@ -310,5 +367,32 @@ mod tests {
         for none in ["", "1234567", &"x".repeat(1_025)] {
             assert_eq!(passwords.hash(none).await.unwrap_err().code, "request_malformed");
         }
+    }
+
+    #[test]
+    fn hashes_are_those_of_everybody_else() {
+        use argon2::password_hash::PasswordHasher;
+        let known = Argon2::default().hash_password_with_salt(b"password", b"somesaltsomesalt").unwrap().to_string();
+        let known = known.as_str();
+        let mut memory = Memory::default();
+        for _ in 0..2 {
+            assert!(fits(&mut memory, b"password", known));
+            assert!(!fits(&mut memory, b"Password", known));
+            memory.clear();
+            assert!(memory.0.iter().all(|block| block.as_ref().iter().all(|word| *word == 0)), "nothing stays");
+        }
+        assert!(!fits(&mut memory, b"password", "none"));
+        assert!(!fits(&mut memory, b"password", known.rsplit_once('$').unwrap().0));
+    }
+
+    #[test]
+    fn nobodys_hash_costs_what_any_other_does() {
+        let mut memory = Memory::default();
+        let (nobody, other) = (nobodys().unwrap(), hash(&mut memory, b"correct horse").unwrap());
+        let other = PasswordHash::new(&other).unwrap();
+        assert_eq!((nobody.algorithm, nobody.version, &nobody.params), (other.algorithm, other.version, &other.params));
+        assert_eq!(nobody.to_string().len(), other.to_string().len());
+        assert!(nobody.salt != other.salt && nobody.hash != nobodys().unwrap().hash);
+        assert!(memory.output(b"correct horse", &nobody).is_ok(), "it is computed, and refused only then");
     }
 }

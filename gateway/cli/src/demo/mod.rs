@@ -66,8 +66,8 @@ fn no_lab(error: &LabError) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
-fn probe_tun() -> std::io::Result<()> {
-    ringfort_io::Tun::open("rfprobe%d", 1, std::time::Duration::ZERO).map(drop).map_err(std::io::Error::other)
+fn probe_tun() -> std::io::Result<ringfort_io::Tun> {
+    ringfort_io::Tun::open("rfprobe%d", 1, std::time::Duration::ZERO).map_err(std::io::Error::other)
 }
 
 fn tell(options: &Options, report: &mut Report) -> Result<()> {
@@ -82,15 +82,18 @@ fn tell(options: &Options, report: &mut Report) -> Result<()> {
         report.step("traffic", "datagrams both ways and an established TCP connection", |_| Traffic::start(&realm))?;
     revoke::renew(&realm, report, &cast, &traffic)?;
     revoke::revoke(&realm, report, &cast, &traffic, |report| refusals::tell(&realm, report, &cast))?;
-    drop(traffic);
+    // Where more follows, nothing is to be heard of it.
+    let traffic = (!options.keep && !options.bench).then_some(traffic);
     if options.keep {
         keep(&realm)?;
     }
     if options.bench {
         cast.alice.stop()?;
         control::measure(&realm, &cast, report, options.runs)?;
-        drop(cast);
+        cast.leave(realm, traffic);
         throughput(options, &program, report)?;
+    } else {
+        cast.leave(realm, traffic);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use ringfort_token::EntitlementToken;
 use serde_json::Value;
 
 use super::report::Report;
-use super::story::{ALICE, Cast, MALLORY, PATIENCE};
+use super::story::{ALICE, Cast, MALLORY, PATIENCE, settle};
 
 /// Who refuses.
 #[derive(Clone, Copy)]
@@ -30,6 +30,9 @@ pub(super) fn tell(realm: &Realm, report: &mut Report, cast: &Cast) -> Result<()
     let lab = &realm.stage.lab;
     let controller = By::Controller(&cast.controller);
     let gateway = By::Gateway(cast.gateways.first().context("no gateway")?);
+    report.step("mallory", "has an account, a machine that joined, an entitlement, and logs in", |_| {
+        settle(realm, MALLORY)
+    })?;
     let (mallory, alice) = (realm.state(MALLORY), realm.state(ALICE));
     let at = realm.gateway_address(0);
     let claims = read(&mallory, "claims.jwt")?;

@@ -57,7 +57,9 @@ impl Report {
 
     pub(super) fn print(&self, as_json: bool) {
         if as_json {
-            println!("{:#}", self.document());
+            // In one piece: standard output makes a system call of each line.
+            let text = format!("{:#}", self.document());
+            println!("{text}");
         } else {
             self.print_table();
         }

@@ -1,7 +1,7 @@
 //! Chapter 6: a renewal that loses no packet, and a revocation that is there before the administrator's prompt is back.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -127,7 +127,7 @@ pub(super) fn renew(realm: &Realm, report: &mut Report, cast: &Cast, traffic: &T
                 status["revocations"]["n"].as_u64() > serial && ends_at(status).is_some_and(|at| at > grace_over)
             })?;
         }
-        // Each Gateway has asked for it; the second renewal is not to be caught by what comes next.
+        // A Gateway that asked after the tokens had come asks for another; it is not to be caught by what comes next.
         cast.alice.wait_until(PATIENCE, |status| status["renewing"] == false)?;
         let lost = traffic.flow.up().missing() + traffic.flow.down().missing();
         let passed = traffic.flow.up().received() - received.0 + traffic.flow.down().received() - received.1;
@@ -199,6 +199,7 @@ impl Rates {
 struct Ticker {
     last: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
+    ends: [TcpStream; 2],
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -208,6 +209,7 @@ impl Ticker {
         near.set_nodelay(true)?;
         near.set_write_timeout(Some(Duration::from_millis(20)))?;
         far.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let ends = [near.try_clone()?, far.try_clone()?];
         let (last, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (stopped, arrived, stopped_too) = (Arc::clone(&stop), Arc::clone(&last), Arc::clone(&stop));
         let sender = std::thread::spawn(move || {
@@ -232,7 +234,7 @@ impl Ticker {
                 }
             }
         });
-        Ok(Self { last, stop, threads: vec![sender, receiver] })
+        Ok(Self { last, stop, ends, threads: vec![sender, receiver] })
     }
 
     fn last(&self) -> Duration {
@@ -243,6 +245,10 @@ impl Ticker {
 impl Drop for Ticker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        for end in &self.ends {
+            // Wakes whoever waits there; the connection may be gone already.
+            drop(end.shutdown(Shutdown::Both));
+        }
         for thread in self.threads.drain(..) {
             drop(thread.join());
         }

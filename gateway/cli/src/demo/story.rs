@@ -9,6 +9,7 @@ use ringfort_stage::{Process, Realm};
 use serde_json::Value;
 
 use super::report::Report;
+use super::revoke::Traffic;
 
 /// How long anything may take that must come. Nothing here takes longer than some milliseconds; a busy machine may.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +40,23 @@ pub(super) struct Cast {
     _services: Vec<http::Server>,
 }
 
+impl Cast {
+    /// Ends everything. All are killed before the end of any is waited for. Alice's is not waited for: the kernel takes some 40 ms
+    /// to remove her two interfaces, whether we look on or not.
+    pub(super) fn leave(self, realm: Realm, traffic: Option<Traffic>) {
+        let Self { mut controller, mut gateways, alice, used_invitation: _, _services } = self;
+        for process in gateways.iter_mut().chain([&mut controller]) {
+            // It may have ended already.
+            drop(process.kill_begin());
+        }
+        drop(alice.kill_unwaited());
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(traffic));
+            drop((controller, gateways, realm));
+        });
+    }
+}
+
 /// The page of a site's service.
 pub(super) fn page(site: usize) -> SocketAddr {
     SocketAddr::new(address::site_host(site, 0).0.into(), 80)
@@ -58,20 +76,22 @@ pub(super) fn tell(realm: &Realm, report: &mut Report) -> Result<Cast> {
         *what = format!("initialised itself; fingerprint of its CA {short}…");
         Ok(controller)
     })?;
-    report.step(
-        "operator",
-        "logs in by URL and fingerprint; creates two users, two sites, four resources, three entitlements",
-        |_| {
+    let (gateways, used_invitation) = std::thread::scope(|scope| {
+        let what = "logs in by URL and fingerprint; creates two sites with two resources each";
+        let account = report.step("operator", what, |_| {
             realm.operator_login(&controller)?.ok()?;
-            administer(realm)
-        },
-    )?;
-    let (gateways, used_invitation) = report.step("gateways", "", |what| {
-        // mallory has an account and a machine, and no part until the last chapter.
-        std::thread::scope(|scope| {
-            let mallory = scope.spawn(|| join_user(realm, MALLORY));
+            // What does not need each other is done at once, as several people would; her password takes the longest.
+            let account = scope.spawn(|| realm.add_user(ALICE));
+            at_once(vec![Box::new(|| add_site(realm, 0)), Box::new(|| add_site(realm, 1))])?;
+            Ok(account)
+        })?;
+        report.step("gateways", "", |what| {
+            let entitled = scope.spawn(|| {
+                account.join().unwrap_or_else(|_| bail!("a step panicked"))?;
+                at_once(SITES.map(|(_, page, _)| entitle(realm, page, ALICE)).into())
+            });
             let joined = join_gateways(realm, &controller, what)?;
-            mallory.join().unwrap_or_else(|_| bail!("a step panicked"))?;
+            entitled.join().unwrap_or_else(|_| bail!("a step panicked"))?;
             Ok(joined)
         })
     })?;
@@ -122,31 +142,22 @@ fn serve(realm: &Realm) -> Result<Vec<http::Server>> {
     Ok(servers)
 }
 
-/// Everything that the administrator writes down. What does not need each other is done at once, as several people would.
-fn administer(realm: &Realm) -> Result<()> {
-    at_once(vec![
-        Box::new(|| realm.add_user(ALICE).map(drop)),
-        Box::new(|| realm.add_user(MALLORY).map(drop)),
-        Box::new(|| {
-            for (number, (site, service, admin)) in SITES.iter().enumerate() {
-                realm.add_site(number, site)?;
-                let to = address::site_host(number, 0).0.to_string();
-                let flows = [format!("udp/{FLOW_PORT}"), format!("tcp/{STREAM_PORT}")];
-                let service_of = |name: &str, services: &[&str]| {
-                    let mut arguments = vec!["resource", "add", name, "--site", site, "--to", &to];
-                    services.iter().for_each(|service| arguments.extend(["--service", service]));
-                    realm.admin(&arguments)?.ok()
-                };
-                service_of(service, &["tcp/80", "icmp-echo", &flows[0], &flows[1]])?;
-                service_of(admin, &[&format!("tcp/{ADMIN_PORT}")])?;
-            }
-            Ok(())
-        }),
-    ])?;
-    let entitle = |service: &'static str, user: &'static str| -> Work<'_> {
-        Box::new(move || realm.admin(&["entitle", service, "--user", user])?.ok().map(drop))
+/// A site and its Resources.
+fn add_site(realm: &Realm, number: usize) -> Result<()> {
+    let (site, service, admin) = SITES[number];
+    realm.add_site(number, site)?;
+    let to = address::site_host(number, 0).0.to_string();
+    let flows = [format!("udp/{FLOW_PORT}"), format!("tcp/{STREAM_PORT}")];
+    let admin_port = format!("tcp/{ADMIN_PORT}");
+    let add = |name: &str, services: &[&str]| {
+        let mut arguments = vec!["resource", "add", name, "--site", site, "--to", &to];
+        services.iter().for_each(|service| arguments.extend(["--service", service]));
+        realm.admin(&arguments)?.ok().map(drop)
     };
-    at_once(vec![entitle(SITES[0].1, ALICE), entitle(SITES[1].1, ALICE), entitle(SITES[0].1, MALLORY)])
+    at_once(vec![
+        Box::new(|| add(service, &["tcp/80", "icmp-echo", &flows[0], &flows[1]])),
+        Box::new(|| add(admin, &[&admin_port])),
+    ])
 }
 
 fn join_gateways(realm: &Realm, controller: &Process, what: &mut String) -> Result<(Vec<Process>, String)> {
@@ -168,13 +179,23 @@ fn join_gateways(realm: &Realm, controller: &Process, what: &mut String) -> Resu
         gateways.iter().filter(|gateway| gateway["alive"] == true).count() == GATEWAYS.len()
     };
     controller.wait_until(PATIENCE, connected)?;
-    *what = format!("both have joined and stream: {}", shown(&line));
+    *what =
+        format!("both have joined and stream; meanwhile alice got an account and two entitlements: {}", shown(&line));
     Ok((vec![berlin, lisbon], line))
 }
 
-fn join_user(realm: &Realm, user: &str) -> Result<()> {
-    let line = realm.invite(&["device", "--user", user])?;
-    realm.join(user, realm.stage.lab.client(user)?, &line)?.ok()?;
+fn entitle<'a>(realm: &'a Realm, service: &'a str, user: &'a str) -> Work<'a> {
+    Box::new(move || realm.admin(&["entitle", service, "--user", user])?.ok().map(drop))
+}
+
+/// A user with an account, a machine, and one entitlement.
+pub(super) fn settle(realm: &Realm, user: &str) -> Result<()> {
+    realm.add_user(user)?;
+    let join = || {
+        let line = realm.invite(&["device", "--user", user])?;
+        realm.join(user, realm.stage.lab.client(user)?, &line)?.ok().map(drop)
+    };
+    at_once(vec![entitle(realm, SITES[0].1, user), Box::new(join)])?;
     realm.login(user)?.ok().map(drop)
 }
 

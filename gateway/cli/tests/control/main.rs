@@ -70,8 +70,8 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), CASES.iter().map(trial).collect()).exit_code()
 }
 
-fn probe_tun() -> std::io::Result<()> {
-    ringfort_io::Tun::open("rfprobe%d", 1, Duration::ZERO).map(drop).map_err(std::io::Error::other)
+fn probe_tun() -> std::io::Result<ringfort_io::Tun> {
+    ringfort_io::Tun::open("rfprobe%d", 1, Duration::ZERO).map_err(std::io::Error::other)
 }
 
 /// Where namespaces are impossible nothing was tested. CI must not take that for success.

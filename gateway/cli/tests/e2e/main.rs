@@ -137,8 +137,8 @@ fn told(result: anyhow::Result<()>) -> Result<(), Failed> {
     result.map_err(|error| format!("{error:#}").into())
 }
 
-fn probe_tun() -> std::io::Result<()> {
-    ringfort_io::Tun::open("rfprobe%d", 1, Duration::ZERO).map(drop).map_err(std::io::Error::other)
+fn probe_tun() -> std::io::Result<ringfort_io::Tun> {
+    ringfort_io::Tun::open("rfprobe%d", 1, Duration::ZERO).map_err(std::io::Error::other)
 }
 
 /// Where namespaces are impossible nothing was tested. CI must not take that for success.
