@@ -1,0 +1,297 @@
+//! Messages both ways over datagrams that get lost: flights, acknowledgements and timers (RFC 9147 §5.8, §7; RFC 6347 §4.2.4).
+//!
+//! Call order: [`Exchange::handle_record`] for each record with handshake messages, [`Exchange::handle_ack`] for each ACK,
+//! then [`Exchange::next_message`] until `None`; [`Exchange::send`] for each message of ours; at the end
+//! [`Exchange::flush`]. [`Exchange::handle_timeout`] when [`Exchange::poll_timeout`] is due. Datagrams are at
+//! [`Exchange::poll_transmit`].
+//!
+//! It decides nothing about what a message means, nor in which epoch one is welcome.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ringfort_types::BootInstant;
+
+use super::flight::Flight;
+use super::reassembly::{Message, Reassembly, Taken};
+use crate::alert::{Alert, Fatal, fail};
+use crate::record::{ContentType, RecordLayer, RecordNumber};
+use crate::wire::messages::{Fragment, MessageType, parse_ack, write_ack};
+
+/// Records that one ACK names at most: it stays below every datagram's limit.
+const ACKED_MAX: usize = 16;
+/// A flight is repeated after ever longer times, up to this (RFC 9147 §5.8.2 allows 60 s; a handshake here is given up sooner).
+const REPEAT_AFTER_MAX: Duration = Duration::from_secs(8);
+
+/// How the peer learns that its messages arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rules {
+    /// By our next flight only.
+    V12,
+    /// By our next flight, or by ACKs.
+    V13,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    rules: Rules,
+    incoming: Reassembly,
+    flight: Flight,
+    /// Whether the peer's next flight says that ours has arrived: it does during a handshake (RFC 9147 §7).
+    pub(crate) next_flight_acknowledges: bool,
+    to_acknowledge: Vec<RecordNumber>,
+    acknowledge_at: Option<BootInstant>,
+    repeat_at: Option<BootInstant>,
+    repeat_after: Duration,
+    /// When the flight was last sent, whole or in part.
+    sent_at: BootInstant,
+    first_repeat_after: Duration,
+    datagram_bytes_max: usize,
+    out: VecDeque<Box<[u8]>>,
+}
+
+impl Exchange {
+    /// An exchange whose first messages have the numbers `next_in` and `next_out`.
+    pub(crate) fn new(
+        rules: Rules,
+        (next_in, next_out): (u16, u16),
+        first_repeat_after: Duration,
+        datagram_bytes_max: usize,
+    ) -> Self {
+        Self {
+            rules,
+            incoming: Reassembly::starting_at(next_in),
+            flight: Flight::starting_at(next_out),
+            next_flight_acknowledges: true,
+            to_acknowledge: Vec::new(),
+            acknowledge_at: None,
+            repeat_at: None,
+            repeat_after: first_repeat_after,
+            sent_at: BootInstant::default(),
+            first_repeat_after,
+            datagram_bytes_max,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Takes the content of a record with handshake messages. Where messages of its epoch are not `welcome`, only repetitions
+    /// mean something. Of plaintext (`number.epoch` 0), which anybody may have sent, what does not fit is ignored; in DTLS 1.3
+    /// only the very next message may come in it, since everything behind is sealed.
+    ///
+    /// # Errors
+    /// When the peer breaks the protocol in a sealed record.
+    pub(crate) fn handle_record(
+        &mut self,
+        records: &mut RecordLayer,
+        number: RecordNumber,
+        content: &[u8],
+        welcome: bool,
+        now: BootInstant,
+    ) -> Result<(), Fatal> {
+        let sealed = number.epoch > 0;
+        if content.is_empty() && sealed {
+            return fail(Alert::UNEXPECTED_MESSAGE, "a handshake record without content");
+        }
+        let mut rest = content;
+        let (mut fresh, mut after_gap, mut repeated, mut kept) = (false, false, false, true);
+        while !rest.is_empty() {
+            let Some((fragment, behind)) = Fragment::split_first(rest) else {
+                return if sealed { fail(Alert::DECODE_ERROR, "a fragment beyond its message or record") } else { Ok(()) };
+            };
+            rest = behind;
+            let next = self.incoming.next_sequence();
+            if fragment.sequence >= next && !welcome {
+                kept = false;
+                continue;
+            }
+            if !sealed && self.rules == Rules::V13 && fragment.sequence > next {
+                continue;
+            }
+            match self.incoming.handle_fragment(&fragment, sealed) {
+                Taken::Fresh { after_gap: gap } => {
+                    fresh = true;
+                    after_gap |= gap;
+                }
+                Taken::Repeated => repeated = true,
+                Taken::NoRoom => kept = false,
+                Taken::Mismatch | Taken::TooLong if !sealed => kept = false,
+                Taken::Mismatch => {
+                    return fail(Alert::ILLEGAL_PARAMETER, "fragments of one message that do not belong together");
+                }
+                Taken::TooLong => return fail(Alert::ILLEGAL_PARAMETER, "a message longer than any may be"),
+            }
+        }
+        if fresh && sealed && self.next_flight_acknowledges {
+            self.acknowledge_flight();
+        }
+        if repeated && !fresh {
+            self.peer_repeats(records, now)?;
+        }
+        // What was not kept must be sent again, so it is not acknowledged. ACKs of plaintext tell a peer nothing that the
+        // flight behind it does not.
+        if self.rules == Rules::V13 && sealed && kept && (fresh || self.flight.is_done()) {
+            if self.to_acknowledge.len() < ACKED_MAX && !self.to_acknowledge.contains(&number) {
+                self.to_acknowledge.push(number);
+            }
+            let soon = if after_gap || !fresh { Duration::ZERO } else { self.first_repeat_after / 4 };
+            let at = now + soon;
+            self.acknowledge_at = Some(self.acknowledge_at.map_or(at, |before| before.min(at)));
+        }
+        Ok(())
+    }
+
+    /// The peer sends again what we have: it lacks our flight. It gets that again, unless it has just been sent.
+    fn peer_repeats(&mut self, records: &mut RecordLayer, now: BootInstant) -> Result<(), Fatal> {
+        if !self.flight.is_done() && now.saturating_since(self.sent_at) >= self.first_repeat_after / 2 {
+            self.sent_at = now;
+            return self.flight.write(records, self.datagram_bytes_max, true, &mut self.out);
+        }
+        Ok(())
+    }
+
+    /// Takes the content of a sealed ACK.
+    ///
+    /// # Errors
+    /// When it has not the form of one.
+    pub(crate) fn handle_ack(&mut self, records: &mut RecordLayer, content: &[u8], now: BootInstant) -> Result<(), Fatal> {
+        let mut news = false;
+        for number in parse_ack(content)? {
+            news |= self.flight.acknowledge(number);
+        }
+        if self.flight.is_done() {
+            self.acknowledge_flight();
+        } else if news {
+            // What it lacks got lost, most likely; an ACK comes when something behind it has come.
+            self.write(records, true, now)?;
+        }
+        Ok(())
+    }
+
+    /// The peer's next message, once it is whole.
+    pub(crate) fn next_message(&mut self) -> Option<Message> {
+        self.incoming.next_message()
+    }
+
+    /// Whether part of a message is there.
+    pub(crate) fn is_message_under_way(&self) -> bool {
+        self.incoming.is_under_way()
+    }
+
+    /// Lets another message come in the place of the last one: see [`Reassembly::reject_last`].
+    pub(crate) fn reject_last(&mut self) {
+        self.incoming.reject_last();
+    }
+
+    /// Adds a message to our flight, under the keys of `epoch`.
+    pub(crate) fn send(&mut self, kind: MessageType, body: Vec<u8>, epoch: u64) {
+        self.flight.push(kind, body, epoch);
+    }
+
+    /// The number of the next message of ours.
+    pub(crate) const fn next_out(&self) -> u16 {
+        self.flight.next_sequence()
+    }
+
+    /// Adds DTLS 1.2's change of keys to our flight.
+    pub(crate) fn send_change_cipher_spec(&mut self) {
+        self.flight.push_change_cipher_spec();
+    }
+
+    /// Whether the peer has all that we sent.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.flight.is_done()
+    }
+
+    /// What has been received is acknowledged at the next [`Exchange::flush`], not a while later.
+    pub(crate) fn acknowledge_now(&mut self) {
+        if !self.to_acknowledge.is_empty() {
+            self.acknowledge_at = Some(BootInstant::default());
+        }
+    }
+
+    /// The peer's flight is whole and one of ours answers it: the peer has what we sent before, and learns by the answer that
+    /// its own has arrived.
+    pub(crate) fn begin_answer(&mut self) {
+        self.acknowledge_flight();
+        self.to_acknowledge.clear();
+        self.acknowledge_at = None;
+    }
+
+    fn acknowledge_flight(&mut self) {
+        self.flight.acknowledge_all();
+        self.repeat_at = None;
+        self.repeat_after = self.first_repeat_after;
+    }
+
+    /// Sends what was added, and an ACK that is due.
+    ///
+    /// # Errors
+    /// When a key has reached its limit.
+    pub(crate) fn flush(&mut self, records: &mut RecordLayer, now: BootInstant) -> Result<(), Fatal> {
+        self.write(records, false, now)?;
+        if self.acknowledge_at.is_some_and(|at| at <= now) {
+            self.acknowledge_at = None;
+            let content = write_ack(&std::mem::take(&mut self.to_acknowledge));
+            if records.tx_epoch() > 0 {
+                self.send_once(records, ContentType::Ack, &content)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a record that belongs to no flight, an alert or an ACK, under the newest keys.
+    ///
+    /// # Errors
+    /// As [`Exchange::flush`].
+    pub(crate) fn send_once(
+        &mut self,
+        records: &mut RecordLayer,
+        content_type: ContentType,
+        content: &[u8],
+    ) -> Result<(), Fatal> {
+        let mut datagram = vec![0; content.len() + records.overhead()];
+        let sealed = records.seal(content_type, content, &mut datagram);
+        let length = sealed.map_err(|error| Fatal::new(Alert::INTERNAL_ERROR, error.to_string()))?;
+        datagram.truncate(length);
+        self.out.push_back(datagram.into());
+        Ok(())
+    }
+
+    /// Repeats what the peer lacks and acknowledges what came, as far as it is time.
+    ///
+    /// # Errors
+    /// As [`Exchange::flush`].
+    pub(crate) fn handle_timeout(&mut self, records: &mut RecordLayer, now: BootInstant) -> Result<(), Fatal> {
+        if self.repeat_at.is_some_and(|at| at <= now) {
+            self.repeat_after = (self.repeat_after * 2).min(REPEAT_AFTER_MAX);
+            self.write(records, true, now)?;
+        }
+        self.flush(records, now)
+    }
+
+    fn write(&mut self, records: &mut RecordLayer, all: bool, now: BootInstant) -> Result<(), Fatal> {
+        let before = self.out.len();
+        self.flight.write(records, self.datagram_bytes_max, all, &mut self.out)?;
+        if self.out.len() > before {
+            self.sent_at = now;
+            self.repeat_at = Some(now + self.repeat_after);
+        }
+        Ok(())
+    }
+
+    /// When [`Exchange::handle_timeout`] wants to be called.
+    pub(crate) fn poll_timeout(&self) -> Option<BootInstant> {
+        [self.repeat_at, self.acknowledge_at].into_iter().flatten().min()
+    }
+
+    /// The next datagram for the peer.
+    pub(crate) fn poll_transmit(&mut self) -> Option<Box<[u8]>> {
+        self.out.pop_front()
+    }
+
+    /// Takes back datagrams that were not sent yet.
+    pub(crate) fn discard_transmits(&mut self) {
+        self.out.clear();
+    }
+}
