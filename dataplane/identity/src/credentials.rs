@@ -1,9 +1,11 @@
 //! Our own certificate and key.
 
 use std::fmt;
+use std::sync::Arc;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::sign::SigningKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use webpki::EndEntityCert;
 
 /// Our certificate and its private key.
@@ -12,13 +14,15 @@ use webpki::EndEntityCert;
 pub struct Credentials {
     chain: Vec<CertificateDer<'static>>,
     private_key: PrivatePkcs8KeyDer<'static>,
+    signing_key: Arc<dyn SigningKey>,
 }
 
 impl Credentials {
-    /// Takes a certificate chain (DER, the leaf first, the root not in it) and the leaf's ECDSA P-256 key (PKCS#8 DER).
+    /// Takes a certificate chain (DER, the leaf first, the root not in it) and the leaf's key (PKCS#8 DER): ECDSA on P-256 or
+    /// P-384, Ed25519, or RSA (A8).
     ///
     /// # Errors
-    /// [`ConfigError`] when there is no leaf or it cannot be read, the key is no P-256 key, or the two do not belong
+    /// [`ConfigError`] when there is no leaf or it cannot be read, the key is of another kind, or the two do not belong
     /// together.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
@@ -26,13 +30,13 @@ impl Credentials {
     ) -> Result<Self, ConfigError> {
         let leaf = EndEntityCert::try_from(chain.first().ok_or(ConfigError::NoLeaf)?);
         let leaf = leaf.map_err(ConfigError::Certificate)?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, private_key.secret_pkcs8_der())
-            .map_err(|_| ConfigError::PrivateKey)?;
-        // A SubjectPublicKeyInfo ends with the uncompressed point, which is what the key pair calls its public key.
-        if !leaf.subject_public_key_info().ends_with(pair.public_key().as_ref()) {
+        let key = PrivateKeyDer::Pkcs8(private_key.clone_key());
+        let signing_key = any_supported_type(&key).map_err(|_| ConfigError::PrivateKey)?;
+        let public = signing_key.public_key().ok_or(ConfigError::PrivateKey)?;
+        if leaf.subject_public_key_info() != public {
             return Err(ConfigError::KeyMismatch);
         }
-        Ok(Self { chain, private_key })
+        Ok(Self { chain, private_key, signing_key })
     }
 
     /// The chain, the leaf first.
@@ -53,6 +57,12 @@ impl Credentials {
     pub const fn private_key(&self) -> &PrivatePkcs8KeyDer<'static> {
         &self.private_key
     }
+
+    /// The leaf's key, parsed: it is what signs handshakes.
+    #[must_use]
+    pub const fn signing_key(&self) -> &Arc<dyn SigningKey> {
+        &self.signing_key
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -71,9 +81,9 @@ pub enum ConfigError {
     /// An empty chain.
     #[error("expected a certificate chain that begins with our own certificate, found none")]
     NoLeaf,
-    /// The private key is not a P-256 key in PKCS#8 form.
+    /// The private key is of no accepted kind, or not in PKCS#8 form.
     #[error(
-        "expected an ECDSA P-256 private key in PKCS#8 form; make one with `openssl ecparam -name prime256v1 -genkey` and `openssl pkcs8 -topk8 -nocrypt`"
+        "expected a private key in PKCS#8 form: ECDSA on P-256 or P-384, Ed25519, or RSA; make one with `openssl ecparam -name prime256v1 -genkey` and `openssl pkcs8 -topk8 -nocrypt`"
     )]
     PrivateKey,
     /// Certificate and key are of different pairs.
