@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use ringfort_engine::client::{Client, Config, Event, Release};
 use ringfort_service::desk::{Desk, Letter};
-use ringfort_service::{credentials, file, notify_ready};
+use ringfort_service::{credentials, file, notify_ready, random};
 use ringfort_worker::{Report, Sink, Worker, Workers, spawn};
 use serde_json::{Map, Value, json};
 
@@ -65,6 +65,7 @@ fn machine(path: &Path, config: &ClientSection) -> Result<(Interface, Worker<Cli
         inner: config.inner(),
         routes: config.routes.iter().copied().collect(),
         release: Release::AtOnce,
+        random: random()?,
     };
     let worker = interface.worker(config.gateway, machine, config.core).context("client.gateway")?;
     Ok((interface, worker))

@@ -1,13 +1,13 @@
 //! An organisation for tests: its CA, its key for tokens, and two ends of a tunnel.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     PKCS_ED25519, PublicKeyData, SanType,
 };
-use ringfort_dtls::{Association, ClientConfig, ExporterSecret, ServerConfig};
+use ringfort_dtls::{Association, ClientConfig, ExporterSecret, Opening, ServerConfig};
 use ringfort_enrol::{Identity, Kind, PrivateKey, wall_clock};
 use ringfort_identity::{Credentials, KeyThumbprint, Trust};
 use ringfort_token::{
@@ -154,23 +154,23 @@ impl Organisation {
         };
         let gateway = own("ringfort://example/gateway/g1", ExtendedKeyUsagePurpose::ServerAuth);
         let device = own("ringfort://example/device/c1", ExtendedKeyUsagePurpose::ClientAuth);
-        let mut now = BootInstant::from_nanos(1);
-        let (epoch, unix) = ((now, Instant::now()), wall_clock().since_epoch());
-        let server = Arc::new(ServerConfig::new(&gateway, self.trust.clone(), epoch).unwrap());
-        let client = Arc::new(ClientConfig::new(&device, self.trust.clone(), epoch).unwrap());
-        let mut client = Association::client(&client, now, unix);
-        let mut server = Association::server(&server, now, unix);
-        for _ in 0..100 {
-            while let Some(mut datagram) = client.poll_transmit() {
-                server.handle_datagram(&mut datagram, now, |_, _| ());
-            }
+        let now = BootInstant::from_nanos(1);
+        let unix = wall_clock().since_epoch();
+        let server = Arc::new(ServerConfig::new(&gateway, self.trust.clone()).unwrap());
+        let client = Arc::new(ClientConfig::new(&device, self.trust.clone()).unwrap());
+        let mut client = Association::client(&client, None, [1; 32], now, unix);
+        let mut hello = client.poll_transmit().unwrap();
+        let opening = Opening::unvalidated(&hello).unwrap();
+        let mut server = Association::server(&server, &opening, None, [2; 32], now, unix);
+        server.handle_datagram(&mut hello, now, |_| ());
+        while client.exporter().is_none() || server.exporter().is_none() {
             while let Some(mut datagram) = server.poll_transmit() {
-                client.handle_datagram(&mut datagram, now, |_, _| ());
+                client.handle_datagram(&mut datagram, now, |_| ());
             }
-            now = now + Duration::from_millis(5);
-            client.handle_timeout(now);
-            server.handle_timeout(now);
-            while client.poll_event().is_some() || server.poll_event().is_some() {}
+            while let Some(mut datagram) = client.poll_transmit() {
+                server.handle_datagram(&mut datagram, now, |_| ());
+            }
+            assert!(client.poll_timeout().is_some() && server.poll_timeout().is_some(), "a handshake failed");
         }
         (client.exporter().unwrap().clone(), server.exporter().unwrap().clone())
     }

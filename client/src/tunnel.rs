@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -89,7 +89,7 @@ impl Interface {
 
 /// What the handshake of a tunnel shows and whom it trusts.
 pub(crate) fn dtls(own: &Credentials, trust: Trust) -> Result<ClientConfig, ConfigError> {
-    ClientConfig::new(own, trust, (now().boot, Instant::now()))
+    ClientConfig::new(own, trust)
 }
 
 fn there_is_fine(done: Result<(), LinkError>) -> Result<(), LinkError> {

@@ -21,8 +21,8 @@ use ringfort_identity::Credentials;
 use ringfort_proto::v1::to_client::Say;
 use ringfort_proto::v1::{Denied, Goodbye};
 use ringfort_service::desk::{Desk, Letter};
-use ringfort_service::notify_ready;
 use ringfort_service::settings::{Backend, Mtu};
+use ringfort_service::{notify_ready, random};
 use ringfort_types::UnixSeconds;
 use ringfort_worker::{Report, Sink, now, spawn};
 use tokio::runtime::Runtime;
@@ -267,6 +267,7 @@ impl<'a> Control<'a> {
             inner: site.inner,
             routes: site.routes.iter().copied().collect(),
             release: Release::ByCommand,
+            random: random()?,
         };
         let worker = site.interface.worker(gateway.address, config, None)?;
         let (report, id) = (Arc::clone(&self.report), site.id.clone());

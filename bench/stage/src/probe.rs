@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use ringfort_dtls::{Association, ClientConfig, Event, RECORD_OVERHEAD_BYTES};
+use ringfort_dtls::cid::ConnectionId;
+use ringfort_dtls::{Association, ClientConfig, Event, RECORD_OVERHEAD_BYTES, Received};
 use ringfort_engine::Keepalive;
-use ringfort_service::credentials;
+use ringfort_service::{credentials, random};
 use ringfort_worker::now;
 
 /// Longest datagram and longest packet.
@@ -46,11 +47,11 @@ impl Probe {
         let own = credentials::load(&file("pem"), &file("key"))?;
         let anchor = credentials::load_trust(&folder.join("ca.pem"))?;
         let start = now();
-        let config = Arc::new(ClientConfig::new(&own, anchor, (start.boot, Instant::now()))?);
+        let config = Arc::new(ClientConfig::new(&own, anchor)?);
         let any: SocketAddr = if gateway.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
         let socket = UdpSocket::bind(any)?;
         socket.connect(gateway)?;
-        let association = Association::client(&config, start.boot, start.unix);
+        let association = Association::client(&config, Some(ConnectionId::NONE), random()?, start.boot, start.unix);
         let mut probe = Self { socket, association, received: VecDeque::new() };
         let deadline = Instant::now() + HANDSHAKE_LIMIT;
         loop {
@@ -142,7 +143,11 @@ impl Probe {
             Ok(length) => {
                 let received = &mut self.received;
                 let datagram = &mut datagram[..length];
-                self.association.handle_datagram(datagram, now().boot, |_, packet| received.push_back(packet.to_vec()));
+                self.association.handle_datagram(datagram, now().boot, |got| {
+                    if let Received::Packet { bytes, .. } = got {
+                        received.push_back(bytes.to_vec());
+                    }
+                });
             }
             // ConnectionRefused is an ICMP message of an earlier datagram: nobody listens yet.
             Err(error)

@@ -89,6 +89,12 @@ pub struct ConnectionIdCodec {
     key: HeaderProtectionKey,
 }
 
+impl fmt::Debug for ConnectionIdCodec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionIdCodec")
+    }
+}
+
 impl ConnectionIdCodec {
     /// From 16 random bytes, which the caller wipes.
     ///

@@ -1,35 +1,55 @@
 //! DTLS associations for the data plane, without I/O.
 //!
-//! An [`Association`] is one side of one DTLS connection. Call order, per datagram or per wake-up:
+//! An [`Association`] is one side of one DTLS 1.3 connection. Call order, per datagram or per wake-up:
 //!
-//! - A. [`Association::server`] or [`Association::client`] makes one from a shared [`ServerConfig`] or [`ClientConfig`].
+//! - A. A server's [`Front`] screens what comes from addresses where nobody is known: it asks for a cookie and keeps nothing, or
+//!   gives an [`Opening`]. [`Association::server`] and [`Association::client`] make an association from a shared
+//!   [`ServerConfig`] or [`ClientConfig`].
 //! - B. [`Association::handle_datagram`] takes what came from the peer and hands out the plaintexts, opened in place;
 //!   [`Association::handle_timeout`] takes the time.
-//! - C. [`Association::seal`] protects one inner packet into the caller's buffer; [`Association::close`] says goodbye.
+//! - C. [`Association::seal`] protects one inner packet into the caller's buffer; [`Association::update_keys`] asks for new
+//!   keys, which also come by themselves; [`Association::close`] says goodbye.
 //! - D. [`Association::poll_transmit`] until `None`, then [`Association::poll_event`] until `None`, then
 //!   [`Association::poll_timeout`] says when to call B again.
 //!
-//! Time goes in and never backwards. Datagrams that are malformed, replayed or foreign are dropped inside; an [`Ended`]
-//! event means that the association is over.
+//! Time and randomness go in, time never backwards; key pairs and signatures alone take their randomness from the cryptography
+//! library. Datagrams that are malformed, replayed or foreign are dropped inside and told ([`Received::Discarded`]); an
+//! [`Ended`] event means that the association is over.
 //!
-//! The peer is authenticated **before** any plaintext is handed out: chain to the configured CA, time, extended key
-//! usage, and the role in the certificate's URI (`ringfort-identity`). An established association also has an
-//! [`ExporterSecret`], from which both sides derive values that bind other channels to it (C15).
+//! The peer is authenticated **before** any plaintext is handed out: it has signed the handshake with the key of its leaf, and a
+//! [`PeerPolicy`] has judged its chain; the product's, [`Trusted`], asks for the CA, the time, the extended key usage, and the
+//! role in the certificate's URI (`ringfort-identity`). An established association has an [`ExporterSecret`], from which both
+//! sides derive values that bind other channels to it (C15).
 //!
-//! What this crate deliberately does not do: choose rules, know users, own sockets or read clocks. What it cannot do
-//! until it has an engine of its own, because today it stands on dimpl: stateless cookies, connection ids, certificate
-//! sending of intermediates (both sides must know them), DTLS 1.2, RSA and Ed25519 certificates, and
-//! records without allocation. Sources: RFC 9147, RFC 5280, RFC 6125; requirements K4, A2, A10.
+//! What is in the clear ends nothing: alerts there are not believed, a hello that cannot be is told so and another awaited, and a
+//! hello that led nowhere gives way to the next.
+//!
+//! From the outside in: [`record`] seals and opens, `handshake` shakes hands, `post_handshake` is what goes on beside packets,
+//! `crypto` computes, `wire` reads and writes, [`cid`] makes connection ids, `cookie` cookies.
+//!
+//! What this crate deliberately does not do: choose rules, know users, own sockets or read clocks; resume, send early data or
+//! renegotiate. What it does not do yet: DTLS 1.2. Sources: RFC 9147, RFC 8446, RFC 9146, RFC 5280; requirements K4, A2, A8,
+//! A10, C12, C15, X10, X16.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod alert;
 mod association;
 pub mod cid;
-mod exporter;
+mod config;
+mod cookie;
+mod crypto;
+mod front;
+mod handshake;
+mod policy;
+mod post_handshake;
 pub mod record;
-mod screen;
+mod wire;
 
-pub use association::{Association, ClientConfig, Ended, Event, RECORD_OVERHEAD_BYTES, ServerConfig};
-pub use exporter::{EXPORTED_BYTES, ExporterSecret};
-pub use screen::opening_random;
+pub use alert::{Alert, Fatal};
+pub use association::{Association, Discarded, Ended, Event, RECORD_OVERHEAD_BYTES, Received};
+pub use config::{AddressValidation, ClientAuth, ClientConfig, PROTOCOL, ServerConfig, Settings};
+pub use crypto::{EXPORTED_BYTES, ExporterSecret, Group, Randomness};
+pub use front::{Front, Opening, Reply, Screened, Unwelcome};
+pub use policy::{PeerPolicy, Trusted};

@@ -26,7 +26,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfort_dtls::{Association, ClientConfig, Ended, Event as DtlsEvent, ExporterSecret, RECORD_OVERHEAD_BYTES};
+use ringfort_dtls::cid::ConnectionId;
+use ringfort_dtls::{
+    Association, ClientConfig, Ended, Event as DtlsEvent, ExporterSecret, RECORD_OVERHEAD_BYTES, Randomness, Received,
+};
 use ringfort_identity::PeerIdentity;
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
 use ringfort_packet::parse::{self, Parsed, Transport};
@@ -83,6 +86,8 @@ pub struct Config {
     pub routes: Prefixes,
     /// When packets may pass.
     pub release: Release,
+    /// Random bytes, of which those of the handshakes are made.
+    pub random: [u8; 32],
 }
 
 /// What the control side learns.
@@ -140,6 +145,7 @@ pub struct Client {
     events: VecDeque<Event>,
     opened: Vec<(usize, usize)>,
     tunnels: u64,
+    randomness: Randomness,
 }
 
 #[derive(Debug)]
@@ -195,6 +201,7 @@ impl Client {
             events: VecDeque::new(),
             opened: Vec::new(),
             tunnels: 0,
+            randomness: Randomness::new(&config.random),
             config,
         }
     }
@@ -219,7 +226,9 @@ impl Client {
             let (Phase::Connecting(association) | Phase::Up(Up { association, .. })) = &mut self.phase else { return };
             transmit(association, &mut self.output.outside);
             match association.poll_event() {
-                Some(DtlsEvent::Established(peer)) => self.established(peer, now),
+                Some(DtlsEvent::Established(Some(peer))) => self.established(peer, now),
+                // Our configuration lets nobody pass who has no name.
+                Some(DtlsEvent::Established(None)) => self.down(Ended::Closed.into(), now),
                 Some(DtlsEvent::Ended(reason)) => self.down(reason.into(), now),
                 None => return,
             }
@@ -292,7 +301,10 @@ impl Machine for Client {
         let segment_bytes = segment_bytes.max(1);
         for (count, datagram) in datagrams.chunks_mut(segment_bytes).enumerate() {
             let base = count * segment_bytes;
-            association.handle_datagram(datagram, now.boot, |at, packet| opened.push((base + at, packet.len())));
+            association.handle_datagram(datagram, now.boot, |received| match received {
+                Received::Packet { at, bytes } => opened.push((base + at, bytes.len())),
+                Received::Discarded(_) => self.counters.records_discarded += 1,
+            });
         }
         self.after_association(now);
         let Phase::Up(up) = &mut self.phase else { return None };
@@ -377,7 +389,9 @@ impl Machine for Client {
         match &mut self.phase {
             Phase::Paused { until } if now.boot >= *until => {
                 self.counters.handshakes_begun += 1;
-                self.phase = Phase::Connecting(Association::client(&self.config.dtls, now.boot, now.unix));
+                // Our records carry the Gateway's connection id, so that it knows us wherever we come from (X10); its own need none.
+                let (cid, random) = (Some(ConnectionId::NONE), self.randomness.draw());
+                self.phase = Phase::Connecting(Association::client(&self.config.dtls, cid, random, now.boot, now.unix));
             }
             Phase::Paused { .. } => {}
             Phase::Connecting(association) => association.handle_timeout(now.boot),

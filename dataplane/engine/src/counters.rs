@@ -31,6 +31,16 @@ counters! {
         bytes_to_outside,
         /// Datagrams from an address without a session that open none.
         datagrams_unknown,
+        /// Hellos from unknown addresses that were asked for a cookie.
+        hellos_asked,
+        /// Hellos that were told that there is nothing for them here.
+        hellos_refused,
+        /// Hellos with a cookie that is not ours, of another address, or too old.
+        hello_cookies_refused,
+        /// Records of sessions that were not authentic, replayed, malformed, or in the clear.
+        records_discarded,
+        /// Sessions that went on from another address.
+        sessions_moved,
         /// ClientHellos dropped because there were too many sessions.
         handshakes_refused,
         /// Handshakes given up because too many newer ones were under way.

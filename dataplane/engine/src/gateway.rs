@@ -19,7 +19,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfort_dtls::{Association, Event as DtlsEvent, ExporterSecret, ServerConfig, opening_random};
+use ringfort_dtls::cid::{ConnectionId, ConnectionIdCodec, Location, OWN_CONNECTION_ID_BYTES as CONNECTION_ID_BYTES};
+use ringfort_dtls::{
+    Association, Event as DtlsEvent, ExporterSecret, Front, Opening, Randomness, Received, Screened, ServerConfig,
+    Unwelcome,
+};
 use ringfort_identity::PeerIdentity;
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
 use ringfort_packet::flow::FlowKey;
@@ -35,13 +39,13 @@ use crate::keepalive::Keepalive;
 use crate::machine::{Machine, Now, Output};
 use crate::outbox::Outbox;
 use crate::timers::Timers;
-use sessions::{AtAddress, Home, Phase, Sessions};
+use sessions::{Home, Phase, Sessions};
 
 /// Sessions of one worker, all phases together. Beyond it a ClientHello is dropped and counted.
 const SESSIONS_MAX: usize = 16_384;
-/// Handshakes under way at once on one worker. Each holds about 8 KiB before its peer has proved anything, and up to 60 KiB
-/// if the peer fills dimpl's queue. Beyond it the oldest one is given up and counted: a flood of made-up ClientHellos then
-/// locks nobody out whose handshake takes less time than 1,024 of them.
+/// Handshakes under way at once on one worker, each of a peer that receives at its address. Each holds at most 48 KiB of messages
+/// under way and the Gateway's own flight. Beyond it the oldest one is given up and counted: a flood of them then locks nobody
+/// out whose handshake takes less time than 1,024 of them.
 const HANDSHAKES_MAX: usize = 1_024;
 /// An authenticated session without rules is ended after this time (docs/TUNNEL.md).
 const UNBOUND_MAX: Duration = Duration::from_secs(10);
@@ -62,10 +66,16 @@ const EVENTS_MAX: usize = 4_096;
 pub struct Config {
     /// Which worker this is.
     pub worker: WorkerIndex,
+    /// How many there are.
+    pub workers: u8,
     /// Credentials and trust anchor, shared by all workers.
     pub dtls: Arc<ServerConfig>,
     /// Random, so that nobody outside can choose keys that collide in the tables.
     pub seed: u64,
+    /// Random bytes of which cookies are made, the same for all workers: a datagram may come to another one.
+    pub cookie_seed: [u8; 32],
+    /// Random bytes of which this worker's handshakes and connection ids are made.
+    pub random: [u8; 32],
     /// What the TUN queue takes.
     pub offloads: Offloads,
     /// The Gateway's own inner addresses, from which it answers denied packets.
@@ -165,6 +175,16 @@ pub enum EndReason {
     Stopped,
 }
 
+/// A received buffer: datagrams of one sender.
+struct Batch<'a> {
+    /// Names the buffer in the output.
+    slot: u16,
+    from: SocketAddr,
+    buffer: &'a mut [u8],
+    /// Length of each datagram but the last.
+    segment_bytes: usize,
+}
+
 /// One worker's sessions; see the module's documentation.
 #[derive(Debug)]
 pub struct Gateway {
@@ -180,13 +200,22 @@ pub struct Gateway {
     failures: Budget,
     /// Plaintexts of the buffer in hand: start and length in it.
     opened: Vec<(usize, usize)>,
+    front: Front,
+    cids: ConnectionIdCodec,
+    randomness: Randomness,
 }
 
 impl Gateway {
     /// A worker without sessions.
     #[must_use]
     pub fn new(config: Config, now: Now) -> Self {
+        let mut randomness = Randomness::new(&config.random);
+        let mut cid_key = [0; 16];
+        cid_key.copy_from_slice(&randomness.draw()[..16]);
         Self {
+            front: Front::new(&config.cookie_seed),
+            cids: ConnectionIdCodec::new(&cid_key),
+            randomness,
             sessions: Sessions::new(config.seed),
             firewall: Firewall::new(config.seed),
             output: Output { outside: Outbox::default(), inside: Coalescer::new(config.offloads) },
@@ -203,27 +232,29 @@ impl Gateway {
 
     /// Opens the datagrams in `range` of a received buffer by the session in `index` and passes on what the rules allow. The
     /// output refers to packets by their place in the whole buffer, so it is the whole buffer that is handed in.
-    fn established_datagrams(
-        &mut self,
-        index: usize,
-        slot: u16,
-        buffer: &mut [u8],
-        range: Range<usize>,
-        segment_bytes: usize,
-        now: Now,
-    ) {
+    fn established_datagrams(&mut self, index: usize, batch: &mut Batch<'_>, range: Range<usize>, now: Now) {
+        let Batch { slot, from, segment_bytes, .. } = *batch;
+        let buffer = &mut *batch.buffer;
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
         let opened = &mut self.opened;
         opened.clear();
         for start in range.clone().step_by(segment_bytes) {
             let datagram = &mut buffer[start..(start + segment_bytes).min(range.end)];
-            session
-                .association
-                .handle_datagram(datagram, now.boot, |at, packet| opened.push((start + at, packet.len())));
+            session.association.handle_datagram(datagram, now.boot, |received| match received {
+                Received::Packet { at, bytes } => opened.push((start + at, bytes.len())),
+                Received::Discarded(_) => self.counters.records_discarded += 1,
+            });
         }
+        let has_news = session.association.take_news();
         if !opened.is_empty() {
             session.heard = now.boot;
         }
+        if has_news && session.outer != from {
+            self.counters.sessions_moved += 1;
+            self.sessions.move_to(index, from);
+        }
+        let Some(session) = self.sessions.slots[index].as_mut() else { return };
+        let opened = &mut self.opened;
         for &(start, length) in opened.iter() {
             let plaintext = &buffer[start..start + length];
             if Keepalive::is_message(plaintext) {
@@ -275,7 +306,11 @@ impl Gateway {
         if let Some(session) = self.sessions.slots[index].as_mut() {
             // Packets cannot come before the Established event; those in the same datagram behind it are lost as any
             // datagram may be.
-            session.association.handle_datagram(datagram, now.boot, |_, _| {});
+            session.association.handle_datagram(datagram, now.boot, |received| {
+                if matches!(received, Received::Discarded(_)) {
+                    self.counters.records_discarded += 1;
+                }
+            });
         }
         self.after_association(index, now);
     }
@@ -287,7 +322,9 @@ impl Gateway {
         while let Some(event) = self.sessions.slots[index].as_mut().and_then(|session| session.association.poll_event())
         {
             match event {
-                DtlsEvent::Established(peer) => self.established(index, peer, now),
+                DtlsEvent::Established(Some(peer)) => self.established(index, peer, now),
+                // Our configuration lets nobody pass who has no name.
+                DtlsEvent::Established(None) => self.end(index, EndReason::Removed, now),
                 DtlsEvent::Ended(reason) => self.end(index, EndReason::Dtls(reason), now),
             }
         }
@@ -359,7 +396,7 @@ impl Gateway {
         self.events.push_back(Event::RulesApplied { session: id, epoch });
     }
 
-    fn begin_handshake(&mut self, from: SocketAddr, random: [u8; 32], now: Now) -> Option<usize> {
+    fn begin_handshake(&mut self, from: SocketAddr, opening: &Opening, now: Now) -> Option<usize> {
         if self.sessions.handshaking >= HANDSHAKES_MAX
             && let Some(oldest) = self.sessions.oldest_handshake()
         {
@@ -371,8 +408,102 @@ impl Gateway {
             return None;
         }
         self.counters.handshakes_begun += 1;
-        let association = Association::server(&self.config.dtls, now.boot, now.unix);
-        Some(self.sessions.add(self.config.worker, from, association, random, now))
+        let random = self.randomness.draw();
+        let cid = self.connection_id();
+        let association =
+            Association::server(&self.config.dtls, opening, ConnectionId::new(&cid), random, now.boot, now.unix);
+        Some(self.sessions.add(self.config.worker, from, association, cid, *opening.random(), now))
+    }
+
+    /// A connection id for the session that is added next.
+    fn connection_id(&mut self) -> [u8; CONNECTION_ID_BYTES] {
+        let (slot, generation) = self.sessions.next_place();
+        let location = Location { worker: self.config.worker.0, slot: slot as u32, generation };
+        let [high, low, ..] = self.randomness.draw();
+        self.cids.encode(location, u16::from_be_bytes([high, low]))
+    }
+
+    /// The session that a record's connection id names, if it is one of this worker's. Sessions at the address that they came
+    /// from last are looked at first, which spares reading the id.
+    fn named_by(&self, id: &[u8; CONNECTION_ID_BYTES], from: SocketAddr) -> Option<usize> {
+        let is_it = |index: usize| {
+            let session = self.sessions.slots.get(index).and_then(Option::as_ref);
+            session.is_some_and(|session| session.cid == *id)
+        };
+        let at = self.sessions.by_outer.get(&from).copied().unwrap_or_default();
+        let near = [at.established, at.handshaking].into_iter().flatten().find(|index| is_it(*index));
+        near.or_else(|| {
+            let (location, _) = self.cids.decode(id);
+            let index = usize::try_from(location.slot).ok()?;
+            is_it(index).then_some(index)
+        })
+    }
+
+    /// Takes records that name their session. Gives the worker whose session it is, if it is another's.
+    fn named_datagrams(
+        &mut self,
+        slot: u16,
+        from: SocketAddr,
+        datagrams: &mut [u8],
+        segment_bytes: usize,
+        now: Now,
+    ) -> Option<WorkerIndex> {
+        let Some(id) = datagrams.get(1..).and_then(<[u8]>::first_chunk).copied() else {
+            self.counters.datagrams_unknown += 1;
+            return None;
+        };
+        if id[0] != self.config.worker.0 && id[0] < self.config.workers {
+            self.counters.handed_over += 1;
+            return Some(WorkerIndex(id[0]));
+        }
+        match self.named_by(&id, from) {
+            None => self.counters.datagrams_unknown += 1,
+            Some(index) if self.sessions.is_established(index) => {
+                let range = 0..datagrams.len();
+                let mut batch = Batch { slot, from, buffer: datagrams, segment_bytes };
+                self.established_datagrams(index, &mut batch, range, now);
+            }
+            Some(index) => {
+                for datagram in datagrams.chunks_mut(segment_bytes) {
+                    self.handshake_datagram(index, datagram, now);
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes a datagram that begins in the clear: one from a stranger, or of a handshake that has just begun.
+    fn clear_datagram(&mut self, from: SocketAddr, datagram: &mut [u8], now: Now) {
+        let mut reply = [0; REPLY_BYTES_MAX];
+        let room = reply.len().min(datagram.len());
+        let screened = self.front.screen(&self.config.dtls, datagram, from, now.boot, &mut reply[..room]);
+        let at = self.sessions.by_outer.get(&from).copied().unwrap_or_default();
+        match screened {
+            Screened::Reply { bytes, reply: what } => {
+                match what {
+                    ringfort_dtls::Reply::Cookie => self.counters.hellos_asked += 1,
+                    ringfort_dtls::Reply::Refusal(_) => self.counters.hellos_refused += 1,
+                }
+                self.output.outside.push(Some(from), &reply[..bytes]);
+                return;
+            }
+            Screened::Opening(opening)
+                if at.handshaking.is_none_or(|index| self.sessions.is_another_attempt(index, *opening.random())) =>
+            {
+                // The attempt before it, if any, is one that the peer has given up without a word.
+                at.handshaking.into_iter().for_each(|index| self.end(index, EndReason::Replaced, now));
+                if let Some(index) = self.begin_handshake(from, &opening, now) {
+                    self.handshake_datagram(index, datagram, now);
+                }
+                return;
+            }
+            Screened::Dropped(Unwelcome::Cookie) => self.counters.hello_cookies_refused += 1,
+            Screened::Opening(_) | Screened::Dropped(_) => {}
+        }
+        match at.handshaking {
+            Some(index) => self.handshake_datagram(index, datagram, now),
+            None => self.counters.datagrams_unknown += 1,
+        }
     }
 }
 
@@ -389,42 +520,33 @@ impl Machine for Gateway {
         now: Now,
     ) -> Option<WorkerIndex> {
         let segment_bytes = segment_bytes.max(1);
-        let at = self.sessions.by_outer.get(&from).copied();
-        if let Some(AtAddress { established: Some(index), handshaking: None }) = at
-            && datagrams.first().is_some_and(|first| is_protected(*first))
-        {
-            self.established_datagrams(index, slot, datagrams, 0..datagrams.len(), segment_bytes, now);
-            return None;
+        if datagrams.first().is_some_and(|first| is_protected(*first) && first & NAMED != 0) {
+            return self.named_datagrams(slot, from, datagrams, segment_bytes, now);
         }
+        let at = self.sessions.by_outer.get(&from).copied();
         if at.is_none()
             && let Some(session) = self.sessions.elsewhere_by_outer.get(&from)
         {
             self.counters.handed_over += 1;
             return Some(session.worker());
         }
-        // The rare way: a handshake under way at this address, or one to begin. It looks at each datagram by itself.
+        // Of peers whose records name no session, and of strangers: each datagram is looked at by itself.
         for count in 0..datagrams.len().div_ceil(segment_bytes) {
             let start = count * segment_bytes;
             let end = (start + segment_bytes).min(datagrams.len());
             let at = self.sessions.by_outer.get(&from).copied().unwrap_or_default();
             let datagram = &mut datagrams[start..end];
-            let protected = datagram.first().copied().filter(|first| is_protected(*first));
-            if let Some(random) = opening_random(datagram)
-                && at.handshaking.is_none_or(|index| self.sessions.is_another_attempt(index, random))
-            {
-                // The attempt before it, if any, is one that the peer has given up without a word.
-                at.handshaking.into_iter().for_each(|index| self.end(index, EndReason::Replaced, now));
-                if let Some(index) = self.begin_handshake(from, random, now) {
-                    self.handshake_datagram(index, datagram, now);
-                }
+            let Some(first) = datagram.first().copied().filter(|first| is_protected(*first)) else {
+                self.clear_datagram(from, datagram, now);
                 continue;
-            }
-            match (protected, at.established, at.handshaking) {
+            };
+            match (at.established, at.handshaking) {
                 // Records of epoch 2 carry the end of a handshake, later ones belong to the established association.
-                (Some(first), Some(index), handshaking) if handshaking.is_none() || first & 3 != 2 => {
-                    self.established_datagrams(index, slot, datagrams, start..end, segment_bytes, now);
+                (Some(index), handshaking) if handshaking.is_none() || first & 3 != 2 => {
+                    let mut batch = Batch { slot, from, buffer: datagrams, segment_bytes };
+                    self.established_datagrams(index, &mut batch, start..end, now);
                 }
-                (Some(_), _, Some(index)) | (None, _, Some(index)) => self.handshake_datagram(index, datagram, now),
+                (_, Some(index)) => self.handshake_datagram(index, datagram, now),
                 _ => self.counters.datagrams_unknown += 1,
             }
         }
@@ -545,6 +667,11 @@ impl Machine for Gateway {
         visit("flows", self.firewall.flow_count() as u64);
     }
 }
+
+/// The bit of the unified header that says that a connection id follows (RFC 9147 §4).
+const NAMED: u8 = 0b1_0000;
+/// The longest answer to a stranger: a HelloRetryRequest with a cookie has 152 bytes at most.
+const REPLY_BYTES_MAX: usize = 256;
 
 /// Whether a datagram begins with a protected record of DTLS 1.3 (RFC 9147 §4: the unified header starts with 001).
 const fn is_protected(first: u8) -> bool {

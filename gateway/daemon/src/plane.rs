@@ -14,8 +14,8 @@ use ringfort_io::{PortSharing, Tun, UdpSocket};
 use ringfort_link::Links;
 use ringfort_packet::coalesce::Offloads;
 use ringfort_rules::InnerAddresses;
-use ringfort_service::seed;
 use ringfort_service::settings::{Backend, Mtu, TunName};
+use ringfort_service::{random, seed};
 use ringfort_types::WorkerIndex;
 use ringfort_worker::{Worker, now, usable_cores};
 use serde::Deserialize;
@@ -94,7 +94,7 @@ fn also_ours(address: IpAddr, prefix_bits: u8) -> Vec<IpAddr> {
 
 /// The DTLS side of a Gateway with `own` credentials, for devices under `trust`.
 pub(crate) fn dtls(own: &Credentials, trust: Trust) -> Result<Arc<ServerConfig>> {
-    Ok(Arc::new(ServerConfig::new(own, trust, (now().boot, Instant::now()))?))
+    Ok(Arc::new(ServerConfig::new(own, trust)?))
 }
 
 impl Plane {
@@ -104,10 +104,20 @@ impl Plane {
         let tun = Tun::open(self.tun.as_str(), cores.len(), RESTART_PATIENCE)?;
         let offloads = Offloads { uso: tun.offloads().uso };
         self.set_up_interface(tun.name(), pools)?;
-        let seed = seed()?;
+        let count = cores.len();
+        let (seed, cookie_seed) = (seed()?, random()?);
         let mut workers = Vec::with_capacity(cores.len());
         for ((index, core), tun) in (0..=u8::MAX).map(WorkerIndex).zip(cores).zip(tun.into_queues()) {
-            let config = Config { worker: index, dtls: Arc::clone(dtls), seed, offloads, own: pools.own() };
+            let config = Config {
+                worker: index,
+                workers: WORKERS_MAX.min(count) as u8,
+                dtls: Arc::clone(dtls),
+                seed,
+                cookie_seed,
+                random: random()?,
+                offloads,
+                own: pools.own(),
+            };
             let udp = self.bind()?;
             workers.push(Worker { machine: Gateway::new(config, now()), udp, tun, core: Some(core) });
         }

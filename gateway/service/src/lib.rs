@@ -14,7 +14,7 @@ pub mod settings;
 pub mod status;
 mod stop;
 
-pub use seed::seed;
+pub use seed::{random, seed};
 
 /// Tells systemd and whoever reads standard output that the role does its work. The line is the word `ready`.
 pub fn notify_ready() {

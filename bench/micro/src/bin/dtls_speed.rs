@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use ringfort_dtls::{Association, ClientConfig, Event, RECORD_OVERHEAD_BYTES, ServerConfig};
+use ringfort_dtls::cid::ConnectionId;
+use ringfort_dtls::{Association, ClientConfig, Event, Opening, RECORD_OVERHEAD_BYTES, ServerConfig};
 use ringfort_service::credentials;
 use ringfort_stage::files::{Plan, User};
 use ringfort_types::BootInstant;
@@ -60,12 +61,11 @@ fn ends() -> Result<Ends> {
     plan.write(folder.path())?;
     let file = |name: &str| folder.path().join(name);
     let anchor = credentials::load_trust(&file("ca.pem"))?;
-    let epoch = (START, Instant::now());
     let gateway = credentials::load(&file("gateway.pem"), &file("gateway.key"))?;
     let alice = credentials::load(&file("alice.pem"), &file("alice.key"))?;
     Ok(Ends {
-        server: Arc::new(ServerConfig::new(&gateway, anchor.clone(), epoch)?),
-        client: Arc::new(ClientConfig::new(&alice, anchor, epoch)?),
+        server: Arc::new(ServerConfig::new(&gateway, anchor.clone())?),
+        client: Arc::new(ClientConfig::new(&alice, anchor)?),
         unix: SystemTime::now().duration_since(UNIX_EPOCH)?,
     })
 }
@@ -73,15 +73,19 @@ fn ends() -> Result<Ends> {
 impl Ends {
     /// Two associations after their handshake.
     fn connect(&self) -> Result<(Association, Association)> {
-        let mut client = Association::client(&self.client, START, self.unix);
-        let mut server = Association::server(&self.server, START, self.unix);
+        let mut client = Association::client(&self.client, Some(ConnectionId::NONE), [1; 32], START, self.unix);
+        let mut hello = client.poll_transmit().context("no hello")?;
+        let opening = Opening::unvalidated(&hello).context("no opening")?;
+        let cid = ConnectionId::new(&[1; 8]);
+        let mut server = Association::server(&self.server, &opening, cid, [2; 32], START, self.unix);
+        server.handle_datagram(&mut hello, START, |_| {});
         let mut established = 0;
         for _ in 0..20 {
-            while let Some(mut datagram) = client.poll_transmit() {
-                server.handle_datagram(&mut datagram, START, |_, _| {});
-            }
             while let Some(mut datagram) = server.poll_transmit() {
-                client.handle_datagram(&mut datagram, START, |_, _| {});
+                client.handle_datagram(&mut datagram, START, |_| {});
+            }
+            while let Some(mut datagram) = client.poll_transmit() {
+                server.handle_datagram(&mut datagram, START, |_| {});
             }
             for event in [client.poll_event(), server.poll_event()].into_iter().flatten() {
                 match event {
@@ -112,7 +116,7 @@ fn records(ends: &Ends, length: usize) -> Result<(f64, f64)> {
         best_seal = best_seal.min(begun.elapsed().as_secs_f64() * 1e9 / RECORDS as f64);
         let (begun, mut opened) = (Instant::now(), 0);
         for record in sealed.chunks_exact_mut(stride) {
-            server.handle_datagram(record, START, |_, _| opened += 1);
+            server.handle_datagram(record, START, |_| opened += 1);
         }
         best_open = best_open.min(begun.elapsed().as_secs_f64() * 1e9 / RECORDS as f64);
         if opened != RECORDS {

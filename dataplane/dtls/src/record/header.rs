@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::{CONTENT_BYTES_MAX, ContentType, SealError, TAG_BYTES};
 
 /// Type, version, epoch, sequence number and length.
-pub(super) const PLAIN_HEADER_BYTES: usize = 13;
+pub(crate) const PLAIN_HEADER_BYTES: usize = 13;
 /// How much longer than its content a record of DTLS 1.2 may be (RFC 5246 §6.2.3).
 const EXPANSION_BYTES_MAX_12: usize = 2_048;
 /// The same for DTLS 1.3 (RFC 8446 §5.2).

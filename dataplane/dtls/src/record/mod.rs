@@ -42,7 +42,7 @@ pub use sequence::reconstruct;
 pub use suite::Suite;
 pub use window::ReplayWindow;
 
-#[allow(unused_imports, reason = "the handshake's key schedule is built on them")]
+pub(crate) use header::PLAIN_HEADER_BYTES;
 pub(crate) use hkdf::{derive_secret, expand_label};
 
 use std::ops::Range;

@@ -110,7 +110,6 @@ impl Suite {
     }
 
     /// The suite's hash.
-    #[allow(dead_code, reason = "the handshake's transcript is hashed with it")]
     pub(crate) fn digest(self) -> &'static digest::Algorithm {
         match self {
             Self::Aes128GcmSha256 | Self::ChaCha20Poly1305Sha256 => &digest::SHA256,

@@ -15,7 +15,7 @@ use super::EndReason;
 use crate::machine::Now;
 use crate::outbox::Outbox;
 
-/// A handshake that takes longer is given up. dimpl's own limit begins only with a whole ClientHello.
+/// A handshake that takes longer is given up, and so is one whose association does not say so itself.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// A session is ended when its peer has been silent for so long. Clients send a keep-alive every 20 s.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -26,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 pub(super) struct Sessions {
     pub(super) slots: Vec<Option<Session>>,
     pub(super) free: Vec<usize>,
+    /// How often each slot has been given away, so that an old connection id names nobody.
+    generations: Vec<u16>,
     pub(super) by_id: HashMap<SessionId, usize, FixedState>,
     pub(super) by_outer: HashMap<SocketAddr, AtAddress, FixedState>,
     pub(super) by_inner: HashMap<IpAddr, Home, FixedState>,
@@ -56,6 +58,8 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) outer: SocketAddr,
     pub(super) association: Association,
+    /// By which its records name it; zeros if they do not.
+    pub(super) cid: [u8; 8],
     /// Random of the ClientHello that began it.
     pub(super) random: [u8; 32],
     pub(super) phase: Phase,
@@ -123,6 +127,7 @@ impl Sessions {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
+            generations: Vec::new(),
             by_id: HashMap::with_hasher(FixedState::with_seed(seed)),
             by_outer: HashMap::with_hasher(FixedState::with_seed(seed)),
             by_inner: HashMap::with_hasher(FixedState::with_seed(seed)),
@@ -139,6 +144,7 @@ impl Sessions {
         worker: WorkerIndex,
         outer: SocketAddr,
         association: Association,
+        cid: [u8; 8],
         random: [u8; 32],
         now: Now,
     ) -> usize {
@@ -148,6 +154,7 @@ impl Sessions {
             id,
             outer,
             association,
+            cid,
             random,
             phase: Phase::Handshaking { deadline: now.boot + HANDSHAKE_TIME_MAX },
             heard: now.boot,
@@ -160,6 +167,7 @@ impl Sessions {
             }
             None => {
                 self.slots.push(Some(session));
+                self.generations.push(0);
                 self.slots.len() - 1
             }
         };
@@ -173,6 +181,38 @@ impl Sessions {
         index
     }
 
+    /// The slot of the session that is added next, and its generation.
+    pub(super) fn next_place(&self) -> (usize, u16) {
+        let slot = self.free.last().copied().unwrap_or(self.slots.len());
+        (slot, self.generations.get(slot).copied().unwrap_or_default())
+    }
+
+    pub(super) fn is_established(&self, index: usize) -> bool {
+        let session = self.slots.get(index).and_then(Option::as_ref);
+        session.is_some_and(|session| !matches!(session.phase, Phase::Handshaking { .. }))
+    }
+
+    /// The session in `index` goes on from `outer`.
+    pub(super) fn move_to(&mut self, index: usize, outer: SocketAddr) {
+        let Some(session) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
+        let before = std::mem::replace(&mut session.outer, outer);
+        self.leave(before, index);
+        self.by_outer.entry(outer).or_default().established = Some(index);
+    }
+
+    fn leave(&mut self, outer: SocketAddr, index: usize) {
+        if let Some(at) = self.by_outer.get_mut(&outer) {
+            for place in [&mut at.established, &mut at.handshaking] {
+                if *place == Some(index) {
+                    *place = None;
+                }
+            }
+            if at.established.is_none() && at.handshaking.is_none() {
+                self.by_outer.remove(&outer);
+            }
+        }
+    }
+
     /// Whether a ClientHello with this random is no repetition of the one that began the session in `index`.
     pub(super) fn is_another_attempt(&self, index: usize, random: [u8; 32]) -> bool {
         self.slots.get(index).and_then(Option::as_ref).is_none_or(|session| session.random != random)
@@ -181,17 +221,11 @@ impl Sessions {
     pub(super) fn remove(&mut self, index: usize) -> Option<Session> {
         let session = self.slots.get_mut(index)?.take()?;
         self.free.push(index);
-        self.by_id.remove(&session.id);
-        if let Some(at) = self.by_outer.get_mut(&session.outer) {
-            for place in [&mut at.established, &mut at.handshaking] {
-                if *place == Some(index) {
-                    *place = None;
-                }
-            }
-            if at.established.is_none() && at.handshaking.is_none() {
-                self.by_outer.remove(&session.outer);
-            }
+        if let Some(generation) = self.generations.get_mut(index) {
+            *generation = generation.wrapping_add(1);
         }
+        self.by_id.remove(&session.id);
+        self.leave(session.outer, index);
         match &session.phase {
             Phase::Handshaking { .. } => self.handshaking -= 1,
             Phase::Unbound { .. } => {}

@@ -1,14 +1,17 @@
 //! The life of sessions: who gets one, and how it ends.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ringfort_dtls::Ended;
 use ringfort_engine::Machine;
 use ringfort_engine::client::{DownReason, Event as ClientEvent};
 use ringfort_engine::gateway::{Command, EndReason, Event};
+use ringfort_packet::build::{self, Tcp};
+use ringfort_packet::parse::tcp_flags;
 use ringfort_types::BootInstant;
 
-use crate::world::{Ca, World, client_address, forged_hello, rules};
+use crate::world::{Ca, SITE, World, client_address, forged_hello, inner_address, rules};
 
 fn ends(world: &World) -> Vec<&EndReason> {
     world.events.iter().filter_map(end).collect()
@@ -67,7 +70,7 @@ fn a_client_is_up_only_once_it_is_admitted() {
     world.run(Duration::from_millis(5));
     assert!(matches!(world.client_events[client][..], [ClientEvent::Up(_)]), "{:?}", world.client_events[client]);
     world.run(Duration::from_secs(20));
-    let refused = |event: &ClientEvent| matches!(event, ClientEvent::Down(DownReason::NotAdmitted));
+    let refused = |event: &ClientEvent| matches!(event, ClientEvent::Down(DownReason::Dtls(Ended::Alerted(_))));
     assert!(world.client_events[foreign].len() > 2 && world.client_events[foreign].iter().all(refused));
 }
 
@@ -100,18 +103,15 @@ fn a_second_handshake_from_the_same_address_replaces_the_first_only_once_it_is_f
     assert_eq!(ends(&world), Vec::<&EndReason>::new());
 }
 
-/// As after a start of the Gateway during which the kernel changed its mind about whose the sender is: the second
-/// ClientHello reaches a worker that never gave out its cookie.
+/// As after a start of the Gateway during which the kernel changed its mind about whose the sender is: what follows the hellos
+/// reaches another worker, to which the connection id says whose it is.
 #[test]
-fn an_attempt_that_is_lost_on_another_worker_does_not_spoil_the_next() {
+fn a_handshake_goes_on_whichever_worker_its_datagrams_reach() {
     let mut world = World::new();
     (world.misled, world.admits) = (true, true);
     let client = world.add_client(None, None);
-    world.run(Duration::from_millis(5));
-    world.misled = false;
-    world.run(Duration::from_secs(5));
-    assert!(world.client_events[client].is_empty(), "its first attempt is lost: {:?}", world.client_events[client]);
-    world.run(Duration::from_secs(5));
+    world.run(Duration::from_millis(50));
+    assert!(world.counter("handed_over") > 0);
     assert!(
         matches!(world.client_events[client].last(), Some(ClientEvent::Up(_))),
         "{:?}",
@@ -119,7 +119,7 @@ fn an_attempt_that_is_lost_on_another_worker_does_not_spoil_the_next() {
     );
 }
 
-/// The client refuses the Gateway's certificate in the middle of the handshake and says nothing.
+/// The client refuses the Gateway's certificate in the middle of the handshake.
 #[test]
 fn an_attempt_that_the_client_gave_up_does_not_hinder_the_next() {
     let mut world = World::new();
@@ -129,7 +129,40 @@ fn an_attempt_that_the_client_gave_up_does_not_hinder_the_next() {
     let attempts = world.client_events[client].iter().filter(refused).count();
     // Pauses of 100, 200, 400 and 800 ms lie between them.
     assert_eq!(attempts, 5, "{:?}", world.client_events[client]);
-    assert_eq!(world.counter("sessions"), 1, "only the last of them may still be waited for");
+    assert_eq!(world.counter("sessions"), 0, "the Gateway is told");
+}
+
+/// X10: a client whose address changes goes on, by its connection id; an old record that somebody sends again from elsewhere
+/// moves nothing.
+// Covers: X10 allow, X10 refuse
+#[test]
+fn a_session_follows_its_client_to_another_address() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let worker = usize::from(session.worker().0);
+    let syn = Tcp { sequence: 100, acknowledgement: 0, flags: tcp_flags::SYN, window: 1_000, options: &[] };
+    let packet = |from| {
+        let to = SocketAddr::new(SITE.parse().unwrap(), 80);
+        build::tcp(SocketAddr::new(inner_address(client), from), to, &syn, &[])
+    };
+    world.client_sends(client, &packet(5_000));
+    world.client_sends(client, &packet(5_001));
+    let [old, new] = <[Vec<u8>; 2]>::try_from(world.intercept()).unwrap();
+    let (elsewhere, attacker) = (([203, 0, 113, 77], 1_234).into(), ([192, 0, 2, 66], 666).into());
+    // The kernel gives the new address to the other worker.
+    let length = new.len();
+    world.reaches_worker(1 - worker, elsewhere, &mut new.clone(), length);
+    assert_eq!((world.counter("sessions_moved"), world.at_site.len()), (1, 1));
+    world.reaches_worker(worker, attacker, &mut new.clone(), length);
+    let length = old.len();
+    world.reaches_worker(worker, attacker, &mut old.clone(), length);
+    assert_eq!(world.counter("sessions_moved"), 1, "neither a repeated record nor an older one moves a session");
+    // What the site answers goes to where the client is.
+    let answer = Tcp { sequence: 9, acknowledgement: 101, flags: tcp_flags::ACK | tcp_flags::SYN, ..syn };
+    let (site, own) = (SocketAddr::new(SITE.parse().unwrap(), 80), SocketAddr::new(inner_address(client), 5_001));
+    world.site_sends(worker, &build::tcp(site, own, &answer, &[]));
+    assert_eq!(world.destinations(), [elsewhere]);
+    assert!(world.events.is_empty(), "{:?}", world.events);
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
-use ringfort_dtls::{ClientConfig, ServerConfig, opening_random};
+use ringfort_dtls::{Association, ClientConfig, ServerConfig};
 use ringfort_engine::client::{self, Client};
 use ringfort_engine::gateway::{self, Command, Event, Gateway};
 use ringfort_engine::{Machine, Now, Output};
@@ -58,7 +58,6 @@ struct Datagram {
 
 pub(crate) struct World {
     ca: Ca,
-    epoch: (BootInstant, Instant),
     pub(crate) now: Now,
     pub(crate) workers: Vec<Gateway>,
     server: Arc<ServerConfig>,
@@ -111,13 +110,10 @@ pub(crate) fn rules() -> Arc<RuleSet> {
 impl World {
     pub(crate) fn new() -> Self {
         let ca = Ca::new();
-        #[expect(clippy::disallowed_methods, reason = "DTLS counts by Instant, from one that a shell gives it")]
-        let epoch = (START, Instant::now());
         let own = ca.leaf("ringfort://example/gateway/g1", ExtendedKeyUsagePurpose::ServerAuth);
-        let server = Arc::new(ServerConfig::new(&own, ca.anchor.clone(), epoch).unwrap());
+        let server = Arc::new(ServerConfig::new(&own, ca.anchor.clone()).unwrap());
         let mut world = Self {
             ca,
-            epoch,
             now: Now { boot: START, unix: UNIX },
             workers: Vec::new(),
             server,
@@ -141,8 +137,9 @@ impl World {
         let own = InnerAddresses { ipv4: Some([10, 97, 0, 1].into()), ipv6: None };
         let worker = |index| {
             let dtls = Arc::clone(&self.server);
+            let (worker, offloads, random) = (WorkerIndex(index), Offloads { uso: true }, [index; 32]);
             let config =
-                gateway::Config { worker: WorkerIndex(index), dtls, seed: 7, offloads: Offloads { uso: true }, own };
+                gateway::Config { worker, workers: 2, dtls, seed: 7, cookie_seed: [9; 32], random, offloads, own };
             Gateway::new(config, self.now)
         };
         self.workers = vec![worker(0), worker(1)];
@@ -158,11 +155,12 @@ impl World {
         let index = self.clients.len();
         let uri = format!("ringfort://example/device/d{index}");
         let own = ca.unwrap_or(&self.ca).leaf(&uri, ExtendedKeyUsagePurpose::ClientAuth);
-        let dtls = Arc::new(ClientConfig::new(&own, anchor, self.epoch).unwrap());
+        let dtls = Arc::new(ClientConfig::new(&own, anchor).unwrap());
         let gateway_id = gateway_id.map(Into::into);
         let routes = ["10.98.0.0/24".parse().unwrap()].into_iter().collect();
         let (offloads, release) = (Offloads { uso: true }, self.release);
-        let config = client::Config { dtls, gateway_id, offloads, inner: inner(index), routes, release };
+        let random = [index as u8; 32];
+        let config = client::Config { dtls, gateway_id, offloads, inner: inner(index), routes, release, random };
         self.clients.push(Client::new(config, self.now));
         self.at_client.push(Vec::new());
         self.client_events.push(Vec::new());
@@ -214,7 +212,7 @@ impl World {
     }
 
     fn settle(&mut self) {
-        for _ in 0..1_000 {
+        for _ in 0..20_000 {
             for index in 0..self.clients.len() {
                 if self.clients[index].poll_timeout().is_some_and(|at| at <= self.now.boot) {
                     self.clients[index].handle_timeout(self.now);
@@ -237,13 +235,17 @@ impl World {
         let length = datagram.bytes.len();
         if datagram.to == gateway_address() {
             // The kernel spreads senders over the workers' sockets; here by port.
-            let elsewhere = self.misled && opening_random(&datagram.bytes).is_some();
+            let elsewhere = self.misled && is_hello(&datagram.bytes);
             let worker = (usize::from(datagram.from.port()) + usize::from(elsewhere)) % self.workers.len();
             if !self.cut {
                 self.reaches_worker(worker, datagram.from, &mut datagram.bytes, length);
             }
         } else {
-            let index = usize::from(datagram.to.port() - 40_000);
+            // Answers to those who are not there are lost.
+            let index = usize::from(datagram.to.port()).wrapping_sub(40_000);
+            if index >= self.clients.len() {
+                return;
+            }
             self.clients[index].handle_outside(0, datagram.from, &mut datagram.bytes, length, self.now);
             self.after_client(index, &datagram.bytes);
         }
@@ -306,6 +308,34 @@ impl World {
         self.client_events[index].extend(told);
     }
 
+    /// Handshakes of a device that go as far as the Gateway's answer to the hello with the cookie, one from each of `ports`, all
+    /// to the first worker.
+    pub(crate) fn half_open(&mut self, ports: std::ops::Range<u16>) {
+        let own = self.ca.leaf("ringfort://example/device/x", ExtendedKeyUsagePurpose::ClientAuth);
+        let config = Arc::new(ClientConfig::new(&own, self.ca.anchor.clone()).unwrap());
+        for port in ports {
+            let (from, [high, low]) = (([192, 0, 2, 1], port).into(), port.to_be_bytes());
+            let mut random = [0; 32];
+            (random[0], random[1]) = (high, low);
+            let mut client = Association::client(&config, None, random, self.now.boot, self.now.unix);
+            for _ in 0..2 {
+                while let Some(mut datagram) = client.poll_transmit() {
+                    let length = datagram.len();
+                    self.reaches_worker(0, from, &mut datagram, length);
+                }
+                let answers = self.intercept();
+                if let [retry] = answers.as_slice() {
+                    client.handle_datagram(&mut retry.clone(), self.now.boot, |_| {});
+                }
+            }
+        }
+    }
+
+    /// Where what is under way goes to.
+    pub(crate) fn destinations(&self) -> Vec<SocketAddr> {
+        self.wire.iter().map(|datagram| datagram.to).collect()
+    }
+
     /// Takes what is under way off the wire.
     pub(crate) fn intercept(&mut self) -> Vec<Vec<u8>> {
         self.wire.drain(..).map(|datagram| datagram.bytes).collect()
@@ -360,6 +390,11 @@ fn collect(
         }
     }
     packets
+}
+
+/// Whether a datagram begins in the clear, as those of the hellos do.
+fn is_hello(datagram: &[u8]) -> bool {
+    datagram.first() == Some(&22)
 }
 
 /// A plaintext record that begins like a ClientHello.

@@ -2,7 +2,6 @@
 //! Controller that do what they are told.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
-#![expect(clippy::disallowed_methods, reason = "a test is the shell and has a clock")]
 
 mod admit;
 mod binding;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ED25519, SanType,
@@ -12,7 +12,7 @@ use ringfort_admission::{
     Action, Admission, Applied, ChannelId, EXPORTER_TO_CLIENT, EXPORTER_TO_GATEWAY, EXPORTER_TUNNEL, FromClient,
     Moment, Persisted, Settings, ToClient,
 };
-use ringfort_dtls::{Association, ClientConfig, Event as DtlsEvent, ExporterSecret, ServerConfig};
+use ringfort_dtls::{Association, ClientConfig, Event as DtlsEvent, ExporterSecret, Opening, ServerConfig};
 use ringfort_engine::gateway::{Command, EndReason, Event};
 use ringfort_identity::{Credentials, PeerIdentity, Role, Side, Trust};
 use ringfort_packet::flow::FlowKey;
@@ -174,31 +174,29 @@ impl Device {
 }
 
 pub(crate) fn handshake(credentials: &Credentials) -> Tunnel {
-    let epoch = (BOOT, Instant::now());
-    let server = Arc::new(ServerConfig::new(&CA.gateway, CA.trust.clone(), epoch).unwrap());
-    let client = Arc::new(ClientConfig::new(credentials, CA.trust.clone(), epoch).unwrap());
-    let mut server = Association::server(&server, BOOT, WALL.since_epoch());
-    let mut client = Association::client(&client, BOOT, WALL.since_epoch());
-    let mut now = BOOT;
-    for _ in 0..100 {
-        while let Some(mut datagram) = client.poll_transmit() {
-            server.handle_datagram(&mut datagram, now, |_, _| {});
-        }
-        while let Some(mut datagram) = server.poll_transmit() {
-            client.handle_datagram(&mut datagram, now, |_, _| {});
-        }
+    let server = Arc::new(ServerConfig::new(&CA.gateway, CA.trust.clone()).unwrap());
+    let client = Arc::new(ClientConfig::new(credentials, CA.trust.clone()).unwrap());
+    let unix = WALL.since_epoch();
+    let mut client = Association::client(&client, None, [1; 32], BOOT, unix);
+    let mut hello = client.poll_transmit().unwrap();
+    let opening = Opening::unvalidated(&hello).unwrap();
+    let mut server = Association::server(&server, &opening, None, [2; 32], BOOT, unix);
+    server.handle_datagram(&mut hello, BOOT, |_| {});
+    loop {
         match server.poll_event() {
             Some(DtlsEvent::Established(peer)) => {
-                return Tunnel { peer, exporter: server.exporter().unwrap().clone() };
+                return Tunnel { peer: peer.unwrap(), exporter: server.exporter().unwrap().clone() };
             }
             Some(DtlsEvent::Ended(reason)) => panic!("{reason}"),
             None => {}
         }
-        now = now + Duration::from_millis(5);
-        client.handle_timeout(now);
-        server.handle_timeout(now);
+        while let Some(mut datagram) = server.poll_transmit() {
+            client.handle_datagram(&mut datagram, BOOT, |_| {});
+        }
+        let datagrams: Vec<_> = std::iter::from_fn(|| client.poll_transmit()).collect();
+        assert!(!datagrams.is_empty(), "the client has nothing to say");
+        datagrams.into_iter().for_each(|mut datagram| server.handle_datagram(&mut datagram, BOOT, |_| {}));
     }
-    panic!("no handshake");
 }
 
 pub(crate) fn grant(name: &str, to: &str, service: &str) -> Grant {

@@ -24,13 +24,13 @@ impl Ranges {
         let touched = &self.0[first..behind];
         let start = touched.first().map_or(new.start, |range| range.start.min(new.start));
         let end = touched.last().map_or(new.end, |range| range.end.max(new.end));
-        self.0.splice(first..behind, [start..end]);
+        self.0.splice(first..behind, std::iter::once(start..end));
         true
     }
 
     /// Whether every position below `length` is in it.
     pub(super) fn covers(&self, length: usize) -> bool {
-        length == 0 || matches!(self.0.as_slice(), [range] if range.start == 0 && range.end >= length)
+        self.contains(&(0..length))
     }
 
     /// Whether all of `range` is in it.

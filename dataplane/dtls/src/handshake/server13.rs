@@ -16,7 +16,7 @@ use ringfort_identity::PeerIdentity;
 use rustls_pki_types::CertificateDer;
 
 use super::reassembly::Message;
-use super::{Context, Failure, Outcome, Step, suite_from_number, suite_number};
+use super::{Context, Failure, Outcome, Step, suite_number, unexpected};
 use crate::alert::{Alert, Fatal, fail};
 use crate::cid::ConnectionId;
 use crate::config::{ClientAuth, ServerConfig};
@@ -25,9 +25,7 @@ use crate::crypto::{
     finished_mac,
 };
 use crate::record::{Secret, Suite};
-use crate::wire::hello::{
-    ClientHello, DTLS_1_2, DTLS_1_3, protocols, write_hello_retry_request, write_server_hello,
-};
+use crate::wire::hello::{ClientHello, DTLS_1_2, DTLS_1_3, protocols, write_hello_retry_request, write_server_hello};
 use crate::wire::messages::{
     MessageType, parse_certificate, parse_certificate_verify, write_certificate, write_certificate_request,
     write_certificate_verify, write_encrypted_extensions,
@@ -45,14 +43,14 @@ pub(crate) struct Retried {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Server13 {
     config: Arc<ServerConfig>,
     random: [u8; 32],
     state: State,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     AwaitHello(Option<Retried>),
     AwaitCertificate(Underway),
@@ -61,7 +59,7 @@ enum State {
     Over,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Underway {
     suite: Suite,
     transcript: Transcript,
@@ -84,26 +82,30 @@ impl Server13 {
         }
     }
 
-    /// Takes the next message.
+    /// Takes the next message. One in the clear that is refused changes nothing: another may come in its place.
     pub(crate) fn handle_message(&mut self, message: &Message, cx: &mut Context<'_>) -> Result<Step, Failure> {
         let Message { kind, body, .. } = message;
+        if let State::AwaitHello(retried) = &self.state {
+            let retried = retried.clone();
+            return match *kind {
+                MessageType::CLIENT_HELLO => Ok(self.hello(body, retried.as_ref(), cx)?),
+                kind => Ok(unexpected(kind)?),
+            };
+        }
         match (std::mem::replace(&mut self.state, State::Over), *kind) {
-            (State::AwaitHello(retried), MessageType::CLIENT_HELLO) => Ok(self.hello(body, retried, cx)?),
             (State::AwaitCertificate(underway), MessageType::CERTIFICATE) => Ok(self.certificate(body, underway)?),
             (State::AwaitSignature(underway, chain), MessageType::CERTIFICATE_VERIFY) => {
                 self.signature(body, underway, &chain, cx)
             }
             (State::AwaitFinished(underway, peer), MessageType::FINISHED) => Ok(finished(body, underway, peer, cx)?),
-            (_, kind) => {
-                Ok(fail(Alert::UNEXPECTED_MESSAGE, format!("a message of type {} was not expected", kind.0))?)
-            }
+            (_, kind) => Ok(unexpected(kind)?),
         }
     }
 
-    fn hello(&mut self, body: &[u8], retried: Option<Retried>, cx: &mut Context<'_>) -> Result<Step, Fatal> {
+    fn hello(&mut self, body: &[u8], retried: Option<&Retried>, cx: &mut Context<'_>) -> Result<Step, Fatal> {
         let hello = ClientHello::parse(body)?;
         let choice = Choice::make(&hello, &self.config)?;
-        let (suite, mut transcript) = match &retried {
+        let (suite, mut transcript) = match retried {
             None => (choice.suite, Transcript::new(choice.suite)),
             Some(retried) => {
                 if !hello.suites.contains(suite_number(retried.suite)) {
@@ -117,10 +119,11 @@ impl Server13 {
                 (retried.suite, transcript)
             }
         };
-        let group = match (&retried, choice.group) {
+        let group = match (retried, choice.group) {
             // What was asked for, and nothing else.
             (Some(Retried { group: Some(group), .. }), _) => {
-                if hello.key_shares.into_iter().flat_map(|shares| shares.iter()).map(|(of, _)| of).ne([group.number()]) {
+                if hello.key_shares.into_iter().flat_map(|shares| shares.iter()).map(|(of, _)| of).ne([group.number()])
+                {
                     return fail(Alert::ILLEGAL_PARAMETER, "a second ClientHello without just the key share asked for");
                 }
                 *group
@@ -168,7 +171,7 @@ impl Server13 {
             cx.records.set_peer_cid(peer);
         }
 
-        let handshake = Schedule::handshake(suite, secret.secret_bytes())?;
+        let handshake = Schedule::handshake(suite, &secret)?;
         let hash = transcript.hash();
         let client_handshake = handshake.derive("c hs traffic", &hash)?;
         let server_handshake = handshake.derive("s hs traffic", &hash)?;
@@ -238,12 +241,7 @@ impl Server13 {
     }
 }
 
-fn finished(
-    body: &[u8],
-    underway: Underway,
-    peer: Option<PeerIdentity>,
-    cx: &mut Context<'_>,
-) -> Result<Step, Fatal> {
+fn finished(body: &[u8], underway: Underway, peer: Option<PeerIdentity>, cx: &mut Context<'_>) -> Result<Step, Fatal> {
     let Underway { suite, transcript, client_handshake, client_application, exporter } = underway;
     check_finished(suite, &client_handshake, &transcript.hash(), body)?;
     cx.records.install_rx(3, suite, &client_application).map_err(crypto::refused)?;
@@ -321,22 +319,5 @@ fn choose_protocol<'a>(hello: &ClientHello<'a>, config: &ServerConfig) -> Result
     match protocols(offered).flatten().find(|name| name == ours) {
         Some(name) => Ok(Some(name)),
         None => fail(Alert::NO_APPLICATION_PROTOCOL, "the client speaks no protocol of ours"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_retry_is_the_same_whenever_it_is_written() {
-        let retried = Retried {
-            suite: Suite::Aes128GcmSha256,
-            group: Some(Group::X25519),
-            hello_hash: vec![1; 32],
-            cookie: Some(vec![2; 20]),
-        };
-        assert_eq!(retried.request(), retried.clone().request());
-        assert_eq!(suite_from_number(suite_number(retried.suite)), Some(retried.suite));
     }
 }

@@ -36,6 +36,17 @@ pub struct Opening {
 }
 
 impl Opening {
+    /// The opening of a datagram from a peer whose address needs no cookie: something else has made sure of it
+    /// ([`AddressValidation::None`]). `None` if it does not begin with a ClientHello.
+    #[must_use]
+    pub fn unvalidated(datagram: &[u8]) -> Option<Self> {
+        let (fragment, record_sequence) = first_fragment(datagram)?;
+        let hello = ClientHello::parse_start(fragment.bytes, fragment.length).ok()?;
+        let is_first = fragment.offset == 0;
+        let (message_sequence, random) = (fragment.sequence, hello.random);
+        is_first.then_some(Self { retried: None, message_sequence, record_sequence, random })
+    }
+
     /// The random of the hello. Repetitions have the same, another attempt has another.
     #[must_use]
     pub const fn random(&self) -> &[u8; 32] {
@@ -162,7 +173,9 @@ impl Front {
                 GroupChoice::Shared(_) => None,
                 GroupChoice::Ask(group) => Some(group),
             },
-            hello_hash: Transcript::hash_of(choice.suite, MessageType::CLIENT_HELLO, fragment.bytes).as_bytes().to_vec(),
+            hello_hash: Transcript::hash_of(choice.suite, MessageType::CLIENT_HELLO, fragment.bytes)
+                .as_bytes()
+                .to_vec(),
         };
         let cookie = self.cookies.make(&remembered, from, now);
         let group = remembered.group.map(crate::crypto::Group::number);
@@ -195,7 +208,8 @@ struct Answer<'a> {
 
 impl Answer<'_> {
     fn ask(self, request: &[u8]) -> Screened {
-        let header = Fragment::header(MessageType::SERVER_HELLO, request.len(), self.message_sequence, 0, request.len());
+        let header =
+            Fragment::header(MessageType::SERVER_HELLO, request.len(), self.message_sequence, 0, request.len());
         let mut message = Vec::with_capacity(HEADER_BYTES + request.len());
         message.extend_from_slice(&header);
         message.extend_from_slice(request);

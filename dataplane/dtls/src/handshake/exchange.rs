@@ -1,4 +1,4 @@
-//! Messages both ways over datagrams that get lost: flights, acknowledgements and timers (RFC 9147 §5.8, §7; RFC 6347 §4.2.4).
+//! Messages both ways over datagrams that get lost: flights, acknowledgements and timers (RFC 9147 §5.8, §7).
 //!
 //! Call order: [`Exchange::handle_record`] for each record with handshake messages, [`Exchange::handle_ack`] for each ACK,
 //! then [`Exchange::next_message`] until `None`; [`Exchange::send`] for each message of ours; at the end
@@ -13,7 +13,7 @@ use std::time::Duration;
 use ringfort_types::BootInstant;
 
 use super::flight::Flight;
-use super::reassembly::{Message, Reassembly, Taken};
+use super::reassembly::{Believed, Message, Reassembly, Taken};
 use crate::alert::{Alert, Fatal, fail};
 use crate::record::{ContentType, RecordLayer, RecordNumber};
 use crate::wire::messages::{Fragment, MessageType, parse_ack, write_ack};
@@ -23,27 +23,33 @@ const ACKED_MAX: usize = 16;
 /// A flight is repeated after ever longer times, up to this (RFC 9147 §5.8.2 allows 60 s; a handshake here is given up sooner).
 const REPEAT_AFTER_MAX: Duration = Duration::from_secs(8);
 
-/// How the peer learns that its messages arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rules {
-    /// By our next flight only.
-    V12,
-    /// By our next flight, or by ACKs.
-    V13,
+/// What is taken in the clear by DTLS 1.3: one kind of message, and of contradicting fragments one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InTheClear {
+    kind: MessageType,
+    believed: Believed,
+}
+
+impl InTheClear {
+    /// By a server, which believes the first fragment: it has brought a cookie.
+    pub(crate) const SERVER: Self = Self { kind: MessageType::CLIENT_HELLO, believed: Believed::First };
+    /// By a client, to which anybody may be first.
+    pub(crate) const CLIENT: Self = Self { kind: MessageType::SERVER_HELLO, believed: Believed::Newest };
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    rules: Rules,
     incoming: Reassembly,
     flight: Flight,
+    in_the_clear: InTheClear,
     /// Whether the peer's next flight says that ours has arrived: it does during a handshake (RFC 9147 §7).
     pub(crate) next_flight_acknowledges: bool,
     to_acknowledge: Vec<RecordNumber>,
     acknowledge_at: Option<BootInstant>,
     repeat_at: Option<BootInstant>,
     repeat_after: Duration,
+    repeats: u32,
     /// When the flight was last sent, whole or in part.
     sent_at: BootInstant,
     first_repeat_after: Duration,
@@ -54,20 +60,21 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// An exchange whose first messages have the numbers `next_in` and `next_out`.
     pub(crate) fn new(
-        rules: Rules,
         (next_in, next_out): (u16, u16),
+        in_the_clear: InTheClear,
         first_repeat_after: Duration,
         datagram_bytes_max: usize,
     ) -> Self {
         Self {
-            rules,
             incoming: Reassembly::starting_at(next_in),
             flight: Flight::starting_at(next_out),
+            in_the_clear,
             next_flight_acknowledges: true,
             to_acknowledge: Vec::new(),
             acknowledge_at: None,
             repeat_at: None,
             repeat_after: first_repeat_after,
+            repeats: 0,
             sent_at: BootInstant::default(),
             first_repeat_after,
             datagram_bytes_max,
@@ -97,7 +104,11 @@ impl Exchange {
         let (mut fresh, mut after_gap, mut repeated, mut kept) = (false, false, false, true);
         while !rest.is_empty() {
             let Some((fragment, behind)) = Fragment::split_first(rest) else {
-                return if sealed { fail(Alert::DECODE_ERROR, "a fragment beyond its message or record") } else { Ok(()) };
+                return if sealed {
+                    fail(Alert::DECODE_ERROR, "a fragment beyond its message or record")
+                } else {
+                    Ok(())
+                };
             };
             rest = behind;
             let next = self.incoming.next_sequence();
@@ -105,10 +116,13 @@ impl Exchange {
                 kept = false;
                 continue;
             }
-            if !sealed && self.rules == Rules::V13 && fragment.sequence > next {
+            if !sealed && (fragment.sequence > next || fragment.kind != self.in_the_clear.kind) {
                 continue;
             }
-            match self.incoming.handle_fragment(&fragment, sealed) {
+            match self
+                .incoming
+                .handle_fragment(&fragment, if sealed { Believed::First } else { self.in_the_clear.believed })
+            {
                 Taken::Fresh { after_gap: gap } => {
                     fresh = true;
                     after_gap |= gap;
@@ -130,7 +144,7 @@ impl Exchange {
         }
         // What was not kept must be sent again, so it is not acknowledged. ACKs of plaintext tell a peer nothing that the
         // flight behind it does not.
-        if self.rules == Rules::V13 && sealed && kept && (fresh || self.flight.is_done()) {
+        if sealed && kept && (fresh || self.flight.is_done()) {
             if self.to_acknowledge.len() < ACKED_MAX && !self.to_acknowledge.contains(&number) {
                 self.to_acknowledge.push(number);
             }
@@ -154,7 +168,12 @@ impl Exchange {
     ///
     /// # Errors
     /// When it has not the form of one.
-    pub(crate) fn handle_ack(&mut self, records: &mut RecordLayer, content: &[u8], now: BootInstant) -> Result<(), Fatal> {
+    pub(crate) fn handle_ack(
+        &mut self,
+        records: &mut RecordLayer,
+        content: &[u8],
+        now: BootInstant,
+    ) -> Result<(), Fatal> {
         let mut news = false;
         for number in parse_ack(content)? {
             news |= self.flight.acknowledge(number);
@@ -178,6 +197,18 @@ impl Exchange {
         self.incoming.is_under_way()
     }
 
+    /// Goes back to where the next messages have the numbers `next_in` and `next_out`; whatever came or went since is forgotten.
+    pub(crate) fn rewind(&mut self, (next_in, next_out): (u16, u16)) {
+        self.begin_answer();
+        self.incoming = Reassembly::starting_at(next_in);
+        self.flight = Flight::starting_at(next_out);
+    }
+
+    /// How often the flight has been repeated for want of an answer.
+    pub(crate) const fn repeats(&self) -> u32 {
+        self.repeats
+    }
+
     /// Lets another message come in the place of the last one: see [`Reassembly::reject_last`].
     pub(crate) fn reject_last(&mut self) {
         self.incoming.reject_last();
@@ -191,11 +222,6 @@ impl Exchange {
     /// The number of the next message of ours.
     pub(crate) const fn next_out(&self) -> u16 {
         self.flight.next_sequence()
-    }
-
-    /// Adds DTLS 1.2's change of keys to our flight.
-    pub(crate) fn send_change_cipher_spec(&mut self) {
-        self.flight.push_change_cipher_spec();
     }
 
     /// Whether the peer has all that we sent.
@@ -222,6 +248,7 @@ impl Exchange {
         self.flight.acknowledge_all();
         self.repeat_at = None;
         self.repeat_after = self.first_repeat_after;
+        self.repeats = 0;
     }
 
     /// Sends what was added, and an ACK that is due.
@@ -265,6 +292,7 @@ impl Exchange {
     pub(crate) fn handle_timeout(&mut self, records: &mut RecordLayer, now: BootInstant) -> Result<(), Fatal> {
         if self.repeat_at.is_some_and(|at| at <= now) {
             self.repeat_after = (self.repeat_after * 2).min(REPEAT_AFTER_MAX);
+            self.repeats += 1;
             self.write(records, true, now)?;
         }
         self.flush(records, now)
@@ -288,10 +316,5 @@ impl Exchange {
     /// The next datagram for the peer.
     pub(crate) fn poll_transmit(&mut self) -> Option<Box<[u8]>> {
         self.out.pop_front()
-    }
-
-    /// Takes back datagrams that were not sent yet.
-    pub(crate) fn discard_transmits(&mut self) {
-        self.out.clear();
     }
 }

@@ -21,7 +21,6 @@ pub(crate) struct MessageType(pub(crate) u8);
 impl MessageType {
     pub(crate) const CLIENT_HELLO: Self = Self(1);
     pub(crate) const SERVER_HELLO: Self = Self(2);
-    pub(crate) const HELLO_VERIFY_REQUEST: Self = Self(3);
     pub(crate) const NEW_SESSION_TICKET: Self = Self(4);
     pub(crate) const ENCRYPTED_EXTENSIONS: Self = Self(8);
     pub(crate) const REQUEST_CONNECTION_ID: Self = Self(9);
@@ -61,7 +60,13 @@ impl<'a> Fragment<'a> {
     }
 
     /// Writes the header of the fragment `offset..offset + bytes` of a message.
-    pub(crate) fn header(kind: MessageType, length: usize, sequence: u16, offset: usize, bytes: usize) -> [u8; HEADER_BYTES] {
+    pub(crate) fn header(
+        kind: MessageType,
+        length: usize,
+        sequence: u16,
+        offset: usize,
+        bytes: usize,
+    ) -> [u8; HEADER_BYTES] {
         let [_, l2, l1, l0] = (length as u32).to_be_bytes();
         let [s1, s0] = sequence.to_be_bytes();
         let [_, o2, o1, o0] = (offset as u32).to_be_bytes();
@@ -247,7 +252,7 @@ pub(crate) fn parse_ack(content: &[u8]) -> Result<Vec<RecordNumber>, Fatal> {
     let mut reader = Reader::new("an ACK", content);
     let mut list = Reader::new("an ACK", reader.vec16()?);
     reader.end()?;
-    if list.remaining() % 16 != 0 {
+    if !list.remaining().is_multiple_of(16) {
         return fail(Alert::DECODE_ERROR, "an ACK");
     }
     let mut numbers = Vec::new();

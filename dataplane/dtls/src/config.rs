@@ -14,8 +14,8 @@ use crate::record::Suite;
 /// The protocol inside, as both sides name it (RFC 7301): the same for everybody, so that it tells an observer nothing.
 pub const PROTOCOL: &[u8] = b"ringfort-tunnel/1";
 
-/// Smallest limit of handshake datagrams: below, a fragment has no room beside its headers.
-const DATAGRAM_BYTES_MIN: usize = 128;
+/// Smallest limit of handshake datagrams: a first ClientHello is whole in its datagram, and no shorter than the answer to it.
+const DATAGRAM_BYTES_MIN: usize = 200;
 
 /// How a server makes sure that a peer is where it says, before it keeps anything of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Settings {
             return refuse("expected at least one cipher suite and one group");
         }
         if self.handshake_datagram_bytes_max < DATAGRAM_BYTES_MIN {
-            return refuse("expected handshake datagrams of at least 128 bytes");
+            return refuse("expected handshake datagrams of at least 200 bytes");
         }
         if self.protocol.as_ref().is_some_and(|protocol| protocol.is_empty() || protocol.len() > 255) {
             return refuse("expected a protocol name of 1 to 255 bytes");

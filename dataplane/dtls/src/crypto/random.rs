@@ -6,6 +6,7 @@ use aws_lc_rs::hmac;
 
 /// Numbers that nobody foretells who does not know the seed: HMAC-SHA-256 of a counter. For hello randoms and cookies; key pairs
 /// and signatures take their randomness from the cryptography library.
+#[derive(Clone)]
 pub struct Randomness {
     key: hmac::Key,
     drawn: u64,

@@ -68,7 +68,10 @@ impl Cookies {
     pub(crate) fn judge(&mut self, cookie: &[u8], from: SocketAddr, now: BootInstant) -> Option<Remembered> {
         self.rotate(now);
         let (content, tag) = cookie.split_at_checked(cookie.len().checked_sub(MAC_BYTES)?)?;
-        let (_, secret) = self.secrets.iter().find(|(generation, _)| *generation as u8 == content.first().copied().unwrap_or_default())?;
+        let (_, secret) = self
+            .secrets
+            .iter()
+            .find(|(generation, _)| *generation as u8 == content.first().copied().unwrap_or_default())?;
         constant_time::verify_slices_are_equal(&mac(secret, content, from).as_ref()[..MAC_BYTES], tag).ok()?;
         let mut reader = Reader::new("a cookie", content.get(1..)?);
         let suite = crate::handshake::suite_from_number(reader.u16().ok()?)?;

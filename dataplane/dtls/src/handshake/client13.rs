@@ -16,35 +16,37 @@ use ringfort_identity::PeerIdentity;
 use rustls_pki_types::CertificateDer;
 
 use super::reassembly::Message;
-use super::{Context, Failure, Outcome, Step, suite_from_number, suite_number};
+use super::{Context, Failure, Outcome, Step, suite_from_number, suite_number, unexpected};
 use crate::alert::{Alert, Fatal, fail};
 use crate::cid::ConnectionId;
 use crate::config::ClientConfig;
 use crate::crypto::{
-    self, ExporterSecret, Group, KeyShare, SCHEMES_13, Schedule, Signed, Transcript, check_finished, choose_signer,
-    finished_mac,
+    self, ExporterSecret, Group, KeyShare, Randomness, SCHEMES_13, Schedule, Signed, Transcript, check_finished,
+    choose_signer, finished_mac,
 };
-use crate::record::{Secret, Suite};
+use crate::record::{PLAIN_HEADER_BYTES, Secret, Suite};
+use crate::wire::U16List;
 use crate::wire::hello::{ClientOffer, ServerHello};
 use crate::wire::messages::{
-    MessageType, parse_certificate, parse_certificate_request, parse_certificate_verify, parse_encrypted_extensions,
-    write_certificate, write_certificate_verify,
+    HEADER_BYTES, MessageType, parse_certificate, parse_certificate_request, parse_certificate_verify,
+    parse_encrypted_extensions, write_certificate, write_certificate_verify,
 };
-use crate::wire::U16List;
 
 /// Our ClientHello is at least so long: a server's answer with a cookie is then never longer, and so need not be refused for
 /// amplifying (RFC 9147 §5.1). With the headers it stays below 300 bytes.
 const HELLO_BODY_BYTES_MIN: usize = 250;
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Client13 {
     config: Arc<ClientConfig>,
+    /// Where the randoms of our hellos come from: each attempt has another.
+    randomness: Randomness,
     random: [u8; 32],
     state: State,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     AwaitHello(Hello),
     AwaitExtensions(Underway),
@@ -55,21 +57,21 @@ enum State {
 }
 
 /// What was said before the server's hello.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Hello {
     /// Our newest ClientHello.
     body: Vec<u8>,
-    share: Option<KeyShare>,
+    share: Option<Arc<KeyShare>>,
     retry: Option<Retry>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Retry {
     suite: Suite,
     transcript: Transcript,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Underway {
     suite: Suite,
     transcript: Transcript,
@@ -79,20 +81,31 @@ struct Underway {
 }
 
 /// A CertificateRequest.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Request {
     context: Vec<u8>,
     schemes: Vec<u8>,
 }
 
 impl Client13 {
-    /// Begins: the ClientHello is in the exchange.
-    pub(crate) fn new(config: Arc<ClientConfig>, random: [u8; 32], cx: &mut Context<'_>) -> Self {
-        let mut client = Self { config, random, state: State::Over };
-        let body = client.offer(None, None, cx);
-        cx.exchange.send(MessageType::CLIENT_HELLO, body.clone(), 0);
-        client.state = State::AwaitHello(Hello { body, share: None, retry: None });
+    /// Begins: the ClientHello is in the exchange. `seed` is 32 random bytes.
+    pub(crate) fn new(config: Arc<ClientConfig>, seed: &[u8; 32], cx: &mut Context<'_>) -> Self {
+        let mut client = Self { config, randomness: Randomness::new(seed), random: [0; 32], state: State::Over };
+        client.begin_anew(cx);
         client
+    }
+
+    /// Forgets what has been said and says the first hello of another attempt.
+    pub(crate) fn begin_anew(&mut self, cx: &mut Context<'_>) {
+        self.random = self.randomness.draw();
+        let body = self.offer(None, None, cx);
+        cx.exchange.send(MessageType::CLIENT_HELLO, body.clone(), 0);
+        self.state = State::AwaitHello(Hello { body, share: None, retry: None });
+    }
+
+    /// Whether the second hello, with the cookie, has gone out and nothing has come back.
+    pub(crate) const fn awaits_answer_to_cookie(&self) -> bool {
+        matches!(&self.state, State::AwaitHello(hello) if hello.retry.is_some())
     }
 
     fn offer(&self, cookie: Option<&[u8]>, share: Option<&KeyShare>, cx: &Context<'_>) -> Vec<u8> {
@@ -108,7 +121,8 @@ impl Client13 {
             share: share.map(|share| (share.group().number(), share.public())),
             connection_id: cx.local_cid.as_ref().map(ConnectionId::as_bytes),
             protocol: settings.protocol.as_deref().unwrap_or_default(),
-            body_bytes_min: HELLO_BODY_BYTES_MIN,
+            body_bytes_min: HELLO_BODY_BYTES_MIN
+                .min(settings.handshake_datagram_bytes_max - PLAIN_HEADER_BYTES - HEADER_BYTES),
         }
         .write()
     }
@@ -121,12 +135,18 @@ impl Client13 {
         }
     }
 
-    /// Takes the next message.
+    /// Takes the next message. One in the clear that is refused changes nothing: another may come in its place.
     pub(crate) fn handle_message(&mut self, message: &Message, cx: &mut Context<'_>) -> Result<Step, Failure> {
         let Message { kind, body, .. } = message;
+        if let State::AwaitHello(hello) = &self.state {
+            self.state = match *kind {
+                MessageType::SERVER_HELLO => self.server_hello(body, hello, cx)?,
+                kind => return Ok(unexpected(kind)?),
+            };
+            return Ok(Step::More);
+        }
         let state = std::mem::replace(&mut self.state, State::Over);
         self.state = match (state, *kind) {
-            (State::AwaitHello(hello), MessageType::SERVER_HELLO) => self.server_hello(body, hello, cx)?,
             (State::AwaitExtensions(mut underway), MessageType::ENCRYPTED_EXTENSIONS) => {
                 self.check_extensions(body)?;
                 underway.transcript.add(*kind, body);
@@ -162,35 +182,36 @@ impl Client13 {
             (State::AwaitFinished(underway, request, peer), MessageType::FINISHED) => {
                 return Ok(self.finished(body, underway, request, peer, cx)?);
             }
-            (_, kind) => {
-                return Ok(fail(Alert::UNEXPECTED_MESSAGE, format!("a message of type {} was not expected", kind.0))?);
-            }
+            (_, kind) => return Ok(unexpected(kind)?),
         };
         Ok(Step::More)
     }
 
-    fn server_hello(&self, body: &[u8], hello: Hello, cx: &mut Context<'_>) -> Result<State, Fatal> {
+    fn server_hello(&self, body: &[u8], hello: &Hello, cx: &mut Context<'_>) -> Result<State, Fatal> {
         let server = ServerHello::parse(body)?;
         let settings = &self.config.settings;
         let suite = suite_from_number(server.suite).filter(|suite| settings.suites.contains(suite));
         let Some(suite) = suite else {
-            return fail(Alert::ILLEGAL_PARAMETER, format!("the server chose suite {:#06x}, which was not offered", server.suite));
+            return fail(
+                Alert::ILLEGAL_PARAMETER,
+                format!("the server chose suite {:#06x}, which was not offered", server.suite),
+            );
         };
         if server.is_retry {
-            return self.retry(body, &server, suite, &hello, cx);
+            return self.retry(body, &server, suite, hello, cx);
         }
         let Hello { body: our_hello, share, retry } = hello;
         let mut transcript = match retry {
             Some(retry) if retry.suite != suite => {
                 return fail(Alert::ILLEGAL_PARAMETER, "the server changed the suite after its HelloRetryRequest");
             }
-            Some(retry) => retry.transcript,
+            Some(retry) => retry.transcript.clone(),
             None => Transcript::new(suite),
         };
         if !server.has_key_share {
             return fail(Alert::MISSING_EXTENSION, "a ServerHello without a key share");
         }
-        let Some(share) = share.filter(|share| share.group().number() == server.group) else {
+        let Some(share) = share.as_ref().filter(|share| share.group().number() == server.group) else {
             return fail(Alert::ILLEGAL_PARAMETER, "the server answers a key share that was not sent");
         };
         let ids = match (cx.local_cid, server.connection_id) {
@@ -203,10 +224,10 @@ impl Client13 {
                 Some((local, peer))
             }
         };
-        transcript.add(MessageType::CLIENT_HELLO, &our_hello);
+        transcript.add(MessageType::CLIENT_HELLO, our_hello);
         transcript.add(MessageType::SERVER_HELLO, body);
         let secret = share.complete(server.share)?;
-        let handshake = Schedule::handshake(suite, secret.secret_bytes())?;
+        let handshake = Schedule::handshake(suite, &secret)?;
         let hash = transcript.hash();
         let client_handshake = handshake.derive("c hs traffic", &hash)?;
         let server_handshake = handshake.derive("s hs traffic", &hash)?;
@@ -237,15 +258,18 @@ impl Client13 {
             let Some(group) = group else {
                 return fail(Alert::ILLEGAL_PARAMETER, "the server asks for a group that was not offered");
             };
-            Some(KeyShare::new(group)?)
+            Some(Arc::new(KeyShare::new(group)?))
         } else {
             // It asks for nothing but the cookie, and will ask for a group never: without a share there is no handshake.
-            return fail(Alert::HANDSHAKE_FAILURE, "a HelloRetryRequest without a group in answer to a hello without shares");
+            return fail(
+                Alert::HANDSHAKE_FAILURE,
+                "a HelloRetryRequest without a group in answer to a hello without shares",
+            );
         };
         let hash = Transcript::hash_of(suite, MessageType::CLIENT_HELLO, &hello.body);
         let mut transcript = Transcript::after_retry(suite, hash.as_bytes());
         transcript.add(MessageType::SERVER_HELLO, body);
-        let body = self.offer(server.cookie, share.as_ref(), cx);
+        let body = self.offer(server.cookie, share.as_deref(), cx);
         cx.exchange.begin_answer();
         cx.exchange.send(MessageType::CLIENT_HELLO, body.clone(), 0);
         Ok(State::AwaitHello(Hello { body, share, retry: Some(Retry { suite, transcript }) }))

@@ -24,16 +24,12 @@ pub(super) struct Flight {
 #[derive(Debug)]
 struct Item {
     epoch: u64,
-    content: Content,
+    kind: MessageType,
+    sequence: u16,
+    body: Vec<u8>,
+    acknowledged: Ranges,
     /// Whether it has been sent at all.
     is_sent: bool,
-}
-
-#[derive(Debug)]
-enum Content {
-    Message { kind: MessageType, sequence: u16, body: Vec<u8>, acknowledged: Ranges },
-    /// DTLS 1.2's change of keys: no message, and yet a part of the flight.
-    ChangeCipherSpec,
 }
 
 /// What one record carried: which message, and what of it.
@@ -54,18 +50,12 @@ impl Flight {
     pub(super) fn push(&mut self, kind: MessageType, body: Vec<u8>, epoch: u64) {
         let sequence = self.next_sequence;
         self.next_sequence = self.next_sequence.saturating_add(1);
-        let content = Content::Message { kind, sequence, body, acknowledged: Ranges::default() };
-        self.items.push(Item { epoch, content, is_sent: false });
+        self.items.push(Item { epoch, kind, sequence, body, acknowledged: Ranges::default(), is_sent: false });
     }
 
     /// The number that the next message will have.
     pub(super) const fn next_sequence(&self) -> u16 {
         self.next_sequence
-    }
-
-    /// Adds the change of keys of DTLS 1.2.
-    pub(super) fn push_change_cipher_spec(&mut self) {
-        self.items.push(Item { epoch: 0, content: Content::ChangeCipherSpec, is_sent: false });
     }
 
     /// Whether the peer has everything.
@@ -83,18 +73,11 @@ impl Flight {
     pub(super) fn acknowledge(&mut self, number: RecordNumber) -> bool {
         let Some(at) = self.sent.iter().position(|sent| sent.number == number) else { return false };
         let Some(Sent { sequence, range, .. }) = self.sent.remove(at) else { return false };
-        for item in &mut self.items {
-            if let Content::Message { sequence: of, acknowledged, .. } = &mut item.content {
-                if *of == sequence {
-                    // If there are too many pieces, it goes out once more.
-                    acknowledged.add(range.clone());
-                }
-            }
+        for item in self.items.iter_mut().filter(|item| item.sequence == sequence) {
+            // If there are too many pieces, it goes out once more.
+            item.acknowledged.add(range.clone());
         }
-        self.items.retain(|item| match &item.content {
-            Content::Message { body, acknowledged, .. } => !(item.is_sent && acknowledged.covers(body.len().max(1))),
-            Content::ChangeCipherSpec => true,
-        });
+        self.items.retain(|item| !(item.is_sent && item.acknowledged.covers(item.body.len())));
         true
     }
 
@@ -110,17 +93,19 @@ impl Flight {
         let mut content = Vec::new();
         for item in self.items.iter_mut().filter(|item| all || !item.is_sent) {
             item.is_sent = true;
-            let Content::Message { kind, sequence, body, acknowledged } = &item.content else {
-                datagram.seal(records, 0, ContentType::ChangeCipherSpec, &[1])?;
-                continue;
-            };
-            let missing: Vec<_> = if body.is_empty() { vec![0..0] } else { acknowledged.missing(body.len()).collect() };
-            for mut range in missing {
+            let Item { kind, sequence, body, acknowledged, .. } = &*item;
+            for mut range in acknowledged.missing(body.len()) {
                 loop {
                     let room = datagram.room(records, item.epoch, range.len() + HEADER_BYTES);
                     let end = range.end.min(range.start + room.saturating_sub(HEADER_BYTES));
                     content.clear();
-                    content.extend_from_slice(&Fragment::header(*kind, body.len(), *sequence, range.start, end - range.start));
+                    content.extend_from_slice(&Fragment::header(
+                        *kind,
+                        body.len(),
+                        *sequence,
+                        range.start,
+                        end - range.start,
+                    ));
                     content.extend_from_slice(&body[range.start..end]);
                     let number = datagram.seal(records, item.epoch, ContentType::Handshake, &content)?;
                     if self.sent.len() == SENT_MAX {

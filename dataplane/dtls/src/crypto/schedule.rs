@@ -13,7 +13,7 @@ use crate::alert::{Alert, Fatal, fail};
 use crate::record::{Secret, Suite, derive_secret, expand_label};
 
 /// One stage of the schedule.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Schedule {
     suite: Suite,
     secret: Secret,

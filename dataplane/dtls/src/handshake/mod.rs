@@ -14,10 +14,11 @@ pub(crate) mod server13;
 use ringfort_identity::{PeerIdentity, VerifyError};
 use ringfort_types::UnixSeconds;
 
-use crate::alert::{Alert, Fatal};
+use crate::alert::{Alert, Fatal, fail};
 use crate::cid::ConnectionId;
 use crate::crypto::ExporterSecret;
 use crate::record::{RecordLayer, Suite};
+use crate::wire::messages::MessageType;
 use exchange::Exchange;
 
 /// The number of a suite of DTLS 1.3 (RFC 8446 §B.4).
@@ -60,7 +61,7 @@ pub(crate) struct Outcome {
 }
 
 /// Why a handshake failed: the protocol, or the peer's certificate.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Failure {
     Fatal(Fatal),
     PeerRefused(VerifyError),
@@ -80,6 +81,11 @@ impl Failure {
             Self::PeerRefused(error) => certificate_alert(error),
         }
     }
+}
+
+/// A message where another is expected, or none.
+fn unexpected<T>(kind: MessageType) -> Result<T, Fatal> {
+    fail(Alert::UNEXPECTED_MESSAGE, format!("a message of type {} was not expected", kind.0))
 }
 
 /// The alert for a certificate that was refused (RFC 8446 §6.2).

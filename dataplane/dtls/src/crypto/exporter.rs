@@ -21,13 +21,16 @@ impl ExporterSecret {
         Self { suite, secret }
     }
 
-    /// The value for `label` and `context`. Different labels and contexts give independent values. `None` for a label of more
-    /// than 249 bytes, which the derivation cannot carry.
+    /// The value for `label` and `context`. Different labels and contexts give independent values.
+    ///
+    /// # Panics
+    /// For a label of more than 249 bytes, which the derivation cannot carry. Labels are constants.
     #[must_use]
-    pub fn export(&self, label: &str, context: &[u8]) -> Option<[u8; EXPORTED_BYTES]> {
+    #[expect(clippy::expect_used, reason = "only lengths can be refused, and those are constants")]
+    pub fn export(&self, label: &'static str, context: &[u8]) -> [u8; EXPORTED_BYTES] {
         let mut value = [0; EXPORTED_BYTES];
-        schedule::export(self.suite, &self.secret, label, context, &mut value).ok()?;
-        Some(value)
+        schedule::export(self.suite, &self.secret, label, context, &mut value).expect("a label of at most 249 bytes");
+        value
     }
 }
 
@@ -45,12 +48,12 @@ mod tests {
     fn labels_and_contexts_separate_values() {
         for suite in Suite::ALL {
             let secret = |byte| ExporterSecret::new(suite, Secret::new(&[byte; 48][..suite.hash_bytes()]).unwrap());
-            let value = secret(7).export("ab", b"c").unwrap();
-            assert_eq!(Some(value), secret(7).export("ab", b"c"));
+            let value = secret(7).export("ab", b"c");
+            assert_eq!(value, secret(7).export("ab", b"c"));
             for (label, context) in [("a", &b"bc"[..]), ("abc", b""), ("ab", b"d")] {
-                assert_ne!(Some(value), secret(7).export(label, context));
+                assert_ne!(value, secret(7).export(label, context));
             }
-            assert_ne!(Some(value), secret(8).export("ab", b"c"));
+            assert_ne!(value, secret(8).export("ab", b"c"));
             assert_eq!(format!("{:?}", secret(7)), "ExporterSecret");
         }
     }

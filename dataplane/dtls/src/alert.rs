@@ -64,7 +64,8 @@ pub(crate) const ALERT_BYTES: usize = 2;
 impl Alert {
     /// The alert as a record's content. All but the farewells are fatal (RFC 8446 §6.2).
     pub(crate) const fn encode(self) -> [u8; ALERT_BYTES] {
-        let level = if matches!(self, Self::CLOSE_NOTIFY | Self::USER_CANCELED | Self::NO_RENEGOTIATION) { 1 } else { 2 };
+        let level =
+            if matches!(self, Self::CLOSE_NOTIFY | Self::USER_CANCELED | Self::NO_RENEGOTIATION) { 1 } else { 2 };
         [level, self.0]
     }
 

@@ -1,9 +1,9 @@
 //! The peer's messages, put together from fragments and in order (RFC 9147 §5.5).
 //!
 //! Fragments may come in any order, overlap, be repeated and be as short as one byte. Whoever comes first for a byte is
-//! believed; a fragment that says another length or kind than the first of its message does not belong to it. In the clear,
-//! where anybody can be first, it is the other way round: such a fragment begins its message anew, and so does one that is
-//! the whole message.
+//! believed; a fragment that says another length or kind than the first of its message does not belong to it. Where anybody
+//! can be first, it is the other way round: such a fragment begins its message anew. One that is the whole message goes ahead
+//! of what has come in pieces, which is kept in case that one is refused.
 
 use std::collections::VecDeque;
 
@@ -43,6 +43,15 @@ pub(crate) enum Taken {
     TooLong,
 }
 
+/// Which of two fragments counts that contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Believed {
+    /// The one that came first: in sealed records both are the peer's.
+    First,
+    /// The one that came last.
+    Newest,
+}
+
 /// Messages under way.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
@@ -51,6 +60,8 @@ pub(crate) struct Reassembly {
     /// The next message and those behind it, as far as something of them has come.
     under_way: VecDeque<Option<UnderWay>>,
     bytes: usize,
+    /// Pieces of the message that was overtaken by a whole one.
+    overtaken: Option<UnderWay>,
 }
 
 #[derive(Debug)]
@@ -83,8 +94,8 @@ impl Reassembly {
         !self.under_way.is_empty()
     }
 
-    /// Takes one fragment, which was `sealed` or in the clear.
-    pub(crate) fn handle_fragment(&mut self, fragment: &Fragment<'_>, sealed: bool) -> Taken {
+    /// Takes one fragment; `believed` says whom of those that contradict each other.
+    pub(crate) fn handle_fragment(&mut self, fragment: &Fragment<'_>, believed: Believed) -> Taken {
         // Numbers do not wrap: 2^16 messages are more than any association lives to send.
         let Some(ahead) = fragment.sequence.checked_sub(self.next) else { return Taken::Repeated };
         if fragment.length > MESSAGE_BYTES_MAX {
@@ -95,12 +106,17 @@ impl Reassembly {
         }
         let place = usize::from(ahead);
         let range = fragment.offset..fragment.offset + fragment.bytes.len();
-        if !sealed && let Some(slot) = self.under_way.get_mut(place) {
-            let begins_anew = |known: &mut UnderWay| {
-                !known.belongs(fragment) || (range.len() == fragment.length && !known.have.covers(known.length))
-            };
-            if let Some(known) = slot.take_if(begins_anew) {
+        if believed == Believed::Newest
+            && let Some(slot) = self.under_way.get_mut(place)
+        {
+            let is_whole = range.len() == fragment.length;
+            let gives_way =
+                |known: &mut UnderWay| !known.belongs(fragment) || (is_whole && !known.have.covers(known.length));
+            if let Some(known) = slot.take_if(gives_way) {
                 self.bytes -= known.body.len();
+                if is_whole {
+                    self.overtaken = Some(known);
+                }
             }
         }
         let known = self.under_way.get(place).and_then(Option::as_ref);
@@ -127,8 +143,7 @@ impl Reassembly {
             have: Ranges::default(),
         });
         let after_gap = ahead > 0 || !message.have.contains(&(0..range.start));
-        let missing: Vec<_> =
-            message.have.missing(range.end).filter(|missing| missing.end > range.start).collect();
+        let missing: Vec<_> = message.have.missing(range.end).filter(|missing| missing.end > range.start).collect();
         if !message.have.add(range.clone()) {
             return Taken::NoRoom;
         }
@@ -162,8 +177,9 @@ impl Reassembly {
     pub(crate) fn reject_last(&mut self) {
         if let Some(before) = self.next.checked_sub(1) {
             self.next = before;
-            self.under_way.clear();
-            self.bytes = 0;
+            let overtaken = self.overtaken.take();
+            self.bytes = overtaken.as_ref().map_or(0, |message| message.body.len());
+            self.under_way = overtaken.into_iter().map(Some).collect();
         }
     }
 }
@@ -192,12 +208,12 @@ mod tests {
                 let which = which.index(bodies.len());
                 let body = &bodies[which];
                 let start = at.index(body.len() + 1);
-                let taken = reassembly.handle_fragment(&fragment(which as u16, body, start..(start + length).min(body.len()), true), true);
-                prop_assert!(matches!(taken, Taken::Fresh { .. } | Taken::Repeated));
+                let taken = reassembly.handle_fragment(&fragment(which as u16, body, start..(start + length).min(body.len())), Believed::First);
+                prop_assert!(matches!(taken, Taken::Fresh { .. } | Taken::Repeated), "{:?}", taken);
                 out.extend(std::iter::from_fn(|| reassembly.next_message()));
             }
             for (which, body) in bodies.iter().enumerate() {
-                reassembly.handle_fragment(&fragment(which as u16, body, 0..body.len()), true);
+                reassembly.handle_fragment(&fragment(which as u16, body, 0..body.len()), Believed::First);
                 out.extend(std::iter::from_fn(|| reassembly.next_message()));
             }
             let got: Vec<Vec<u8>> = out.into_iter().map(|message| message.body).collect();
@@ -210,50 +226,64 @@ mod tests {
     fn what_does_not_belong_together_is_told_apart() {
         let body = [1; 100];
         let mut reassembly = Reassembly::default();
-        assert_eq!(reassembly.handle_fragment(&fragment(0, &body, 10..20), true), Taken::Fresh { after_gap: true });
-        assert_eq!(reassembly.handle_fragment(&fragment(0, &body, 12..18), true), Taken::Repeated);
-        assert_eq!(reassembly.handle_fragment(&fragment(0, &body[..99], 0..9), true), Taken::Mismatch);
+        assert_eq!(
+            reassembly.handle_fragment(&fragment(0, &body, 10..20), Believed::First),
+            Taken::Fresh { after_gap: true }
+        );
+        assert_eq!(reassembly.handle_fragment(&fragment(0, &body, 12..18), Believed::First), Taken::Repeated);
+        assert_eq!(reassembly.handle_fragment(&fragment(0, &body[..99], 0..9), Believed::First), Taken::Mismatch);
         let other = Fragment { kind: MessageType::FINISHED, ..fragment(0, &body, 0..9) };
-        assert_eq!(reassembly.handle_fragment(&other, true), Taken::Mismatch);
+        assert_eq!(reassembly.handle_fragment(&other, Believed::First), Taken::Mismatch);
         // The first byte to come stays.
-        assert_eq!(reassembly.handle_fragment(&fragment(0, &[2; 100], 0..100)), Taken::Fresh { after_gap: false });
+        assert_eq!(
+            reassembly.handle_fragment(&fragment(0, &[2; 100], 0..100), Believed::First),
+            Taken::Fresh { after_gap: false }
+        );
         let body = reassembly.next_message().unwrap().body;
         assert!(body[10..20].iter().all(|byte| *byte == 1) && body[..10].iter().all(|byte| *byte == 2));
-        assert_eq!(reassembly.handle_fragment(&fragment(0, &body, 0..100), true), Taken::Repeated);
+        assert_eq!(reassembly.handle_fragment(&fragment(0, &body, 0..100), Believed::First), Taken::Repeated);
     }
 
     #[test]
     fn in_the_clear_the_whole_message_wins() {
         let mut reassembly = Reassembly::default();
         // Somebody else was first: with another length, then with other bytes.
-        reassembly.handle_fragment(&fragment(0, &[9; 50], 0..20), false);
-        reassembly.handle_fragment(&fragment(0, &[8; 100], 0..20), false);
-        assert_eq!(reassembly.handle_fragment(&fragment(0, &[7; 100], 0..100), false), Taken::Fresh { after_gap: false });
+        reassembly.handle_fragment(&fragment(0, &[9; 50], 0..20), Believed::Newest);
+        reassembly.handle_fragment(&fragment(0, &[8; 100], 0..20), Believed::Newest);
+        assert_eq!(
+            reassembly.handle_fragment(&fragment(0, &[7; 100], 0..100), Believed::Newest),
+            Taken::Fresh { after_gap: false }
+        );
         assert_eq!(reassembly.bytes, 100);
         assert_eq!(reassembly.next_message().unwrap().body, [7; 100]);
         assert_eq!(reassembly.bytes, 0);
+        // Refused, it gives the place back to what it overtook.
+        reassembly.reject_last();
+        assert_eq!(reassembly.bytes, 20);
+        reassembly.handle_fragment(&fragment(0, &[8; 100], 20..100), Believed::Newest);
+        assert_eq!(reassembly.next_message().unwrap().body, [8; 100]);
     }
 
     #[test]
     fn memory_is_bounded() {
         let long = vec![0; MESSAGE_BYTES_MAX + 1];
         let mut reassembly = Reassembly::default();
-        assert_eq!(reassembly.handle_fragment(&fragment(0, &long, 0..10), true), Taken::TooLong);
-        assert_eq!(reassembly.handle_fragment(&fragment(AHEAD_MAX, &long[..9], 0..9), true), Taken::NoRoom);
+        assert_eq!(reassembly.handle_fragment(&fragment(0, &long, 0..10), Believed::First), Taken::TooLong);
+        assert_eq!(reassembly.handle_fragment(&fragment(AHEAD_MAX, &long[..9], 0..9), Believed::First), Taken::NoRoom);
         for sequence in 0..AHEAD_MAX {
-            reassembly.handle_fragment(&fragment(sequence, &long[1..], 0..10_000), true);
+            reassembly.handle_fragment(&fragment(sequence, &long[1..], 0..10_000), Believed::First);
         }
         assert!(reassembly.bytes <= UNDER_WAY_BYTES_MAX);
-        assert_eq!(reassembly.handle_fragment(&fragment(7, &long[1..], 0..10_000), true), Taken::NoRoom);
+        assert_eq!(reassembly.handle_fragment(&fragment(7, &long[1..], 0..10_000), Believed::First), Taken::NoRoom);
     }
 
     #[test]
     fn a_rejected_message_may_come_again() {
         let mut reassembly = Reassembly::starting_at(1);
-        reassembly.handle_fragment(&fragment(1, &[1; 4], 0..4));
+        reassembly.handle_fragment(&fragment(1, &[1; 4], 0..4), Believed::First);
         assert_eq!(reassembly.next_message().unwrap().sequence, 1);
         reassembly.reject_last();
-        reassembly.handle_fragment(&fragment(1, &[2; 5], 0..5));
+        reassembly.handle_fragment(&fragment(1, &[2; 5], 0..5), Believed::First);
         assert_eq!(reassembly.next_message().unwrap().body, [2; 5]);
     }
 }
