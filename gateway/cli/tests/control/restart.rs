@@ -24,6 +24,8 @@ pub(crate) fn a_gateway_that_was_killed_refuses_what_it_refused_before() -> Resu
         world.admin(&["revoke", "user", ALICE, "--reason", "left the company"])?;
         world.is_refused(ALICE, 0)?;
         world.alice = None;
+        // In force at once, and on disk a moment later: only then the Controller hears that it will last.
+        world.gateway.wait_until(PATIENCE, |status| status["state_on_disk"] == true)?;
         world.gateway.kill()?;
         // Nobody is there to tell it again.
         world.controller.kill()?;

@@ -392,6 +392,7 @@ impl Control {
             "admitting": self.admission.admitting(self.clock.moment(now())).map_or_else(|reason| reason.to_string(), |()| "yes".into()),
             "configuration_seq": self.admission.configuration_seq(),
             "revocations": { "epoch": serial.epoch, "n": serial.n },
+            "state_on_disk": self.writer.is_idle(),
             "revocation_applied_us": { "last": micros(self.revocation_applied), "max": micros(self.revocation_applied_max) },
             "workers": self.started.document(),
             "sessions": sessions,

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ringfort_admission::{Admission, Part, Persisted};
@@ -27,6 +28,10 @@ const REVOCATIONS: &str = "revocations.json";
 const SEQUENCES: &str = "sequences.json";
 /// The last time that a Controller told, in seconds since 1970.
 const TIME: &str = "time.json";
+/// How long after a write that failed it is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long the thread sleeps with nothing to do.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// Reads what an earlier process kept. What cannot be read is an error: to start without its revocations would let in whom
 /// it refused before.
@@ -119,16 +124,30 @@ impl Drop for Writer {
 }
 
 fn write(folder: &Folder, files: &Receiver<(&'static str, Vec<u8>)>, done: &AtomicU64, written: &impl Fn()) {
-    while let Ok(first) = files.recv() {
-        let waiting: Vec<_> = std::iter::once(first).chain(files.try_iter()).collect();
-        let count = waiting.len() as u64;
-        for (name, bytes) in waiting.into_iter().collect::<BTreeMap<_, _>>() {
-            if let Err(error) = folder.write(name, &bytes, Secrecy::Secret) {
-                tracing::error!(%error, "cannot write what must survive a restart: make room or mend the disk");
-            }
+    // What the disk did not take stays here, until it does or something newer comes of the same name.
+    let mut waiting = BTreeMap::new();
+    let mut count = 0;
+    loop {
+        let first = match files.recv_timeout(if waiting.is_empty() { IDLE } else { AGAIN_AFTER }) {
+            Ok(file) => Some(file),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        for (name, bytes) in first.into_iter().chain(files.try_iter()) {
+            waiting.insert(name, bytes);
+            count += 1;
         }
-        done.fetch_add(count, Ordering::AcqRel);
-        written();
+        waiting.retain(|name, bytes| match folder.write(name, bytes, Secrecy::Secret) {
+            Ok(()) => false,
+            Err(error) => {
+                tracing::error!(%error, "cannot write what must survive a restart: make room or mend the disk");
+                true
+            }
+        });
+        if waiting.is_empty() && count > 0 {
+            done.fetch_add(std::mem::take(&mut count), Ordering::AcqRel);
+            written();
+        }
     }
 }
 
@@ -155,6 +174,24 @@ mod tests {
         drop(writer);
         let (persisted, time) = load(&folder).unwrap();
         assert_eq!((persisted.sequences.entitlements["UID=a,CN=b,O=c"].seq, time), (7, UnixSeconds(50)));
+    }
+
+    #[test]
+    fn what_the_disk_does_not_take_is_not_called_written_and_is_tried_again() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("state")).unwrap();
+        // A folder in the file's place: not even root can write over it.
+        std::fs::create_dir_all(folder.file(REVOCATIONS).join("in the way")).unwrap();
+        let (told, written) = channel();
+        let writer = Writer::start(folder.clone(), move || told.send(()).unwrap()).unwrap();
+        writer.send((REVOCATIONS, b"{}".to_vec()));
+        writer.time(UnixSeconds(1));
+        assert!(written.recv_timeout(Duration::from_millis(300)).is_err());
+        assert!(!writer.is_idle());
+        std::fs::remove_dir_all(folder.file(REVOCATIONS)).unwrap();
+        written.recv().unwrap();
+        assert!(writer.is_idle());
+        assert_eq!(folder.read(REVOCATIONS).unwrap(), b"{}");
     }
 
     #[test]
