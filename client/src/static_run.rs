@@ -27,7 +27,7 @@ pub fn up_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
         let report = desk.reporter();
         Arc::new(move |_, told| report(told))
     };
-    let mut workers = spawn(vec![worker], config.backend.into(), &sink)?;
+    let mut workers = spawn(vec![worker], config.backend.into(), 0, &sink)?;
     let socket = match &config.status_socket {
         Some(socket) => {
             let socket = file::beside(path, socket);

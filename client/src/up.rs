@@ -278,7 +278,7 @@ impl<'a> Control<'a> {
                 _ => Report::Ended(Ok(())),
             })
         });
-        site.worker = Some((number, spawn(vec![worker], self.backend.into(), &sink)?));
+        site.worker = Some((number, spawn(vec![worker], self.backend.into(), 0, &sink)?));
         Ok(())
     }
 

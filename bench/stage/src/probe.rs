@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use ringfort_dtls::cid::ConnectionId;
 use ringfort_dtls::{Association, ClientConfig, Event, RECORD_OVERHEAD_BYTES, Received};
-use ringfort_engine::Keepalive;
+use ringfort_engine::Message;
 use ringfort_service::{credentials, random};
 use ringfort_worker::now;
 
@@ -86,7 +86,7 @@ impl Probe {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(packet) = self.received.pop_front() {
-                if !Keepalive::is_message(&packet) {
+                if !Message::is_message(&packet) {
                     return Ok(Some(packet));
                 }
                 continue;
@@ -122,10 +122,10 @@ impl Probe {
     /// Waits until the Gateway answers inside the tunnel: only then has it seen the end of the handshake.
     fn confirm(&mut self, deadline: Instant) -> Result<()> {
         while Instant::now() < deadline {
-            self.send(&Keepalive::Request.encode())?;
+            self.send(&Message::Request.encode())?;
             self.step(Duration::from_millis(50))?;
             self.transmit()?;
-            if self.received.iter().any(|packet| Keepalive::decode(packet) == Some(Keepalive::Reply)) {
+            if self.received.iter().any(|packet| Message::decode(packet) == Some(Message::Reply)) {
                 return Ok(());
             }
             if let Some(Event::Ended(reason)) = self.association.poll_event() {

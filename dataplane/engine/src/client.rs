@@ -39,8 +39,8 @@ use ringfort_rules::InnerAddresses;
 use ringfort_types::{BootInstant, WorkerIndex};
 
 use crate::counters::Counters;
-use crate::keepalive::Keepalive;
-use crate::machine::{Machine, Now, Output};
+use crate::machine::{Machine, NoErrand, Now, Output};
+use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::prefixes::Prefixes;
 
@@ -265,11 +265,13 @@ impl Client {
             other => other,
         };
     }
+}
 
+impl Config {
     /// Whether a packet is for us and comes from where our routes lead: a Gateway is no way around the user's own network.
     /// Errors come from any router on the way, about a packet that we sent there.
     fn is_expected(&self, packet: &Parsed) -> bool {
-        let Config { inner, routes, .. } = &self.config;
+        let Self { inner, routes, .. } = self;
         let from_there = match packet.transport {
             Transport::IcmpError { quoted, .. } => {
                 inner.contains(quoted.source()) && routes.contains(quoted.destination())
@@ -283,6 +285,8 @@ impl Client {
 impl Machine for Client {
     type Command = Command;
     type Event = Event;
+    /// A client has one handshake, and nothing that could wait for it.
+    type Errand = NoErrand;
 
     fn handle_outside(
         &mut self,
@@ -319,7 +323,10 @@ impl Machine for Client {
         for index in 0..self.opened.len() {
             let (start, length) = self.opened[index];
             let plaintext = &datagrams[start..start + length];
-            if Keepalive::is_message(plaintext) {
+            if Message::is_message(plaintext) {
+                if let Some(Message::Challenge(token)) = Message::decode(plaintext) {
+                    up.answer(&Message::Response(token).encode(), &mut self.output.outside);
+                }
                 continue;
             }
             if !is_open {
@@ -327,7 +334,7 @@ impl Machine for Client {
                 continue;
             }
             match parse::parse(plaintext) {
-                Ok(parsed) if self.is_expected(&parsed) => {
+                Ok(parsed) if self.config.is_expected(&parsed) => {
                     let packet = &plaintext[..usize::from(parsed.total_bytes)];
                     self.counters.packets_to_inside += 1;
                     self.counters.bytes_to_inside += packet.len() as u64;
@@ -385,6 +392,14 @@ impl Machine for Client {
         }
     }
 
+    fn poll_errand(&mut self) -> Option<NoErrand> {
+        None
+    }
+
+    fn handle_errand(&mut self, errand: NoErrand, _: Now) {
+        match errand {}
+    }
+
     fn handle_timeout(&mut self, now: Now) {
         match &mut self.phase {
             Phase::Paused { until } if now.boot >= *until => {
@@ -409,9 +424,9 @@ impl Machine for Client {
                         return self.down(silent, now);
                     }
                     up.probes += 1;
-                    up.send(&Keepalive::Request.encode(), &mut self.output.outside, now.boot);
+                    up.send(&Message::Request.encode(), &mut self.output.outside, now.boot);
                 } else if now.boot >= up.sent + KEEPALIVE_AFTER {
-                    up.send(&Keepalive::Request.encode(), &mut self.output.outside, now.boot);
+                    up.send(&Message::Request.encode(), &mut self.output.outside, now.boot);
                 }
             }
         }
@@ -458,6 +473,11 @@ impl Up {
     fn send(&mut self, packet: &[u8], outbox: &mut Outbox, now: BootInstant) -> bool {
         self.sent = now;
         self.unanswered_since.get_or_insert(now);
+        self.answer(packet, outbox)
+    }
+
+    /// Sends what itself asks for no answer.
+    fn answer(&mut self, packet: &[u8], outbox: &mut Outbox) -> bool {
         let association = &mut self.association;
         outbox.append(None, packet.len() + RECORD_OVERHEAD_BYTES, |space| association.seal(packet, space))
     }

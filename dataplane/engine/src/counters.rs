@@ -41,6 +41,10 @@ counters! {
         records_discarded,
         /// Sessions that went on from another address.
         sessions_moved,
+        /// Sessions that have shown that they receive at their new address.
+        paths_proven,
+        /// Sessions that have not, and were taken back to where they were before.
+        paths_unproven,
         /// ClientHellos dropped because there were too many sessions.
         handshakes_refused,
         /// Handshakes given up because too many newer ones were under way.
@@ -53,6 +57,8 @@ counters! {
         handshakes_failed,
         /// Those among them that were not reported, because there were too many.
         failures_unreported,
+        /// Datagrams of handshakes that were dropped because too many waited for a thread.
+        handshake_datagrams_dropped,
         /// Packets from a peer whose session has no rules yet.
         packets_unbound,
         /// Packets from a tunnel that are not well-formed IP.
@@ -63,7 +69,8 @@ counters! {
         packets_homeless,
         /// Packets from the Gateway that are not for this client or come from where no route of it leads.
         packets_unexpected,
-        /// Packets from inside for a session that could not take them: not established, or the send buffers were full.
+        /// Packets from inside for a session that could not take them: not established, at a new address that is not proven yet, or
+        /// the send buffers were full.
         packets_unsent,
         /// Packets that the rules denied.
         packets_denied,

@@ -11,6 +11,8 @@
 //! Only a bound session carries packets. A session's receive state belongs to the worker that shook hands with it; the
 //! others know only where it is ([`Command::Install`] goes to all of them) and hand its packets over.
 
+mod handshakes;
+mod path;
 mod sessions;
 
 use std::collections::VecDeque;
@@ -21,8 +23,8 @@ use std::time::Duration;
 
 use ringfort_dtls::cid::{ConnectionId, ConnectionIdCodec, Location, OWN_CONNECTION_ID_BYTES as CONNECTION_ID_BYTES};
 use ringfort_dtls::{
-    Association, Event as DtlsEvent, ExporterSecret, Front, Opening, Randomness, Received, Screened, ServerConfig,
-    Unwelcome,
+    Association, Event as DtlsEvent, ExporterSecret, Front, Opening, RECORD_OVERHEAD_BYTES, Randomness, Received,
+    Screened, ServerConfig, Unwelcome,
 };
 use ringfort_identity::PeerIdentity;
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
@@ -35,10 +37,12 @@ use ringfort_types::{BootInstant, RuleEpoch, RuleId, SessionId, WorkerIndex};
 
 use crate::budget::Budget;
 use crate::counters::Counters;
-use crate::keepalive::Keepalive;
 use crate::machine::{Machine, Now, Output};
+use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::timers::Timers;
+pub use handshakes::Errand;
+use path::Due;
 use sessions::{Home, Phase, Sessions};
 
 /// Sessions of one worker, all phases together. Beyond it a ClientHello is dropped and counted.
@@ -195,6 +199,8 @@ pub struct Gateway {
     counters: Counters,
     events: VecDeque<Event>,
     timers: Timers<(usize, SessionId)>,
+    /// Handshakes with datagrams that wait for a thread, the longest first.
+    setting_out: VecDeque<(usize, SessionId)>,
     next_sweep: BootInstant,
     denials: Budget,
     failures: Budget,
@@ -222,6 +228,7 @@ impl Gateway {
             counters: Counters::default(),
             events: VecDeque::new(),
             timers: Timers::default(),
+            setting_out: VecDeque::new(),
             next_sweep: now.boot + SWEEP_EVERY,
             denials: Budget::new(DENIALS_PER_SECOND, DENIALS_BURST, now.boot),
             failures: Budget::new(FAILURES_PER_SECOND, FAILURES_BURST, now.boot),
@@ -236,32 +243,43 @@ impl Gateway {
         let Batch { slot, from, segment_bytes, .. } = *batch;
         let buffer = &mut *batch.buffer;
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
+        let Some(association) = &mut session.association else { return };
         let opened = &mut self.opened;
         opened.clear();
         for start in range.clone().step_by(segment_bytes) {
             let datagram = &mut buffer[start..(start + segment_bytes).min(range.end)];
-            session.association.handle_datagram(datagram, now.boot, |received| match received {
+            association.handle_datagram(datagram, now.boot, |received| match received {
                 Received::Packet { at, bytes } => opened.push((start + at, bytes.len())),
                 Received::Discarded(_) => self.counters.records_discarded += 1,
             });
         }
-        let has_news = session.association.take_news();
+        let has_news = association.take_news();
         if !opened.is_empty() {
             session.heard = now.boot;
         }
         if has_news && session.outer != from {
             self.counters.sessions_moved += 1;
+            let [token @ .., _] = self.randomness.draw().first_chunk().copied().unwrap_or([0; 8]);
+            session.path.moved(from, token, now.boot);
             self.sessions.move_to(index, from);
         }
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
+        if session.outer == from && !session.path.is_proven() {
+            session.path.heard(self.opened.iter().map(|(_, length)| length + RECORD_OVERHEAD_BYTES).sum());
+        }
         let opened = &mut self.opened;
         for &(start, length) in opened.iter() {
             let plaintext = &buffer[start..start + length];
-            if Keepalive::is_message(plaintext) {
-                // Silence until there are rules: an answer means that the client is admitted.
-                if Keepalive::decode(plaintext) == Some(Keepalive::Request) && matches!(session.phase, Phase::Bound(_))
-                {
-                    session.send(&Keepalive::Reply.encode(), &mut self.output.outside);
+            if Message::is_message(plaintext) {
+                match Message::decode(plaintext) {
+                    // Silence until there are rules: an answer means that the client is admitted.
+                    Some(Message::Request) if matches!(session.phase, Phase::Bound(_)) => {
+                        session.send(&Message::Reply.encode(), &mut self.output.outside);
+                    }
+                    Some(Message::Response(token)) if session.outer == from => {
+                        self.counters.paths_proven += u64::from(session.path.answered(token, from));
+                    }
+                    _ => {}
                 }
                 continue;
             }
@@ -302,25 +320,29 @@ impl Gateway {
         self.after_association(index, now);
     }
 
-    fn handshake_datagram(&mut self, index: usize, datagram: &mut [u8], now: Now) {
-        if let Some(session) = self.sessions.slots[index].as_mut() {
-            // Packets cannot come before the Established event; those in the same datagram behind it are lost as any
-            // datagram may be.
-            session.association.handle_datagram(datagram, now.boot, |received| {
-                if matches!(received, Received::Discarded(_)) {
-                    self.counters.records_discarded += 1;
-                }
-            });
+    /// Asks at a new address, or leaves one that proved nothing.
+    fn see_to_path(&mut self, index: usize, now: Now) {
+        let Some(session) = self.sessions.slots[index].as_mut() else { return };
+        match session.path.poll(now.boot) {
+            Some(Due::Ask(token)) => {
+                session.send(&Message::Challenge(token).encode(), &mut self.output.outside);
+            }
+            Some(Due::GoBack(to)) => {
+                self.counters.paths_unproven += 1;
+                self.sessions.move_to(index, to);
+            }
+            None => {}
         }
-        self.after_association(index, now);
     }
 
     /// Takes what an association has to send and to say, and sees to its next wake-up.
     fn after_association(&mut self, index: usize, now: Now) {
+        self.see_to_path(index, now);
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
         session.transmit(&mut self.output.outside);
-        while let Some(event) = self.sessions.slots[index].as_mut().and_then(|session| session.association.poll_event())
-        {
+        loop {
+            let association = self.sessions.slots[index].as_mut().and_then(|session| session.association.as_mut());
+            let Some(event) = association.and_then(Association::poll_event) else { break };
             match event {
                 DtlsEvent::Established(Some(peer)) => self.established(index, peer, now),
                 // Our configuration lets nobody pass who has no name.
@@ -339,16 +361,19 @@ impl Gateway {
     fn established(&mut self, index: usize, peer: PeerIdentity, now: Now) {
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
         // An established association has one.
-        let Some(exporter) = session.association.exporter().cloned() else { return };
+        let Some(exporter) = session.association.as_ref().and_then(Association::exporter).cloned() else { return };
         self.counters.handshakes_finished += 1;
         self.sessions.handshaking -= 1;
-        session.phase = Phase::Unbound { deadline: now.boot + UNBOUND_MAX };
+        let before = std::mem::replace(&mut session.phase, Phase::Unbound { deadline: now.boot + UNBOUND_MAX });
         session.heard = now.boot;
         let (id, outer) = (session.id, session.outer);
-        let before = self.sessions.by_outer.entry(outer).or_default();
-        before.handshaking = None;
-        if let Some(old) = before.established.replace(index) {
+        let at = self.sessions.by_outer.entry(outer).or_default();
+        at.handshaking = None;
+        if let Some(old) = at.established.replace(index) {
             self.end(old, EndReason::Replaced, now);
+        }
+        if let Phase::Handshaking { waiting, .. } = before {
+            self.take_waiting(index, waiting, now);
         }
         self.events.push_back(Event::Authenticated { session: id, peer, outer, exporter });
     }
@@ -356,7 +381,9 @@ impl Gateway {
     /// Ends a session and tells the control side, if it knew of it.
     fn end(&mut self, index: usize, reason: EndReason, now: Now) {
         let Some(mut session) = self.sessions.remove(index) else { return };
-        session.association.close();
+        if let Some(association) = &mut session.association {
+            association.close();
+        }
         session.transmit(&mut self.output.outside);
         self.firewall.close_session(session.id);
         match (&session.phase, reason) {
@@ -387,7 +414,7 @@ impl Gateway {
                 let epoch = bound.install(rules, not_after);
                 session.phase = Phase::Bound(bound);
                 // Nobody asked, but the client waits for a sign that it may begin.
-                session.send(&Keepalive::Reply.encode(), &mut self.output.outside);
+                session.send(&Message::Reply.encode(), &mut self.output.outside);
                 (epoch, inner)
             }
         };
@@ -464,8 +491,8 @@ impl Gateway {
                 self.established_datagrams(index, &mut batch, range, now);
             }
             Some(index) => {
-                for datagram in datagrams.chunks_mut(segment_bytes) {
-                    self.handshake_datagram(index, datagram, now);
+                for datagram in datagrams.chunks(segment_bytes) {
+                    self.handshake_datagram(index, datagram);
                 }
             }
         }
@@ -473,7 +500,7 @@ impl Gateway {
     }
 
     /// Takes a datagram that begins in the clear: one from a stranger, or of a handshake that has just begun.
-    fn clear_datagram(&mut self, from: SocketAddr, datagram: &mut [u8], now: Now) {
+    fn clear_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
         let mut reply = [0; REPLY_BYTES_MAX];
         let room = reply.len().min(datagram.len());
         let screened = self.front.screen(&self.config.dtls, datagram, from, now.boot, &mut reply[..room]);
@@ -493,7 +520,8 @@ impl Gateway {
                 // The attempt before it, if any, is one that the peer has given up without a word.
                 at.handshaking.into_iter().for_each(|index| self.end(index, EndReason::Replaced, now));
                 if let Some(index) = self.begin_handshake(from, &opening, now) {
-                    self.handshake_datagram(index, datagram, now);
+                    self.handshake_datagram(index, datagram);
+                    self.after_association(index, now);
                 }
                 return;
             }
@@ -501,7 +529,7 @@ impl Gateway {
             Screened::Opening(_) | Screened::Dropped(_) => {}
         }
         match at.handshaking {
-            Some(index) => self.handshake_datagram(index, datagram, now),
+            Some(index) => self.handshake_datagram(index, datagram),
             None => self.counters.datagrams_unknown += 1,
         }
     }
@@ -510,6 +538,7 @@ impl Gateway {
 impl Machine for Gateway {
     type Command = Command;
     type Event = Event;
+    type Errand = Errand;
 
     fn handle_outside(
         &mut self,
@@ -535,7 +564,7 @@ impl Machine for Gateway {
             let start = count * segment_bytes;
             let end = (start + segment_bytes).min(datagrams.len());
             let at = self.sessions.by_outer.get(&from).copied().unwrap_or_default();
-            let datagram = &mut datagrams[start..end];
+            let datagram = &datagrams[start..end];
             let Some(first) = datagram.first().copied().filter(|first| is_protected(*first)) else {
                 self.clear_datagram(from, datagram, now);
                 continue;
@@ -546,7 +575,7 @@ impl Machine for Gateway {
                     let mut batch = Batch { slot, from, buffer: datagrams, segment_bytes };
                     self.established_datagrams(index, &mut batch, start..end, now);
                 }
-                (_, Some(index)) => self.handshake_datagram(index, datagram, now),
+                (_, Some(index)) => self.handshake_datagram(index, datagram),
                 _ => self.counters.datagrams_unknown += 1,
             }
         }
@@ -610,6 +639,14 @@ impl Machine for Gateway {
         }
     }
 
+    fn poll_errand(&mut self) -> Option<Errand> {
+        self.next_errand()
+    }
+
+    fn handle_errand(&mut self, errand: Errand, now: Now) {
+        self.take_back(errand, now);
+    }
+
     fn handle_timeout(&mut self, now: Now) {
         if now.boot >= self.next_sweep {
             self.firewall.sweep(now.boot, SWEEP_ENTRIES);
@@ -624,7 +661,9 @@ impl Machine for Gateway {
             match session.overdue(now.boot) {
                 Some(reason) => self.end(index, reason, now),
                 None => {
-                    session.association.handle_timeout(now.boot);
+                    if let Some(association) = &mut session.association {
+                        association.handle_timeout(now.boot);
+                    }
                     self.after_association(index, now);
                 }
             }

@@ -7,7 +7,8 @@
 //! - B. [`Machine::handle_outside`] for each received buffer, [`Machine::handle_inside`] for each TUN frame. A buffer that
 //!   belongs to a session of another worker comes back untouched with that worker's index.
 //! - C. [`Machine::handle_timeout`] when [`Machine::poll_timeout`] is due.
-//! - D. [`Machine::poll_event`] until `None`; then write [`Machine::output`] and call [`Machine::clear_output`]. The output
+//! - D. [`Machine::poll_errand`] while there is room for errands; each comes back by [`Machine::handle_errand`] when it has run.
+//! - E. [`Machine::poll_event`] until `None`; then write [`Machine::output`] and call [`Machine::clear_output`]. The output
 //!   refers to the received buffers by slot, so these stay as they are until it is written.
 //!
 //! The way of a packet from outside: association by address → opened in place → firewall → coalesced. From inside:
@@ -23,13 +24,13 @@ mod budget;
 pub mod client;
 pub mod counters;
 pub mod gateway;
-mod keepalive;
 mod machine;
+mod message;
 mod outbox;
 mod prefixes;
 mod timers;
 
-pub use keepalive::{KEEPALIVE_BYTES, Keepalive};
-pub use machine::{Machine, Now, Output};
+pub use machine::{Errand, Machine, NoErrand, Now, Output};
+pub use message::{MESSAGE_BYTES, Message, Token};
 pub use outbox::{Outbox, Transmit};
 pub use prefixes::Prefixes;

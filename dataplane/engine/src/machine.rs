@@ -40,12 +40,31 @@ impl Output {
     }
 }
 
+/// Work that takes longer than packets can wait. A machine gives it out, a thread beside the workers does it, and the machine
+/// that gave it out gets it back.
+pub trait Errand: Send + 'static {
+    /// Does it.
+    fn run(&mut self, now: Now);
+}
+
+/// The errands of a machine that has none.
+#[derive(Debug)]
+pub enum NoErrand {}
+
+impl Errand for NoErrand {
+    fn run(&mut self, _: Now) {
+        match *self {}
+    }
+}
+
 /// One worker's state machine; the crate's documentation gives the order of calls.
 pub trait Machine: Send {
     /// What the control side asks for.
     type Command: Send + 'static;
     /// What the control side learns.
     type Event: Send + 'static;
+    /// What it gives out of hand.
+    type Errand: Errand;
 
     /// Takes the datagrams of one received buffer: `segment_bytes` each, the last maybe shorter, all from `from`. `slot`
     /// names the buffer in [`Output::inside`]. Gives back the worker that owns the sender's session if it is another.
@@ -63,6 +82,12 @@ pub trait Machine: Send {
 
     /// Carries out one command.
     fn handle_command(&mut self, command: Self::Command, now: Now);
+
+    /// The next errand; only asked when there is room for one.
+    fn poll_errand(&mut self) -> Option<Self::Errand>;
+
+    /// Takes an errand back that has been run.
+    fn handle_errand(&mut self, errand: Self::Errand, now: Now);
 
     /// Does what is due at `now`.
     fn handle_timeout(&mut self, now: Now);

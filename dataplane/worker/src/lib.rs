@@ -4,6 +4,9 @@
 //! came of it and receives anew. Workers share nothing; a buffer that belongs to a session of another worker is copied
 //! into that worker's mailbox, which is the one way between them.
 //!
+//! What takes longer than packets can wait, an [`Errand`](ringfort_engine::Errand), a worker gives to a helper thread and gets back
+//! as a letter.
+//!
 //! [`spawn`] starts the workers of a process, [`Workers`] talks to them. What a worker has to tell goes to a sink given at
 //! the start; a sink that is full gets the same report again on the next turn, so nothing is lost and no worker waits.
 //!
@@ -13,6 +16,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod helpers;
 mod mail;
 mod run;
 
@@ -29,7 +33,8 @@ use ringfort_types::{BootInstant, WorkerIndex};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-use mail::{Mail, Mailbox};
+use mail::{Mail, Mailbox, MailboxOf};
+use run::Shared;
 
 /// How long [`Workers::snapshot`] waits for each worker.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(1);
@@ -100,13 +105,14 @@ pub type Sink<E> = Arc<dyn Fn(WorkerIndex, Report<E>) -> Result<(), Report<E>> +
 
 /// The running workers of one process. Dropping it stops them.
 pub struct Workers<M: Machine> {
-    mailboxes: Arc<[Mailbox<M::Command>]>,
+    mailboxes: Arc<[MailboxOf<M>]>,
+    /// The workers', then the helpers'.
     threads: Vec<JoinHandle<()>>,
 }
 
 impl<M: Machine> fmt::Debug for Workers<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workers").field("count", &self.threads.len()).finish_non_exhaustive()
+        f.debug_struct("Workers").field("count", &self.count()).finish_non_exhaustive()
     }
 }
 
@@ -137,24 +143,32 @@ pub fn now() -> Now {
     Now { boot: BootInstant::from_nanos(nanos), unix }
 }
 
-/// Starts one thread per worker.
+/// Starts one thread per worker, and `helpers` threads for their errands: none for machines that have none.
 ///
 /// # Errors
 /// When a thread or its mailbox could not be made. What goes wrong on a worker's thread comes as [`Report::Ended`].
 pub fn spawn<M: Machine + 'static>(
     workers: Vec<Worker<M>>,
     choice: BackendChoice,
+    helpers: usize,
     sink: &Sink<M::Event>,
 ) -> io::Result<Workers<M>> {
     let mailboxes: Arc<[_]> = workers.iter().map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>()?.into();
-    let mut running = Workers { mailboxes: Arc::clone(&mailboxes), threads: Vec::with_capacity(workers.len()) };
+    let mut running =
+        Workers { mailboxes: Arc::clone(&mailboxes), threads: Vec::with_capacity(workers.len() + helpers) };
+    let (counter, helpers) = match helpers {
+        0 => (None, Vec::new()),
+        count => helpers::start::<M>(count, &mailboxes).map(|(counter, threads)| (Some(counter), threads))?,
+    };
     for (index, worker) in (0..=u8::MAX).map(WorkerIndex).zip(workers) {
-        let (mailboxes, sink) = (Arc::clone(&mailboxes), Arc::clone(sink));
+        let (mailboxes, sink, counter) = (Arc::clone(&mailboxes), Arc::clone(sink), counter.clone());
         let thread = std::thread::Builder::new()
             .name(format!("ringfort-{index}"))
-            .spawn(move || run::run(index, worker, choice, &mailboxes, &sink))?;
+            .spawn(move || run::run(index, worker, choice, Shared { mailboxes: &mailboxes, counter, sink: &sink }))?;
         running.threads.push(thread);
     }
+    // They end when the last worker has, and with it the way to them.
+    running.threads.extend(helpers);
     Ok(running)
 }
 
@@ -162,7 +176,7 @@ impl<M: Machine> Workers<M> {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.threads.len()
+        self.mailboxes.len()
     }
 
     /// Sends a command to every worker, waiting up to a second for room where a mailbox is full.

@@ -4,8 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
+use ringfort_engine::Machine;
 use ringfort_io::Waker;
 
 use crate::Snapshot;
@@ -18,9 +20,11 @@ const PACKET_LETTERS_MAX: usize = 1_024;
 
 /// A letter.
 #[derive(Debug)]
-pub(crate) enum Mail<C> {
+pub(crate) enum Mail<C, E> {
     /// For the machine.
     Command(C),
+    /// An errand of the machine's that has been run.
+    Errand(E),
     /// Datagrams that another worker's socket received for a session of this one.
     Outside { from: SocketAddr, segment_bytes: usize, datagrams: Box<[u8]> },
     /// A frame that another worker's TUN queue delivered for a session of this one.
@@ -31,19 +35,22 @@ pub(crate) enum Mail<C> {
 
 /// Where a worker's letters wait.
 #[derive(Debug)]
-pub(crate) struct Mailbox<C> {
-    letters: ArrayQueue<Mail<C>>,
+pub(crate) struct Mailbox<C, E> {
+    letters: ArrayQueue<Mail<C, E>>,
     stop: AtomicBool,
     pub(crate) waker: Waker,
 }
 
-impl<C> Mailbox<C> {
+/// The mailbox of a worker with this machine.
+pub(crate) type MailboxOf<M> = Mailbox<<M as Machine>::Command, <M as Machine>::Errand>;
+
+impl<C, E> Mailbox<C, E> {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { letters: ArrayQueue::new(LETTERS_MAX), stop: AtomicBool::new(false), waker: Waker::new()? })
     }
 
     /// Puts a letter in and wakes the worker; `false` when there is no room.
-    pub(crate) fn send(&self, mail: Mail<C>) -> bool {
+    pub(crate) fn send(&self, mail: Mail<C, E>) -> bool {
         let packets = matches!(mail, Mail::Outside { .. } | Mail::Inside(_));
         if packets && self.letters.len() >= PACKET_LETTERS_MAX {
             return false;
@@ -53,7 +60,19 @@ impl<C> Mailbox<C> {
         taken
     }
 
-    pub(crate) fn receive(&self) -> Option<Mail<C>> {
+    /// Puts a letter in that must not be lost, and waits for room. A worker that is to end is not waited for.
+    pub(crate) fn bring_back(&self, mut mail: Mail<C, E>) {
+        while let Err(back) = self.letters.push(mail) {
+            if self.is_stopped() {
+                return;
+            }
+            mail = back;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.waker.wake();
+    }
+
+    pub(crate) fn receive(&self) -> Option<Mail<C, E>> {
         self.letters.pop()
     }
 
@@ -78,7 +97,7 @@ mod tests {
 
     #[test]
     fn packets_leave_room_for_commands() {
-        let mailbox = Mailbox::<u32>::new().unwrap();
+        let mailbox = Mailbox::<u32, ()>::new().unwrap();
         let taken = (0..LETTERS_MAX).filter(|_| mailbox.send(Mail::Inside(Box::default()))).count();
         assert_eq!(taken, PACKET_LETTERS_MAX);
         assert!(mailbox.send(Mail::Command(1)));

@@ -9,7 +9,8 @@ use ringfort_io::{Arrivals, BackendChoice, Departures, NoDepartures, PacketIo, S
 use ringfort_types::{BootInstant, WorkerIndex};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::mail::{Mail, Mailbox};
+use crate::helpers::Counter;
+use crate::mail::{Mail, MailboxOf};
 use crate::{Report, Sink, Snapshot, Worker, WorkerError, now};
 
 /// Receive buffers of one turn: GRO batches from the socket and frames from the TUN queue. More would only queue packets
@@ -23,17 +24,20 @@ const OUTSIDE_SLOTS_FOR_LETTERS: usize = 8;
 /// A stopping worker's farewell takes at most so many turns; each has room for the goodbyes of 64 sessions.
 const FAREWELL_TURNS_MAX: usize = 512;
 
+/// What a worker shares with the others.
+pub(crate) struct Shared<'a, M: Machine> {
+    pub(crate) mailboxes: &'a [MailboxOf<M>],
+    /// Where errands are given.
+    pub(crate) counter: Option<Counter<M>>,
+    pub(crate) sink: &'a Sink<M::Event>,
+}
+
 /// Runs a worker until it is stopped or fails; the last report says which.
-pub(crate) fn run<M: Machine>(
-    index: WorkerIndex,
-    worker: Worker<M>,
-    choice: BackendChoice,
-    mailboxes: &[Mailbox<M::Command>],
-    sink: &Sink<M::Event>,
-) {
+pub(crate) fn run<M: Machine>(index: WorkerIndex, worker: Worker<M>, choice: BackendChoice, shared: Shared<'_, M>) {
+    let Shared { mailboxes, sink, .. } = shared;
     let Some(mailbox) = mailboxes.get(usize::from(index.0)) else { return };
     // A panic must not go unnoticed where it unwinds: the other workers would serve half of the peers for ever.
-    let work = || Loop::start(index, worker, choice, mailboxes, mailbox, sink).and_then(Loop::run);
+    let work = || Loop::start(index, worker, choice, shared, mailbox).and_then(Loop::run);
     let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(WorkerError::Panicked));
     insist(index, Report::Ended(result), sink);
 }
@@ -53,11 +57,14 @@ struct Loop<'a, M: Machine> {
     index: WorkerIndex,
     machine: M,
     io: Box<dyn PacketIo>,
-    mailboxes: &'a [Mailbox<M::Command>],
-    mailbox: &'a Mailbox<M::Command>,
-    sink: &'a Sink<M::Event>,
+    shared: Shared<'a, M>,
+    mailbox: &'a MailboxOf<M>,
     /// A report for which the sink had no room.
     unsent: Option<Report<M::Event>>,
+    /// An errand for which no thread had room.
+    ungiven: Option<M::Errand>,
+    /// How often that was so.
+    errands_postponed: u64,
     /// Buffers for another worker that its mailbox had no room for.
     mail_refused: u64,
 }
@@ -67,16 +74,25 @@ impl<'a, M: Machine> Loop<'a, M> {
         index: WorkerIndex,
         worker: Worker<M>,
         choice: BackendChoice,
-        mailboxes: &'a [Mailbox<M::Command>],
-        mailbox: &'a Mailbox<M::Command>,
-        sink: &'a Sink<M::Event>,
+        shared: Shared<'a, M>,
+        mailbox: &'a MailboxOf<M>,
     ) -> Result<Self, WorkerError> {
         if let Some(core) = worker.core {
             pin(core).map_err(|source| WorkerError::Pin { core, source })?;
         }
         let (io, fallback) = ringfort_io::open(choice, worker.udp, worker.tun, &mailbox.waker)?;
-        insist(index, Report::Started { backend: io.backend(), fallback, core: worker.core }, sink);
-        Ok(Self { index, machine: worker.machine, io, mailboxes, mailbox, sink, unsent: None, mail_refused: 0 })
+        insist(index, Report::Started { backend: io.backend(), fallback, core: worker.core }, shared.sink);
+        Ok(Self {
+            index,
+            machine: worker.machine,
+            io,
+            shared,
+            mailbox,
+            unsent: None,
+            ungiven: None,
+            errands_postponed: 0,
+            mail_refused: 0,
+        })
     }
 
     fn run(mut self) -> Result<(), WorkerError> {
@@ -95,13 +111,15 @@ impl<'a, M: Machine> Loop<'a, M> {
             }
             for (_, frame) in arrived.inside() {
                 if let Some(owner) = self.machine.handle_inside(frame, now) {
-                    hand_over(self.mailboxes, owner, Mail::Inside((&*frame).into()), &mut self.mail_refused);
+                    let mail = Mail::Inside((&*frame).into());
+                    hand_over::<M>(self.shared.mailboxes, owner, mail, &mut self.mail_refused);
                 }
             }
             if self.machine.poll_timeout().is_some_and(|at| at <= now.boot) {
                 self.machine.handle_timeout(now);
             }
             self.take_mail(&mut next, now);
+            self.give_errands();
             self.tell();
             let wait = self.wait(now.boot);
             self.turn(&mut arrived, &mut next, wait)?;
@@ -141,6 +159,7 @@ impl<'a, M: Machine> Loop<'a, M> {
             }
             match self.mailbox.receive() {
                 Some(Mail::Command(command)) => self.machine.handle_command(command, now),
+                Some(Mail::Errand(errand)) => self.machine.handle_errand(errand, now),
                 Some(Mail::Outside { from, segment_bytes, datagrams }) => {
                     if !next.push_outside(&datagrams, segment_bytes, from) {
                         self.mail_refused += 1;
@@ -162,8 +181,20 @@ impl<'a, M: Machine> Loop<'a, M> {
         }
     }
 
-    fn hand_over(&mut self, owner: WorkerIndex, mail: Mail<M::Command>) {
-        hand_over(self.mailboxes, owner, mail, &mut self.mail_refused);
+    fn hand_over(&mut self, owner: WorkerIndex, mail: Mail<M::Command, M::Errand>) {
+        hand_over::<M>(self.shared.mailboxes, owner, mail, &mut self.mail_refused);
+    }
+
+    /// Gives errands away, as far as there is room.
+    fn give_errands(&mut self) {
+        let Some(counter) = &self.shared.counter else { return };
+        while let Some(errand) = self.ungiven.take().or_else(|| self.machine.poll_errand()) {
+            if let Err(back) = counter.give(self.index, errand) {
+                self.ungiven = Some(back);
+                self.errands_postponed += 1;
+                return;
+            }
+        }
     }
 
     /// Gives the sink what the machine has to say, as far as there is room.
@@ -172,7 +203,7 @@ impl<'a, M: Machine> Loop<'a, M> {
             let Some(report) = self.unsent.take().or_else(|| self.machine.poll_event().map(Report::Event)) else {
                 return;
             };
-            if let Err(back) = (self.sink)(self.index, report) {
+            if let Err(back) = (self.shared.sink)(self.index, report) {
                 self.unsent = Some(back);
                 return;
             }
@@ -183,8 +214,9 @@ impl<'a, M: Machine> Loop<'a, M> {
         if !self.mailbox.is_empty() {
             return Wait::Poll;
         }
-        // A report that waits for room is tried again soon.
-        let retry = self.unsent.as_ref().map(|_| now + Duration::from_millis(1));
+        // What waits for room is tried again soon.
+        let waits_for_room = self.unsent.is_some() || self.ungiven.is_some();
+        let retry = waits_for_room.then(|| now + Duration::from_millis(1));
         match [self.machine.poll_timeout(), retry].into_iter().flatten().min() {
             Some(at) if at <= now => Wait::Poll,
             Some(at) => Wait::For(at.saturating_since(now)),
@@ -196,12 +228,18 @@ impl<'a, M: Machine> Loop<'a, M> {
         let mut counters = Vec::new();
         self.machine.visit_counters(&mut |name, count| counters.push((name, count)));
         counters.push(("mail_refused", self.mail_refused));
+        counters.push(("errands_postponed", self.errands_postponed));
         self.io.counters().visit(&mut |name, count| counters.push((name, count)));
         Snapshot { worker: self.index, counters }
     }
 }
 
-fn hand_over<C>(mailboxes: &[Mailbox<C>], owner: WorkerIndex, mail: Mail<C>, refused: &mut u64) {
+fn hand_over<M: Machine>(
+    mailboxes: &[MailboxOf<M>],
+    owner: WorkerIndex,
+    mail: Mail<M::Command, M::Errand>,
+    refused: &mut u64,
+) {
     if !mailboxes.get(usize::from(owner.0)).is_some_and(|mailbox| mailbox.send(mail)) {
         *refused += 1;
     }

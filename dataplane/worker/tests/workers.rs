@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use ringfort_engine::{Machine, Now, Outbox, Output};
+use ringfort_engine::{Errand, Machine, Now, Outbox, Output};
 use ringfort_io::{BackendChoice, PortSharing, TunQueue, UdpSocket, VNET_HEADER_BYTES};
 use ringfort_packet::build;
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
@@ -26,10 +26,28 @@ struct Toy {
     output: Output,
     events: VecDeque<String>,
     wake: Option<BootInstant>,
+    errands: VecDeque<Sum>,
+}
+
+/// An errand that takes its time.
+struct Sum {
+    of: Vec<u64>,
+    takes: Duration,
+    result: Option<(u64, String)>,
+}
+
+impl Errand for Sum {
+    fn run(&mut self, _: Now) {
+        std::thread::sleep(self.takes);
+        assert!(!self.of.is_empty(), "as the test asked");
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        self.result = Some((self.of.iter().sum(), thread));
+    }
 }
 
 #[derive(Clone)]
 enum Command {
+    Add { of: Vec<u64>, takes: Duration },
     Say(String),
     WakeIn(Duration),
     Panic,
@@ -38,7 +56,7 @@ enum Command {
 impl Toy {
     fn new(index: WorkerIndex) -> Self {
         let output = Output { outside: Outbox::default(), inside: Coalescer::new(Offloads { uso: false }) };
-        Self { index, peer: None, output, events: VecDeque::new(), wake: None }
+        Self { index, peer: None, output, events: VecDeque::new(), wake: None, errands: VecDeque::new() }
     }
 
     fn owner(&self, packet: &[u8]) -> Option<WorkerIndex> {
@@ -50,6 +68,7 @@ impl Toy {
 impl Machine for Toy {
     type Command = Command;
     type Event = String;
+    type Errand = Sum;
 
     fn handle_outside(
         &mut self,
@@ -82,10 +101,20 @@ impl Machine for Toy {
 
     fn handle_command(&mut self, command: Command, now: Now) {
         match command {
+            Command::Add { of, takes } => self.errands.push_back(Sum { of, takes, result: None }),
             Command::Say(text) => self.events.push_back(text),
             Command::WakeIn(time) => self.wake = Some(now.boot + time),
             Command::Panic => panic!("as the test asked"),
         }
+    }
+
+    fn poll_errand(&mut self) -> Option<Sum> {
+        self.errands.pop_front()
+    }
+
+    fn handle_errand(&mut self, errand: Sum, _: Now) {
+        let (sum, thread) = errand.result.unwrap();
+        self.events.push_back(format!("{sum} by {thread}"));
     }
 
     fn handle_timeout(&mut self, _: Now) {
@@ -155,7 +184,7 @@ impl Stage {
             let tun = TunQueue::from_fd(theirs.into()).unwrap();
             workers.push(Worker { machine: Toy::new(index), udp, tun, core: Some(core) });
         }
-        Self { workers: Some(spawn(workers, choice, &sink).unwrap()), reports, outside, inside }
+        Self { workers: Some(spawn(workers, choice, 2, &sink).unwrap()), reports, outside, inside }
     }
 
     fn workers(&self) -> &Workers<Toy> {
@@ -253,6 +282,44 @@ fn commands_timers_and_snapshots_are_answered_by_a_sleeping_worker() {
     });
 }
 
+/// Errands run on threads of their own: packets pass while they do, each comes back once, and one that panics takes nobody along.
+#[test]
+fn errands_keep_no_packet_waiting() {
+    let add = |of: &[u64], takes| Command::Add { of: of.to_vec(), takes };
+    on_both(|choice| {
+        let stage = Stage::new(choice);
+        stage.workers().broadcast(&add(&[], Duration::ZERO)).unwrap();
+        stage.workers().broadcast(&add(&[1, 2], Duration::from_secs(1))).unwrap();
+        // More than there is room for.
+        for round in 0..200 {
+            stage.workers().broadcast(&add(&[round], Duration::ZERO)).unwrap();
+        }
+        let begun = Instant::now();
+        let peer = StdSocket::bind("127.0.0.1:0").unwrap();
+        peer.send_to(&packet(80, 100), stage.outside[0]).unwrap();
+        assert_eq!(received(&stage.inside[0]), packet(80, 100));
+        assert!(begun.elapsed() < Duration::from_millis(900), "the packet waited for the errands");
+        let mut sums: Vec<(WorkerIndex, u64)> = Vec::new();
+        while sums.len() < 2 * 201 {
+            let (worker, text) = stage.event();
+            let (sum, thread) = text.split_once(" by ").unwrap();
+            assert!(thread.starts_with("helper-"), "{thread}");
+            sums.push((worker, sum.parse().unwrap()));
+        }
+        for worker in [WorkerIndex(0), WorkerIndex(1)] {
+            let mut of: Vec<u64> = sums.iter().filter(|(by, _)| *by == worker).map(|(_, sum)| *sum).collect();
+            of.sort_unstable();
+            let mut expected: Vec<u64> = (0..200).chain([3]).collect();
+            expected.sort_unstable();
+            assert_eq!(of, expected);
+        }
+        let postponed = |snapshot: &ringfort_worker::Snapshot| {
+            snapshot.counters.iter().find(|(name, _)| *name == "errands_postponed").unwrap().1
+        };
+        assert!(stage.workers().snapshot().iter().map(postponed).sum::<u64>() > 0);
+    });
+}
+
 #[test]
 fn a_full_sink_loses_nothing() {
     on_both(|choice| {
@@ -332,7 +399,7 @@ fn a_core_that_is_not_there_ends_the_worker_with_an_error() {
         tun: TunQueue::from_fd(theirs.into()).unwrap(),
         core: Some(1_000),
     };
-    let workers = spawn(vec![worker], BackendChoice::Auto, &sink).unwrap();
+    let workers = spawn(vec![worker], BackendChoice::Auto, 0, &sink).unwrap();
     let begun = Instant::now();
     match reports.recv_timeout(PATIENCE).unwrap() {
         (_, Report::Ended(Err(error))) => assert!(error.to_string().contains("core 1000"), "{error}"),

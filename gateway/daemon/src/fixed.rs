@@ -33,10 +33,11 @@ pub fn run_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
     let beside = |name: &Path| file::beside(path, name);
     let own = credentials::load(&beside(&gateway.certificate), &beside(&gateway.key))?;
     let dtls = dtls(&own, credentials::load_trust(&beside(&gateway.ca))?)?;
+    let helpers = gateway.plane.handshake_threads()?;
     let machines = gateway.plane.open(&gateway.pools(), &dtls)?;
     let report = desk.reporter();
     let sink: Sink<Event> = Arc::new(move |worker, told| report((worker, told)).map_err(|(_, told)| told));
-    let mut workers = spawn(machines, gateway.plane.backend.into(), &sink)?;
+    let mut workers = spawn(machines, gateway.plane.backend.into(), helpers, &sink)?;
     let socket = match &gateway.status_socket {
         Some(socket) => {
             let socket = file::beside(path, socket);

@@ -29,6 +29,8 @@ const WORKERS_DEFAULT: usize = 2;
 /// Workers at most: what one byte of a connection id can tell apart leaves room for more, no machine has been seen to
 /// need them.
 const WORKERS_MAX: usize = 64;
+/// Threads for handshakes at most.
+const HANDSHAKE_THREADS_MAX: usize = 8;
 
 /// How the data plane runs on this machine: the part of a Gateway's file that both modes have.
 #[derive(Debug, Deserialize)]
@@ -44,6 +46,8 @@ pub(crate) struct Plane {
     pub(crate) workers: Option<usize>,
     /// Cores for them; by default the first ones that the process may use.
     pub(crate) cores: Option<Vec<usize>>,
+    /// Threads for handshakes; by default one for every two cores.
+    pub(crate) handshake_threads: Option<usize>,
     #[serde(default)]
     pub(crate) backend: Backend,
 }
@@ -158,6 +162,19 @@ impl Plane {
             }
         }
         Ok(())
+    }
+
+    /// How many threads shake hands.
+    pub(crate) fn handshake_threads(&self) -> Result<usize> {
+        let Some(count) = self.handshake_threads else {
+            return Ok((usable_cores()?.len() / 2).clamp(1, HANDSHAKE_THREADS_MAX));
+        };
+        let possible = 1..=HANDSHAKE_THREADS_MAX;
+        ensure!(
+            possible.contains(&count),
+            "gateway.handshake_threads: expected 1 to {HANDSHAKE_THREADS_MAX}, found {count}"
+        );
+        Ok(count)
     }
 
     /// The core of each worker, among the `usable` ones.

@@ -12,6 +12,7 @@ use ringfort_rules::{InnerAddresses, SessionRules};
 use ringfort_types::{BootInstant, SessionId, WorkerIndex};
 
 use super::EndReason;
+use super::path::Path;
 use crate::machine::Now;
 use crate::outbox::Outbox;
 
@@ -57,7 +58,9 @@ pub(super) enum Home {
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) outer: SocketAddr,
-    pub(super) association: Association,
+    pub(super) path: Path,
+    /// `None` while a handshake is on another thread.
+    pub(super) association: Option<Association>,
     /// By which its records name it; zeros if they do not.
     pub(super) cid: [u8; 8],
     /// Random of the ClientHello that began it.
@@ -71,21 +74,32 @@ pub(super) struct Session {
 
 #[derive(Debug)]
 pub(super) enum Phase {
-    Handshaking { deadline: BootInstant },
-    Unbound { deadline: BootInstant },
+    Handshaking {
+        deadline: BootInstant,
+        /// Datagrams that wait for a thread.
+        waiting: VecDeque<Box<[u8]>>,
+    },
+    Unbound {
+        deadline: BootInstant,
+    },
     Bound(SessionRules),
 }
 
 impl Session {
     pub(super) fn send(&mut self, packet: &[u8], outbox: &mut Outbox) -> bool {
-        let association = &mut self.association;
+        let Some(association) = &mut self.association else { return false };
+        if !self.path.may_send(packet.len() + RECORD_OVERHEAD_BYTES) {
+            return false;
+        }
         outbox.append(Some(self.outer), packet.len() + RECORD_OVERHEAD_BYTES, |space| association.seal(packet, space))
     }
 
     /// Passes on what the association itself has to send.
     pub(super) fn transmit(&mut self, outbox: &mut Outbox) {
-        while let Some(datagram) = self.association.poll_transmit() {
-            outbox.push(Some(self.outer), &datagram);
+        while let Some(datagram) = self.association.as_mut().and_then(Association::poll_transmit) {
+            if self.path.may_send(datagram.len()) {
+                outbox.push(Some(self.outer), &datagram);
+            }
         }
     }
 
@@ -106,15 +120,16 @@ impl Session {
     pub(super) fn next_wake(&self, now: Now) -> BootInstant {
         let look = now.boot + LOOK_EVERY;
         let own = match self.phase {
-            Phase::Handshaking { deadline } | Phase::Unbound { deadline } => deadline,
+            Phase::Handshaking { deadline, .. } | Phase::Unbound { deadline } => deadline,
             Phase::Bound(_) => look,
         };
-        own.min(self.association.poll_timeout().unwrap_or(look)).min(look)
+        let association = self.association.as_ref().and_then(Association::poll_timeout);
+        [association, self.path.next()].into_iter().flatten().fold(own.min(look), BootInstant::min)
     }
 
     pub(super) fn overdue(&self, now: BootInstant) -> Option<EndReason> {
         match self.phase {
-            Phase::Handshaking { deadline } if now >= deadline => Some(EndReason::HandshakeTime),
+            Phase::Handshaking { deadline, .. } if now >= deadline => Some(EndReason::HandshakeTime),
             Phase::Unbound { deadline } if now >= deadline => Some(EndReason::Unbound),
             Phase::Bound(_) if now.saturating_since(self.heard) >= IDLE_MAX => Some(EndReason::Idle),
             _ => None,
@@ -153,10 +168,11 @@ impl Sessions {
         let session = Session {
             id,
             outer,
-            association,
+            path: Path::proven(outer),
+            association: Some(association),
             cid,
             random,
-            phase: Phase::Handshaking { deadline: now.boot + HANDSHAKE_TIME_MAX },
+            phase: Phase::Handshaking { deadline: now.boot + HANDSHAKE_TIME_MAX, waiting: VecDeque::new() },
             heard: now.boot,
             wake: BootInstant::FAR_FUTURE,
         };
@@ -192,12 +208,12 @@ impl Sessions {
         session.is_some_and(|session| !matches!(session.phase, Phase::Handshaking { .. }))
     }
 
-    /// The session in `index` goes on from `outer`.
+    /// The session in `index` goes on from `outer`. If another one stands there, new handshakes from there replace that one.
     pub(super) fn move_to(&mut self, index: usize, outer: SocketAddr) {
         let Some(session) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
         let before = std::mem::replace(&mut session.outer, outer);
         self.leave(before, index);
-        self.by_outer.entry(outer).or_default().established = Some(index);
+        self.by_outer.entry(outer).or_default().established.get_or_insert(index);
     }
 
     fn leave(&mut self, outer: SocketAddr, index: usize) {

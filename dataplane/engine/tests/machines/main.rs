@@ -2,7 +2,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod errands;
 mod hostile;
+mod paths;
 mod release;
 mod sessions;
 mod silence;

@@ -161,7 +161,7 @@ fn a_session_follows_its_client_to_another_address() {
     let answer = Tcp { sequence: 9, acknowledgement: 101, flags: tcp_flags::ACK | tcp_flags::SYN, ..syn };
     let (site, own) = (SocketAddr::new(SITE.parse().unwrap(), 80), SocketAddr::new(inner_address(client), 5_001));
     world.site_sends(worker, &build::tcp(site, own, &answer, &[]));
-    assert_eq!(world.destinations(), [elsewhere]);
+    assert_eq!(world.destinations(), [elsewhere; 2], "what the client is to send back, and the packet");
     assert!(world.events.is_empty(), "{:?}", world.events);
 }
 

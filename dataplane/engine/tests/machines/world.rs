@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, 
 use ringfort_dtls::{Association, ClientConfig, ServerConfig};
 use ringfort_engine::client::{self, Client};
 use ringfort_engine::gateway::{self, Command, Event, Gateway};
-use ringfort_engine::{Machine, Now, Output};
+use ringfort_engine::{Errand as _, Machine, Now, Output};
 use ringfort_identity::{Credentials, Trust};
 use ringfort_packet::coalesce::Offloads;
 use ringfort_packet::split::Splitter;
@@ -77,6 +77,11 @@ pub(crate) struct World {
     pub(crate) release: client::Release,
     /// First ClientHellos go to another worker than what follows them.
     pub(crate) misled: bool,
+    /// Errands stay where they are until [`World::finish_errands`].
+    pub(crate) threads_are_busy: bool,
+    errands: Vec<(usize, gateway::Errand)>,
+    /// The address that a translator gives a client by now.
+    pub(crate) translated: Option<(usize, SocketAddr)>,
 }
 
 pub(crate) fn gateway_address() -> SocketAddr {
@@ -127,6 +132,9 @@ impl World {
             admits: false,
             release: client::Release::AtOnce,
             misled: false,
+            threads_are_busy: false,
+            errands: Vec::new(),
+            translated: None,
         };
         world.restart_gateway();
         world
@@ -211,6 +219,16 @@ impl World {
         }
     }
 
+    /// Lets time pass for the Gateway alone; nothing arrives.
+    pub(crate) fn run_gateway(&mut self, time: Duration) {
+        self.now.boot = self.now.boot + time;
+        self.now.unix += time;
+        for index in 0..self.workers.len() {
+            self.workers[index].handle_timeout(self.now);
+            self.after_worker(index, &[]);
+        }
+    }
+
     fn settle(&mut self) {
         for _ in 0..20_000 {
             for index in 0..self.clients.len() {
@@ -242,7 +260,12 @@ impl World {
             }
         } else {
             // Answers to those who are not there are lost.
-            let index = usize::from(datagram.to.port()).wrapping_sub(40_000);
+            let translated = self.translated.filter(|(_, address)| *address == datagram.to).map(|(client, _)| client);
+            let index = translated.unwrap_or(usize::from(datagram.to.port()).wrapping_sub(40_000));
+            let has_left = self.translated.is_some_and(|(client, address)| client == index && address != datagram.to);
+            if has_left {
+                return;
+            }
             if index >= self.clients.len() {
                 return;
             }
@@ -283,6 +306,14 @@ impl World {
 
     fn after_worker(&mut self, index: usize, buffer: &[u8]) {
         let worker = &mut self.workers[index];
+        while let Some(mut errand) = worker.poll_errand() {
+            if self.threads_are_busy {
+                self.errands.push((index, errand));
+            } else {
+                errand.run(self.now);
+                worker.handle_errand(errand, self.now);
+            }
+        }
         self.at_site.extend(collect(worker.output(), buffer, &mut self.wire, gateway_address(), gateway_address()));
         worker.clear_output();
         let new = self.events.len();
@@ -297,9 +328,20 @@ impl World {
         }
     }
 
+    /// Runs the errands that are out, the youngest first, and gives them back.
+    pub(crate) fn finish_errands(&mut self) {
+        while let Some((index, mut errand)) = self.errands.pop() {
+            errand.run(self.now);
+            self.workers[index].handle_errand(errand, self.now);
+            self.after_worker(index, &[]);
+        }
+    }
+
     fn after_client(&mut self, index: usize, buffer: &[u8]) {
         let client = &mut self.clients[index];
-        let arrived = collect(client.output(), buffer, &mut self.wire, client_address(index), gateway_address());
+        let translated = self.translated.filter(|(client, _)| *client == index).map(|(_, address)| address);
+        let from = translated.unwrap_or_else(|| client_address(index));
+        let arrived = collect(client.output(), buffer, &mut self.wire, from, gateway_address());
         self.at_client[index].extend(arrived);
         client.clear_output();
         // That the handshake is finished says nothing about being admitted; only what follows does.

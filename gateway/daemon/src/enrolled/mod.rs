@@ -101,9 +101,10 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
             Some(Letter::Stop) | None => return Ok(()),
         }
     };
+    let helpers = section.plane.handshake_threads()?;
     let machines = section.plane.open(&pools, &dtls(&credentials, trust.clone())?)?;
     control.expect_workers(machines.len());
-    let mut workers = spawn(machines, section.plane.backend.into(), &control::sink(&desk))?;
+    let mut workers = spawn(machines, section.plane.backend.into(), helpers, &control::sink(&desk))?;
 
     let acceptor = tls::server(&own, &trust, ClientCertificates::Required, &[ALPN_SESSION])?;
     let acceptor = TlsAcceptor::from(Arc::new(acceptor));

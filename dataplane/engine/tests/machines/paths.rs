@@ -1,0 +1,101 @@
+//! Clients that are heard at another address than before (X10).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ringfort_engine::client::Event as ClientEvent;
+use ringfort_packet::build::{self, Tcp};
+use ringfort_packet::parse::tcp_flags;
+
+use crate::world::{SITE, World, inner_address};
+
+const TCP: Tcp<'_> = Tcp { sequence: 100, acknowledgement: 0, flags: tcp_flags::SYN, window: 1_000, options: &[] };
+
+fn service() -> SocketAddr {
+    SocketAddr::new(SITE.parse().unwrap(), 80)
+}
+
+fn syn(client: usize) -> Vec<u8> {
+    build::tcp(SocketAddr::new(inner_address(client), 5_000), service(), &TCP, &[])
+}
+
+fn answer(client: usize, bytes: usize) -> Vec<u8> {
+    let flags = tcp_flags::ACK | tcp_flags::SYN;
+    let tcp = Tcp { sequence: 9, acknowledgement: 101, flags, ..TCP };
+    build::tcp(service(), SocketAddr::new(inner_address(client), 5_000), &tcp, &vec![0; bytes])
+}
+
+/// A translator forgets the flow: the client notices nothing, and the site's packets follow it.
+// Covers: X10 allow
+#[test]
+fn a_client_that_answers_from_its_new_address_has_all_of_it() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let elsewhere = ([203, 0, 113, 77], 1_234).into();
+    world.translated = Some((client, elsewhere));
+    world.client_sends(client, &syn(client));
+    world.run(Duration::from_millis(5));
+    assert_eq!((world.counter("sessions_moved"), world.counter("paths_proven")), (1, 1));
+    world.at_client[client].clear();
+    for _ in 0..100 {
+        world.site_sends(usize::from(session.worker().0), &answer(client, 1_000));
+    }
+    assert!(world.destinations().iter().all(|to| *to == elsewhere));
+    world.run(Duration::from_millis(5));
+    assert_eq!(world.at_client[client].len(), 100);
+    world.run(Duration::from_secs(30));
+    assert_eq!((world.counter("paths_unproven"), world.counter("sessions")), (0, 1));
+    assert!(matches!(world.client_events[client][..], [ClientEvent::Up(_)]), "{:?}", world.client_events[client]);
+}
+
+/// Somebody on the way sends the newest record on from the address of somebody who never asked: that one is given no more than
+/// three times what was spent on it, and the client has its session back.
+// Covers: X10 refuse
+#[test]
+fn an_address_that_answers_nothing_is_given_little_and_left() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let worker = usize::from(session.worker().0);
+    let victim: SocketAddr = ([192, 0, 2, 66], 666).into();
+    world.client_sends(client, &syn(client));
+    let [record] = <[Vec<u8>; 1]>::try_from(world.intercept()).unwrap();
+    world.reaches_worker(worker, victim, &mut record.clone(), record.len());
+    assert_eq!(world.counter("sessions_moved"), 1);
+    for _ in 0..100 {
+        world.site_sends(worker, &answer(client, 0));
+    }
+    let (mut given, mut rounds) = (0, 0);
+    while world.counter("paths_unproven") == 0 {
+        assert!(world.destinations().iter().all(|to| *to == victim));
+        given += world.intercept().iter().map(Vec::len).sum::<usize>();
+        // The client stays silent, or its next record would take the session back at once.
+        world.run_gateway(Duration::from_millis(50));
+        rounds += 1;
+        assert!(rounds < 100, "it never gives up");
+    }
+    assert!(given > record.len() && given <= 3 * record.len(), "{given} bytes for {}", record.len());
+    world.site_sends(worker, &answer(client, 0));
+    world.run(Duration::from_millis(5));
+    assert_eq!(world.at_client[client].len(), 1, "its packets go to it again");
+}
+
+/// The client's own next record takes the session back, without a question.
+// Covers: X10 allow
+#[test]
+fn the_next_record_from_home_takes_a_session_back() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let worker = usize::from(session.worker().0);
+    world.client_sends(client, &syn(client));
+    let [record] = <[Vec<u8>; 1]>::try_from(world.intercept()).unwrap();
+    world.reaches_worker(worker, ([192, 0, 2, 66], 666).into(), &mut record.clone(), record.len());
+    world.intercept();
+    world.client_sends(client, &syn(client));
+    world.run(Duration::from_millis(5));
+    for _ in 0..10 {
+        world.site_sends(worker, &answer(client, 1_000));
+    }
+    world.run(Duration::from_millis(5));
+    assert_eq!(world.at_client[client].len(), 10);
+    assert_eq!((world.counter("sessions_moved"), world.counter("paths_proven")), (2, 0));
+}
