@@ -58,6 +58,7 @@ impl Probe {
             probe.transmit()?;
             match probe.association.poll_event() {
                 Some(Event::Established(_)) => break,
+                Some(Event::ConnectionIdsWanted(_)) => {}
                 Some(Event::Ended(reason)) => bail!("{user}: {reason}"),
                 None if Instant::now() >= deadline => bail!("{user}: no handshake within {HANDSHAKE_LIMIT:?}"),
                 None => probe.step(Duration::from_millis(20))?,

@@ -16,6 +16,7 @@ use ringfort_types::{BootInstant, UnixSeconds};
 use crate::alert::{Alert, Fatal};
 use crate::cid::ConnectionId;
 use crate::config::{ClientConfig, ServerConfig, Settings};
+use crate::connection_ids::ConnectionIds;
 use crate::crypto::ExporterSecret;
 use crate::front::Opening;
 use crate::handshake::client13::Client13;
@@ -47,6 +48,8 @@ pub enum Event {
     /// The handshake is finished and the peer passed every check. Comes once, before any plaintext. `None` only where the
     /// configuration lets peers pass that have no name; the product's never does.
     Established(Option<PeerIdentity>),
+    /// The peer wants so many connection ids, to use on other paths: [`Association::give_connection_ids`] answers it.
+    ConnectionIdsWanted(u8),
     /// The association is over; it hands out and accepts nothing more.
     Ended(Ended),
 }
@@ -371,6 +374,32 @@ impl Association {
         }
     }
 
+    /// Asks the peer for `count` connection ids beside the one in use (RFC 9147 §9). Nothing where it has none.
+    pub fn request_connection_ids(&mut self, count: u8, now: BootInstant) {
+        if let Stage::Established(established) = &mut self.stage {
+            established.post.ids.ask(count, &self.records, &mut self.exchange);
+            self.settle(now);
+        }
+    }
+
+    /// Gives the peer these connection ids, as long as the first one each: its records may name us by any of them. Of more than
+    /// eight in all, the oldest is no longer taken.
+    pub fn give_connection_ids(&mut self, ids: &[ConnectionId], now: BootInstant) {
+        if matches!(self.stage, Stage::Established(_)) {
+            ConnectionIds::give(ids, &mut self.records, &mut self.exchange);
+            self.settle(now);
+        }
+    }
+
+    /// Names the peer by an id that was not used before, because we are about to send from another address: so nobody can tell by
+    /// the id that both are one association's. `false` if there is none; one more is asked for either way.
+    pub fn change_connection_id(&mut self, now: BootInstant) -> bool {
+        let Stage::Established(established) = &mut self.stage else { return false };
+        let has_changed = established.post.ids.change(&mut self.records, &mut self.exchange);
+        self.settle(now);
+        has_changed
+    }
+
     /// Says goodbye; the notice is at [`Association::poll_transmit`].
     pub fn close(&mut self) {
         if !matches!(self.stage, Stage::Ended) {
@@ -530,10 +559,12 @@ impl Association {
             let handled = match &mut self.stage {
                 Stage::Ended => return,
                 Stage::Handshake(_) => self.handle_handshake_message(message, now),
-                Stage::Established(established) => established
-                    .post
-                    .handle_message(&message, &mut self.records, &mut self.exchange)
-                    .map_err(Failure::Fatal),
+                Stage::Established(established) => {
+                    let post = &mut established.post;
+                    let handled = post.handle_message(&message, &mut self.records, &mut self.exchange);
+                    self.events.extend(post.ids.take_wanted().map(Event::ConnectionIdsWanted));
+                    handled.map_err(Failure::Fatal)
+                }
             };
             if let Err(failure) = handled {
                 return self.fail(&failure);

@@ -170,6 +170,15 @@ impl ClientConfig {
         Self::with_settings(Some(credentials), gateways, Settings::default())
     }
 
+    /// As [`ClientConfig::new`], with a Gateway whose certificate has one of these SHA-256 digests (C12).
+    ///
+    /// # Errors
+    /// None today; the settings are the default ones.
+    pub fn pinned(credentials: &Credentials, gateways: Trust, digests: Vec<[u8; 32]>) -> Result<Self, ConfigError> {
+        let gateways = Arc::new(Trusted::new(gateways, Side::Server, Role::Gateway).pinned(digests));
+        Self::with_settings(Some(credentials), gateways, Settings::default())
+    }
+
     /// A client that judges servers by `servers`, with `settings`.
     ///
     /// # Errors

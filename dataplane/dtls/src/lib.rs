@@ -38,6 +38,7 @@ mod alert;
 mod association;
 pub mod cid;
 mod config;
+mod connection_ids;
 mod cookie;
 mod crypto;
 mod front;

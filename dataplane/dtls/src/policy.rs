@@ -28,19 +28,28 @@ pub struct Trusted {
     trust: Trust,
     side: Side,
     role: Role,
+    pins: Vec<[u8; 32]>,
 }
 
 impl Trusted {
     /// Takes certificates for `role`, shown on `side`, under `trust`.
     #[must_use]
     pub const fn new(trust: Trust, side: Side, role: Role) -> Self {
-        Self { trust, side, role }
+        Self { trust, side, role, pins: Vec::new() }
+    }
+
+    /// Takes of these only certificates with one of these SHA-256 digests (C12); an empty list takes all.
+    #[must_use]
+    pub fn pinned(self, pins: Vec<[u8; 32]>) -> Self {
+        Self { pins, ..self }
     }
 }
 
 impl PeerPolicy for Trusted {
     fn judge(&self, chain: &[CertificateDer<'_>], now: UnixSeconds) -> Result<Option<PeerIdentity>, VerifyError> {
         let (leaf, sent) = chain.split_first().ok_or(VerifyError::Form)?;
-        self.trust.verify(leaf, sent, self.side, self.role, now).map(Some)
+        let peer = self.trust.verify(leaf, sent, self.side, self.role, now)?;
+        peer.pinned(&self.pins)?;
+        Ok(Some(peer))
     }
 }

@@ -1,4 +1,4 @@
-//! What goes on in an established association beside packets: key updates, connection ids, and the end of the handshake's
+//! What goes on in an established association beside packets: key updates, messages about connection ids, and the end of the handshake's
 //! keys (RFC 9147 §4.2.1, §8, §9).
 //!
 //! ```text
@@ -11,13 +11,11 @@ use std::time::Duration;
 use ringfort_types::BootInstant;
 
 use crate::alert::{Alert, Fatal, fail};
-use crate::cid::ConnectionId;
+use crate::connection_ids::ConnectionIds;
 use crate::handshake::exchange::Exchange;
 use crate::handshake::reassembly::Message;
 use crate::record::{KeyError, RecordLayer};
-use crate::wire::messages::{
-    MessageType, parse_key_update, parse_new_connection_id, parse_request_connection_id, write_new_connection_id,
-};
+use crate::wire::messages::{MessageType, parse_key_update};
 
 /// How long the keys of the handshake can be read after it: the peer may repeat its last flight because our ACK got lost.
 const HANDSHAKE_KEYS_KEPT: Duration = Duration::from_secs(30);
@@ -50,6 +48,7 @@ pub(crate) struct PostHandshake {
     /// A read epoch that is to be forgotten, and when; without a time it is waited for a record of the next one.
     old_rx: Option<(u64, Option<BootInstant>)>,
     handshake_keys_until: Option<BootInstant>,
+    pub(crate) ids: ConnectionIds,
 }
 
 impl PostHandshake {
@@ -61,6 +60,7 @@ impl PostHandshake {
             wish: Wish::Keep,
             old_rx: None,
             handshake_keys_until: Some(now + HANDSHAKE_KEYS_KEPT),
+            ids: ConnectionIds::default(),
         }
     }
 
@@ -102,27 +102,8 @@ impl PostHandshake {
                     records.drop_rx(older);
                 }
             }
-            MessageType::NEW_CONNECTION_ID => {
-                let (ids, immediate) = parse_new_connection_id(body)?;
-                if records.peer_cid().is_empty() {
-                    return fail(Alert::UNEXPECTED_MESSAGE, "a connection id where none was agreed on");
-                }
-                if let (Some(id), true) = (ids.first(), immediate) {
-                    let Some(id) = ConnectionId::new(id) else {
-                        return fail(Alert::ILLEGAL_PARAMETER, "a connection id longer than we send");
-                    };
-                    records.set_peer_cid(id);
-                }
-            }
-            MessageType::REQUEST_CONNECTION_ID => {
-                parse_request_connection_id(body)?;
-                if records.local_cid().is_empty() {
-                    return fail(Alert::UNEXPECTED_MESSAGE, "a request for connection ids where none was agreed on");
-                }
-                // As many as we care to give (RFC 9147 §9).
-                let body = write_new_connection_id(&[], false);
-                exchange.send(MessageType::NEW_CONNECTION_ID, body, records.tx_epoch());
-            }
+            MessageType::NEW_CONNECTION_ID => self.ids.handle_new(body, records)?,
+            MessageType::REQUEST_CONNECTION_ID => self.ids.handle_request(body, records)?,
             // We resume nothing.
             MessageType::NEW_SESSION_TICKET => {}
             kind => return fail(Alert::UNEXPECTED_MESSAGE, format!("a message of type {} was not expected", kind.0)),

@@ -46,6 +46,8 @@ use crate::prefixes::Prefixes;
 
 /// Something was sent and nothing heard for so long: ask whether the Gateway is there.
 const PROBE_AFTER: Duration = Duration::from_millis(1_500);
+/// Connection ids asked for beside the one in use, for when our address changes.
+const SPARE_CONNECTION_IDS: u8 = 2;
 /// Time between such questions, and how many go unanswered before the association is given up.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 const PROBES_MAX: u32 = 3;
@@ -187,6 +189,9 @@ pub enum Command {
         /// What lies behind the Gateway.
         routes: Prefixes,
     },
+    /// From now on our datagrams leave from another address (X10). The tunnel stays, under a connection id that was not seen on
+    /// the path before.
+    PathChanged,
 }
 
 impl Client {
@@ -230,6 +235,8 @@ impl Client {
                 // Our configuration lets nobody pass who has no name.
                 Some(DtlsEvent::Established(None)) => self.down(Ended::Closed.into(), now),
                 Some(DtlsEvent::Ended(reason)) => self.down(reason.into(), now),
+                // A Gateway has no use for them: it does not move.
+                Some(DtlsEvent::ConnectionIdsWanted(_)) => association.give_connection_ids(&[], now.boot),
                 None => return,
             }
         }
@@ -253,15 +260,18 @@ impl Client {
         };
         let paused = Phase::Paused { until: now.boot };
         self.phase = match std::mem::replace(&mut self.phase, paused) {
-            Phase::Connecting(association) => Phase::Up(Up {
-                association,
-                number,
-                gate,
-                unadmitted: Some(peer),
-                sent: now.boot,
-                unanswered_since: Some(now.boot),
-                probes: 0,
-            }),
+            Phase::Connecting(mut association) => {
+                association.request_connection_ids(SPARE_CONNECTION_IDS, now.boot);
+                Phase::Up(Up {
+                    association,
+                    number,
+                    gate,
+                    unadmitted: Some(peer),
+                    sent: now.boot,
+                    unanswered_since: Some(now.boot),
+                    probes: 0,
+                })
+            }
             other => other,
         };
     }
@@ -389,6 +399,13 @@ impl Machine for Client {
                 }
             }
             Command::Reach { inner, routes } => (self.config.inner, self.config.routes) = (inner, routes),
+            Command::PathChanged => {
+                let Phase::Up(up) = &mut self.phase else { return };
+                up.association.change_connection_id(now.boot);
+                // The Gateway learns by it where we are.
+                up.send(&Message::Request.encode(), &mut self.output.outside, now.boot);
+                self.after_association(now);
+            }
         }
     }
 

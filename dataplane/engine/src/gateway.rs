@@ -348,6 +348,7 @@ impl Gateway {
                 // Our configuration lets nobody pass who has no name.
                 DtlsEvent::Established(None) => self.end(index, EndReason::Removed, now),
                 DtlsEvent::Ended(reason) => self.end(index, EndReason::Dtls(reason), now),
+                DtlsEvent::ConnectionIdsWanted(count) => self.give_connection_ids(index, count, now),
             }
         }
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
@@ -436,34 +437,51 @@ impl Gateway {
         }
         self.counters.handshakes_begun += 1;
         let random = self.randomness.draw();
-        let cid = self.connection_id();
+        let (slot, generation) = self.sessions.next_place();
+        let cid = self.connection_id(slot, generation);
         let association =
             Association::server(&self.config.dtls, opening, ConnectionId::new(&cid), random, now.boot, now.unix);
         Some(self.sessions.add(self.config.worker, from, association, cid, *opening.random(), now))
     }
 
-    /// A connection id for the session that is added next.
-    fn connection_id(&mut self) -> [u8; CONNECTION_ID_BYTES] {
-        let (slot, generation) = self.sessions.next_place();
+    /// Gives the session in `index` other connection ids, for other paths.
+    fn give_connection_ids(&mut self, index: usize, count: u8, now: Now) {
+        let generation = self.sessions.generation(index);
+        let ids = (0..count).filter_map(|_| ConnectionId::new(&self.connection_id(index, generation)));
+        let ids: Vec<ConnectionId> = ids.collect();
+        let Some(session) = self.sessions.slots[index].as_mut() else { return };
+        if let Some(association) = &mut session.association {
+            association.give_connection_ids(&ids, now.boot);
+        }
+        session.transmit(&mut self.output.outside);
+    }
+
+    /// A connection id for a place and one of the sessions that have it in turn; each is another one.
+    fn connection_id(&mut self, slot: usize, generation: u16) -> [u8; CONNECTION_ID_BYTES] {
         let location = Location { worker: self.config.worker.0, slot: slot as u32, generation };
         let [high, low, ..] = self.randomness.draw();
         self.cids.encode(location, u16::from_be_bytes([high, low]))
     }
 
     /// The session that a record's connection id names, if it is one of this worker's. Sessions at the address that they came
-    /// from last are looked at first, which spares reading the id.
-    fn named_by(&self, id: &[u8; CONNECTION_ID_BYTES], from: SocketAddr) -> Option<usize> {
-        let is_it = |index: usize| {
-            let session = self.sessions.slots.get(index).and_then(Option::as_ref);
+    /// from last, and the ids that they used last, are looked at first, which spares reading the id.
+    fn named_by(&mut self, id: &[u8; CONNECTION_ID_BYTES], from: SocketAddr) -> Option<usize> {
+        let at = self.sessions.by_outer.get(&from).copied().unwrap_or_default();
+        let used_last = |index: &usize| {
+            let session = self.sessions.slots.get(*index).and_then(Option::as_ref);
             session.is_some_and(|session| session.cid == *id)
         };
-        let at = self.sessions.by_outer.get(&from).copied().unwrap_or_default();
-        let near = [at.established, at.handshaking].into_iter().flatten().find(|index| is_it(*index));
-        near.or_else(|| {
-            let (location, _) = self.cids.decode(id);
-            let index = usize::try_from(location.slot).ok()?;
-            is_it(index).then_some(index)
-        })
+        if let Some(near) = [at.established, at.handshaking].into_iter().flatten().find(used_last) {
+            return Some(near);
+        }
+        let (location, _) = self.cids.decode(id);
+        let index = usize::try_from(location.slot).ok()?;
+        let session = self.sessions.slots.get_mut(index).and_then(Option::as_mut)?;
+        if self.sessions.generations[index] != location.generation {
+            return None;
+        }
+        session.cid = *id;
+        Some(index)
     }
 
     /// Takes records that name their session. Gives the worker whose session it is, if it is another's.

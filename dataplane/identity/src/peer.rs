@@ -6,6 +6,7 @@ use ringfort_types::UnixSeconds;
 
 use crate::key::KeyThumbprint;
 use crate::name::{Role, RoleUri, SessionDn};
+use crate::trust::VerifyError;
 
 /// A peer that proved, in a finished handshake, to hold the key of a certificate that passed every check.
 ///
@@ -53,6 +54,14 @@ impl PeerIdentity {
     #[must_use]
     pub fn certificate_digest(&self) -> &[u8; 32] {
         &self.0.certificate_digest
+    }
+
+    /// Whether the certificate is one of those that were named beforehand by their SHA-256 digests (C12); none named means any.
+    ///
+    /// # Errors
+    /// [`VerifyError::Pin`].
+    pub fn pinned(&self, digests: &[[u8; 32]]) -> Result<(), VerifyError> {
+        if digests.is_empty() || digests.contains(self.certificate_digest()) { Ok(()) } else { Err(VerifyError::Pin) }
     }
 
     /// Thumbprint of the leaf's public key.

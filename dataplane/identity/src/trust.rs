@@ -203,6 +203,9 @@ pub enum VerifyError {
         /// The role that was expected.
         expected: Role,
     },
+    /// The certificate is another one than those that were named beforehand.
+    #[error("expected a certificate whose digest the Controller has named, found another")]
+    Pin,
     /// A device's subject does not name its session.
     #[error("expected a device certificate whose subject is O, CN and UID, matching its URI")]
     Subject,

@@ -56,7 +56,7 @@ pub(crate) fn start<M: Machine + 'static>(
 
 fn run<M: Machine>(errands: &Mutex<Receiver<(WorkerIndex, M::Errand)>>, mailboxes: &[MailboxOf<M>]) {
     // Linux takes a thread's number for a process's here. If it does not let us, packets compete with handshakes.
-    drop(setpriority_process(Pid::from_raw(gettid().as_raw_nonzero().get()), NICENESS));
+    let _ = setpriority_process(Pid::from_raw(gettid().as_raw_nonzero().get()), NICENESS);
     loop {
         let next = errands.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((from, errand)) = next else { return };

@@ -90,6 +90,7 @@ impl Ends {
             for event in [client.poll_event(), server.poll_event()].into_iter().flatten() {
                 match event {
                     Event::Established(_) => established += 1,
+                    Event::ConnectionIdsWanted(_) => {}
                     Event::Ended(reason) => bail!("{reason}"),
                 }
             }

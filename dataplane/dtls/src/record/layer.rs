@@ -12,6 +12,8 @@ use crate::cid::ConnectionId;
 /// Read epochs held at once, the newest included. The handshake needs two, a key update two, and one more of either may
 /// still be in flight. Installing another drops the oldest.
 const RX_EPOCHS_MAX: usize = 4;
+/// Connection ids by which the peer may name us at once.
+const LOCAL_CIDS_MAX: usize = 8;
 
 /// What one association needs to seal and to open.
 ///
@@ -37,6 +39,8 @@ pub struct RecordLayer {
     tx_epochs: u64,
     local_cid: ConnectionId,
     peer_cid: ConnectionId,
+    /// Other ids that the peer may send to us, the newest last.
+    more_local_cids: Vec<ConnectionId>,
 }
 
 /// An association should stay below 3 KiB with all that it allocates.
@@ -105,12 +109,27 @@ impl RecordLayer {
             tx_epochs: 1,
             local_cid: ConnectionId::NONE,
             peer_cid: ConnectionId::NONE,
+            more_local_cids: Vec::new(),
         }
     }
 
     /// Sets the connection id that the peer must send to us. Protected records without it are dropped from now on.
-    pub const fn set_local_cid(&mut self, id: ConnectionId) {
+    pub fn set_local_cid(&mut self, id: ConnectionId) {
         self.local_cid = id;
+        self.more_local_cids = Vec::new();
+    }
+
+    /// Lets the peer send this id in place of the one before, if it is as long. Of more than eight the oldest is no
+    /// longer taken.
+    pub fn add_local_cid(&mut self, id: ConnectionId) -> bool {
+        let is_possible = id.len() == self.local_cid.len() && !id.is_empty();
+        if is_possible {
+            self.more_local_cids.push(id);
+            if self.more_local_cids.len() >= LOCAL_CIDS_MAX {
+                self.local_cid = self.more_local_cids.remove(0);
+            }
+        }
+        is_possible
     }
 
     /// Sets the connection id that we send to the peer.
@@ -465,7 +484,9 @@ impl RecordLayer {
     }
 
     fn check_cid(&self, id: &Range<usize>, datagram: &[u8]) -> Result<(), Dropped> {
-        if datagram.get(id.clone()) == Some(self.local_cid.as_bytes()) { Ok(()) } else { Err(Dropped::ConnectionId) }
+        let id = datagram.get(id.clone()).unwrap_or_default();
+        let is_ours = id == self.local_cid.as_bytes() || self.more_local_cids.iter().any(|more| id == more.as_bytes());
+        if is_ours { Ok(()) } else { Err(Dropped::ConnectionId) }
     }
 
     const fn check_tx(&self, epoch: u64) -> Result<(), KeyError> {

@@ -8,5 +8,6 @@ mod handshake;
 mod hostile;
 mod keys;
 mod lossy;
+mod paths;
 mod refused;
 mod world;

@@ -2,7 +2,7 @@
 
 use rcgen::{CertificateParams, KeyPair};
 use ringfort_dtls::{Alert, ClientConfig, Ended, Event, Settings, Trusted};
-use ringfort_identity::{ConfigError, Credentials, Role, Side};
+use ringfort_identity::{ConfigError, Credentials, Role, Side, VerifyError};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use std::sync::Arc;
 
@@ -90,4 +90,27 @@ fn a_key_that_is_not_the_certificates_is_refused() {
         assert!(matches!(with(other), Err(ConfigError::KeyMismatch)));
     }
     assert!(matches!(with(vec![0x30, 0]), Err(ConfigError::PrivateKey)));
+}
+
+/// A Gateway of the right name under the right CA is not enough: the Controller has named its certificate.
+// Covers: C12 allow, C12 refuse
+#[test]
+fn a_gateway_with_another_certificate_than_the_one_named_is_refused() {
+    let ca = Ca::root();
+    let (gateway, other, device) = (ca.gateway(), ca.gateway(), ca.device());
+    let digest = |of: &Credentials| {
+        let leaf = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &of.chain()[0]);
+        <[u8; 32]>::try_from(leaf.as_ref()).unwrap()
+    };
+    let pinning = |pins: Vec<[u8; 32]>| {
+        let client = Arc::new(ClientConfig::pinned(&device, ca.trust.clone(), pins).unwrap());
+        Ends { client, ..Ends::of(&ca, &gateway, &device) }
+    };
+    for pins in [vec![digest(&gateway)], vec![digest(&other), digest(&gateway)]] {
+        Pair::established(&pinning(pins)).assert_alive();
+    }
+    let mut pair = Pair::new(&pinning(vec![digest(&other)]));
+    pair.run();
+    assert_eq!(ended(&pair.client_events), Some(&Ended::PeerRefused(VerifyError::Pin)));
+    assert_eq!(pair.server_peer(), None, "the client showed nothing of itself");
 }

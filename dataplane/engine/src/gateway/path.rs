@@ -137,12 +137,11 @@ mod tests {
         let mut path = Path::proven(address(1));
         path.moved(address(2), TOKEN, start);
         let mut asked = 0;
-        let mut now = start;
-        let back = loop {
-            now = path.next().unwrap();
+        let (now, back) = loop {
+            let now = path.next().unwrap();
             match path.poll(now).unwrap() {
                 Due::Ask(token) => asked += usize::from(token == TOKEN),
-                Due::GoBack(to) => break to,
+                Due::GoBack(to) => break (now, to),
             }
         };
         assert_eq!((back, asked, now), (address(1), 12, start + GIVE_UP_AFTER));

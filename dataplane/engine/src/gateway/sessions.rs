@@ -28,7 +28,7 @@ pub(super) struct Sessions {
     pub(super) slots: Vec<Option<Session>>,
     pub(super) free: Vec<usize>,
     /// How often each slot has been given away, so that an old connection id names nobody.
-    generations: Vec<u16>,
+    pub(super) generations: Vec<u16>,
     pub(super) by_id: HashMap<SessionId, usize, FixedState>,
     pub(super) by_outer: HashMap<SocketAddr, AtAddress, FixedState>,
     pub(super) by_inner: HashMap<IpAddr, Home, FixedState>,
@@ -61,7 +61,7 @@ pub(super) struct Session {
     pub(super) path: Path,
     /// `None` while a handshake is on another thread.
     pub(super) association: Option<Association>,
-    /// By which its records name it; zeros if they do not.
+    /// The connection id by which it was last named; each that it has leads here.
     pub(super) cid: [u8; 8],
     /// Random of the ClientHello that began it.
     pub(super) random: [u8; 32],
@@ -201,6 +201,11 @@ impl Sessions {
     pub(super) fn next_place(&self) -> (usize, u16) {
         let slot = self.free.last().copied().unwrap_or(self.slots.len());
         (slot, self.generations.get(slot).copied().unwrap_or_default())
+    }
+
+    /// Which of the sessions in `index` this is.
+    pub(super) fn generation(&self, index: usize) -> u16 {
+        self.generations.get(index).copied().unwrap_or_default()
     }
 
     pub(super) fn is_established(&self, index: usize) -> bool {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ringfort_engine::client::Event as ClientEvent;
+use ringfort_engine::client::{Command, Event as ClientEvent};
 use ringfort_packet::build::{self, Tcp};
 use ringfort_packet::parse::tcp_flags;
 
@@ -45,6 +45,31 @@ fn a_client_that_answers_from_its_new_address_has_all_of_it() {
     assert_eq!(world.at_client[client].len(), 100);
     world.run(Duration::from_secs(30));
     assert_eq!((world.counter("paths_unproven"), world.counter("sessions")), (0, 1));
+    assert!(matches!(world.client_events[client][..], [ClientEvent::Up(_)]), "{:?}", world.client_events[client]);
+}
+
+/// A client that moves knowingly takes an id that nobody has seen: who watches both paths sees nothing in common.
+#[test]
+fn a_client_that_moves_knowingly_goes_by_another_id() {
+    let mut world = World::new();
+    let (client, _) = world.bound_client();
+    let mut seen = Vec::new();
+    for round in 0..6u16 {
+        world.client_sends(client, &syn(client));
+        let records = world.wire();
+        let id = records[0][1..9].to_vec();
+        assert!(!seen.contains(&id), "round {round}");
+        // The first byte is the worker.
+        assert!(seen.iter().all(|before: &Vec<u8>| before[0] == id[0]));
+        seen.push(id);
+        world.run(Duration::from_millis(5));
+        world.translated = Some((client, ([203, 0, 113, 77], 1_000 + round).into()));
+        world.client_command(client, Command::PathChanged);
+        // The next id may have to be sent again, once the path is proven.
+        world.run(Duration::from_millis(500));
+        assert_eq!(world.counter("paths_proven"), u64::from(round) + 1);
+    }
+    assert_eq!((world.counter("sessions"), world.counter("datagrams_unknown")), (1, 0));
     assert!(matches!(world.client_events[client][..], [ClientEvent::Up(_)]), "{:?}", world.client_events[client]);
 }
 

@@ -378,6 +378,17 @@ impl World {
         self.wire.iter().map(|datagram| datagram.to).collect()
     }
 
+    /// What is under way.
+    pub(crate) fn wire(&self) -> Vec<&[u8]> {
+        self.wire.iter().map(|datagram| &datagram.bytes[..]).collect()
+    }
+
+    /// A command to a client.
+    pub(crate) fn client_command(&mut self, client: usize, command: client::Command) {
+        self.clients[client].handle_command(command, self.now);
+        self.after_client(client, &[]);
+    }
+
     /// Takes what is under way off the wire.
     pub(crate) fn intercept(&mut self) -> Vec<Vec<u8>> {
         self.wire.drain(..).map(|datagram| datagram.bytes).collect()

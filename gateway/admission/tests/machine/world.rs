@@ -188,7 +188,7 @@ pub(crate) fn handshake(credentials: &Credentials) -> Tunnel {
                 return Tunnel { peer: peer.unwrap(), exporter: server.exporter().unwrap().clone() };
             }
             Some(DtlsEvent::Ended(reason)) => panic!("{reason}"),
-            None => {}
+            Some(DtlsEvent::ConnectionIdsWanted(_)) | None => {}
         }
         while let Some(mut datagram) = server.poll_transmit() {
             client.handle_datagram(&mut datagram, BOOT, |_| {});
