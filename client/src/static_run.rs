@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
+use ringfort_dtls::ClientConfig;
 use ringfort_engine::client::{Client, Config, Event, Release};
 use ringfort_service::desk::{Desk, Letter};
 use ringfort_service::{credentials, file, notify_ready, random};
@@ -11,7 +12,7 @@ use ringfort_worker::{Report, Sink, Worker, Workers, spawn};
 use serde_json::{Map, Value, json};
 
 use crate::static_config::{self, ClientSection};
-use crate::tunnel::{self, Interface};
+use crate::tunnel::Interface;
 
 /// Brings a tunnel up from the file at `path` and keeps it up until told to stop: by SIGTERM or SIGINT or, with
 /// `stop_with_stdin`, by the end of standard input. To be called before any thread is made.
@@ -48,7 +49,7 @@ fn machine(path: &Path, config: &ClientSection) -> Result<(Interface, Worker<Cli
     let beside = |name: &Path| file::beside(path, name);
     let own = credentials::load(&beside(&config.certificate), &beside(&config.key))?;
     let anchor = credentials::load_trust(&beside(&config.ca))?;
-    let dtls = Arc::new(tunnel::dtls(&own, anchor)?);
+    let dtls = Arc::new(ClientConfig::new(&own, anchor)?);
     let mut interface = Interface::open(config.tun.as_str(), config.mtu)?;
     for address in config.inner().iter() {
         interface.add_address(address)?;

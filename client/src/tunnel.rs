@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use ringfort_dtls::ClientConfig;
 use ringfort_engine::client::{Client, Config};
-use ringfort_identity::{ConfigError, Credentials, Trust};
 use ringfort_io::{PortSharing, Tun, TunQueue, UdpSocket};
 use ringfort_link::{LinkError, LinkIndex, Links};
 use ringfort_packet::coalesce::Offloads;
@@ -85,11 +83,6 @@ impl Interface {
         let tun = self.queue.try_clone()?;
         Ok(Worker { machine: Client::new(config, now()), udp, tun, core })
     }
-}
-
-/// What the handshake of a tunnel shows and whom it trusts.
-pub(crate) fn dtls(own: &Credentials, trust: Trust) -> Result<ClientConfig, ConfigError> {
-    ClientConfig::new(own, trust)
 }
 
 fn there_is_fine(done: Result<(), LinkError>) -> Result<(), LinkError> {

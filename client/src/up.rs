@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use ringfort_dtls::ClientConfig;
 use ringfort_engine::client::{Command, Config, Event as TunnelEvent, Release};
 use ringfort_enrol::tls::OwnCertificate;
 use ringfort_enrol::{Folder, Identity, PrivateKey, file, wall_clock};
@@ -259,7 +260,7 @@ impl<'a> Control<'a> {
 
     fn start_tunnel(&mut self, index: usize, number: u64, gateway: SiteGateway) -> Result<()> {
         let site = &mut self.sites[index];
-        let dtls = tunnel::dtls(&self.credentials, self.judge.trust().clone())?;
+        let dtls = ClientConfig::pinned(&self.credentials, self.judge.trust().clone(), gateway.digests)?;
         let config = Config {
             dtls: Arc::new(dtls),
             gateway_id: Some(gateway.id),

@@ -384,8 +384,6 @@ struct Server {
 enum OtherServer {
     #[error("expected {role} {expected}, found {found}")]
     Id { role: Role, expected: Box<str>, found: Box<str> },
-    #[error("expected a certificate whose digest the Controller has named, found another")]
-    Digest,
 }
 
 impl ServerCertVerifier for Server {
@@ -402,9 +400,7 @@ impl ServerCertVerifier for Server {
         if let Some(expected) = id.clone().filter(|expected| **expected != *peer.id()) {
             return Err(refused(OtherServer::Id { role: *role, expected, found: peer.id().into() }));
         }
-        if !digests.is_empty() && !digests.contains(peer.certificate_digest()) {
-            return Err(refused(OtherServer::Digest));
-        }
+        peer.pinned(digests).map_err(refused)?;
         Ok(ServerCertVerified::assertion())
     }
 

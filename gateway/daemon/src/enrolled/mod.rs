@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod control;
 mod kept;
+mod rotation;
 mod stream;
 
 use std::path::Path;
@@ -80,6 +81,7 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
         controllers: identity.controllers.clone(),
         trust: trust.clone(),
         own: own.clone(),
+        fetched_at: Mutex::default(),
         addresses: section.addresses.clone(),
         standing: Arc::clone(&standing),
         tell: Box::new(move |told| tell(Told::stream(told))),

@@ -4,7 +4,7 @@
 //! It believes nothing: texts go to the control thread, which verifies them.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use hyper_util::rt::TokioIo;
@@ -25,6 +25,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
+use super::rotation::{self, Step};
+
 /// Pause before another attempt, after the first failure and at most; between them it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -40,8 +42,8 @@ const MESSAGE_BYTES_MAX: usize = 8 << 20;
 const DISAGREEMENTS_MAX: u32 = 2;
 /// Messages to the Controller waiting in the stream.
 const QUEUE_MAX: usize = 1_024;
-/// A certificate is renewed when less than this part of its life is left.
-const RENEW_AT_LEFT: u64 = 3;
+/// The chain that was fetched and is not in use yet.
+const NEXT_CHAIN: &str = "chain-next.pem";
 
 /// Where the Gateway stands, as it tells the Controller. The control thread writes it, the stream reads it.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +79,8 @@ pub(super) struct Link {
     pub(super) controllers: Vec<String>,
     pub(super) trust: Trust,
     pub(super) own: OwnCertificate,
+    /// Since when this process knows the certificate that follows ours.
+    pub(super) fetched_at: Mutex<Option<Instant>>,
     /// `host:port` where clients reach us, as far as we know.
     pub(super) addresses: Vec<String>,
     pub(super) standing: Arc<Mutex<Standing>>,
@@ -265,24 +269,45 @@ impl Link {
         Ok((answer.state_agrees, next))
     }
 
-    /// Renews our certificate when less than a third of its life is left. The key stays.
+    /// Fetches a new certificate in time, and shows it once clients know it. The key stays.
     async fn renew_if_due(&self, client: &mut GatewayControlClient<Channel>) -> Result<()> {
         let leaf = self.folder.certificates(file::CHAIN)?;
-        let Some((from, until)) = leaf.first().and_then(tls::validity_of) else {
-            bail!("our certificate is unreadable")
-        };
-        if until.0.saturating_sub(wall_clock().0) > until.0.saturating_sub(from.0) / RENEW_AT_LEFT {
-            return Ok(());
+        let Some(current) = leaf.first().and_then(tls::validity_of) else { bail!("our certificate is unreadable") };
+        let fetched = self.fetched();
+        let next = fetched.as_deref().and_then(|chain| tls::validity_of(chain.first()?)).map(|validity| {
+            let since =
+                *self.fetched_at.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+            (validity, since.elapsed())
+        });
+        match (rotation::step(current, next, wall_clock()), fetched) {
+            (Step::Wait, _) => {}
+            (Step::Use, Some(chain)) => {
+                let credentials = Credentials::new(chain.clone(), self.folder.key()?.to_pkcs8())?;
+                self.folder.write_certificates(file::CHAIN, &chain)?;
+                self.folder.remove(NEXT_CHAIN)?;
+                self.own.replace(&credentials)?;
+                ensure!((self.tell)(FromStream::Certificate(credentials)), "the control thread has ended");
+                tracing::info!("the new certificate is in use");
+            }
+            (Step::Fetch | Step::Use, _) => {
+                let certificate_request = self.folder.key()?.certificate_request()?.into();
+                let request = client.enroll(EnrollRequest { certificate_request });
+                let answer = tokio::time::timeout(ANSWER_TIME_MAX, request).await;
+                let answer = answer.map_err(|_| anyhow!("no answer in {ANSWER_TIME_MAX:?}"))?.map_err(refused)?;
+                let chain = answer.into_inner().chain;
+                let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect();
+                // What we cannot use, we do not keep.
+                Credentials::new(chain.clone(), self.folder.key()?.to_pkcs8())?;
+                self.folder.write_certificates(NEXT_CHAIN, &chain)?;
+                *self.fetched_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                tracing::info!("a new certificate is here, to be used once clients know it");
+            }
         }
-        let certificate_request = self.folder.key()?.certificate_request()?.into();
-        let answer = tokio::time::timeout(ANSWER_TIME_MAX, client.enroll(EnrollRequest { certificate_request })).await;
-        let answer = answer.map_err(|_| anyhow!("no answer in {ANSWER_TIME_MAX:?}"))?.map_err(refused)?.into_inner();
-        let chain: Vec<_> = answer.chain.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect();
-        let credentials = Credentials::new(chain.clone(), self.folder.key()?.to_pkcs8())?;
-        self.folder.write_certificates(file::CHAIN, &chain)?;
-        self.own.replace(&credentials)?;
-        ensure!((self.tell)(FromStream::Certificate(credentials)), "the control thread has ended");
-        tracing::info!("certificate renewed");
         Ok(())
+    }
+
+    /// The chain that was fetched and is not in use yet.
+    fn fetched(&self) -> Option<Vec<CertificateDer<'static>>> {
+        self.folder.has(NEXT_CHAIN).then(|| self.folder.certificates(NEXT_CHAIN).ok()).flatten()
     }
 }
