@@ -17,6 +17,7 @@ mod metadata;
 mod prose;
 mod proto;
 mod rows;
+mod sim;
 #[cfg(test)]
 mod testing;
 mod tracked;
@@ -39,6 +40,11 @@ Guards of the repository. Usage: cargo xtask TASK
   proto [--check]       bindings from the .proto files: writes them, or compares
   rows [--results FILE] requirement rows and the tests that show them; with FILE, the captured
                         output of the README's test command, that each cited test ran and passed
+
+Campaigns, which take minutes and are no part of the guards:
+
+  sim-dtls [FROM..TO]   handshakes over a simulated network that loses, doubles, delays and damages,
+                        one for each seed (0..100000)
 
 Exit codes: 0 passed, 1 findings, 2 the guard could not run.
 ";
@@ -85,6 +91,8 @@ fn run(args: &[String]) -> Result<Findings> {
         ["prose"] => prose::check(&repository_root()?),
         ["proto"] => proto::write(&repository_root()?),
         ["proto", "--check"] => proto::check(&repository_root()?),
+        ["sim-dtls"] => sim::dtls(&repository_root()?, sim::SEEDS),
+        ["sim-dtls", seeds] => sim::dtls(&repository_root()?, seeds),
         ["rows"] => rows::check(&repository_root()?, None),
         ["rows", "--results", file] => rows::check(&repository_root()?, Some(&read(Path::new(file))?)),
         [] | ["help" | "--help" | "-h"] => {
