@@ -1,8 +1,8 @@
-//! What the DTLS association costs: a mutual handshake, and sealing and opening one record.
+//! What a DTLS association costs: sealing and opening one record.
 //!
 //! `cargo run --release -p ringfort-micro --bin dtls_speed`, pinned to one core (`taskset -c 1`). The allocator is the
 //! binary's own, mimalloc; `--no-default-features` takes the system's. Figures are the best of several rounds: everything
-//! else on the machine can only add to them. A handshake is both sides together.
+//! else on the machine can only add to them. `handshake_speed` measures handshakes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,7 +19,6 @@ use ringfort_types::BootInstant;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: usize = 30;
-const HANDSHAKES: usize = 20;
 const RECORDS: usize = 2_000;
 const START: BootInstant = BootInstant::from_nanos(1_000_000_000_000);
 
@@ -31,15 +30,6 @@ struct Ends {
 
 fn main() -> Result<()> {
     let ends = ends()?;
-    let mut best = f64::MAX;
-    for _ in 0..ROUNDS {
-        let begun = Instant::now();
-        for _ in 0..HANDSHAKES {
-            ends.connect()?;
-        }
-        best = best.min(begun.elapsed().as_secs_f64() * 1e6 / HANDSHAKES as f64);
-    }
-    println!("handshake, both sides   {best:>8.0} us");
     for length in [64, 1_300] {
         let (seal, open) = records(&ends, length)?;
         println!("seal, {length:>5} B           {seal:>8.0} ns");

@@ -30,27 +30,36 @@ pub struct Errand {
     session: SessionId,
     association: Association,
     datagrams: VecDeque<Box<[u8]>>,
-    discarded: u64,
+    heard: Heard,
     ran: Option<Now>,
+}
+
+/// What came beside the handshake.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    /// Records of which nothing was to be had.
+    discarded: u64,
+    /// Packets behind the end of the handshake: nobody has rules by then.
+    unbound: u64,
 }
 
 impl crate::machine::Errand for Errand {
     fn run(&mut self, now: Now) {
-        self.discarded += take_all(&mut self.association, &mut self.datagrams, now);
+        self.heard = take_all(&mut self.association, &mut self.datagrams, now);
         self.ran = Some(now);
     }
 }
 
-/// Gives an association its datagrams, and the number of records that were discarded. Packets cannot come before the Established
-/// event; those behind the end of the handshake are lost, as any datagram may be.
-fn take_all(association: &mut Association, datagrams: &mut VecDeque<Box<[u8]>>, now: Now) -> u64 {
-    let mut discarded = 0;
+/// Gives an association its datagrams.
+fn take_all(association: &mut Association, datagrams: &mut VecDeque<Box<[u8]>>, now: Now) -> Heard {
+    let mut heard = Heard::default();
     for mut datagram in datagrams.drain(..) {
-        association.handle_datagram(&mut datagram, now.boot, |received| {
-            discarded += u64::from(matches!(received, Received::Discarded(_)));
+        association.handle_datagram(&mut datagram, now.boot, |received| match received {
+            Received::Packet { .. } => heard.unbound += 1,
+            Received::Discarded(_) => heard.discarded += 1,
         });
     }
-    discarded
+    heard
 }
 
 impl Session {
@@ -83,14 +92,14 @@ impl Gateway {
             let Phase::Handshaking { waiting, .. } = &mut session.phase else { continue };
             let Some(association) = session.association.take() else { continue };
             let datagrams = std::mem::take(waiting);
-            return Some(Errand { index, session: id, association, datagrams, discarded: 0, ran: None });
+            return Some(Errand { index, session: id, association, datagrams, heard: Heard::default(), ran: None });
         }
         None
     }
 
     pub(super) fn take_back(&mut self, errand: Errand, now: Now) {
-        let Errand { index, session: id, association, discarded, ran, .. } = errand;
-        self.counters.records_discarded += discarded;
+        let Errand { index, session: id, association, heard, ran, .. } = errand;
+        self.count(heard);
         // Its clock may be ahead of the moment at which this turn began, and time goes forwards only.
         let now = ran.filter(|ran| ran.boot > now.boot).unwrap_or(now);
         let session = self.sessions.slots.get_mut(index).and_then(Option::as_mut);
@@ -108,9 +117,14 @@ impl Gateway {
     /// What came for a handshake while the last of it was under way elsewhere, now that it is finished.
     pub(super) fn take_waiting(&mut self, index: usize, mut waiting: VecDeque<Box<[u8]>>, now: Now) {
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
-        if let Some(association) = &mut session.association {
-            self.counters.records_discarded += take_all(association, &mut waiting, now);
-        }
+        let Some(association) = &mut session.association else { return };
+        let heard = take_all(association, &mut waiting, now);
         session.transmit(&mut self.output.outside);
+        self.count(heard);
+    }
+
+    fn count(&mut self, heard: Heard) {
+        self.counters.records_discarded += heard.discarded;
+        self.counters.packets_unbound += heard.unbound;
     }
 }
