@@ -9,6 +9,7 @@
 mod card;
 mod dag;
 mod deny;
+mod fuzz;
 mod layers;
 mod layout;
 mod licence;
@@ -43,6 +44,7 @@ Guards of the repository. Usage: cargo xtask TASK
 
 Campaigns, which take minutes and are no part of the guards:
 
+  fuzz TARGET [RUNS]    libFuzzer on record, front or server13 (10000000 executions)
   sim-dtls [FROM..TO]   handshakes over a simulated network that loses, doubles, delays and damages,
                         one for each seed (0..100000)
 
@@ -91,6 +93,8 @@ fn run(args: &[String]) -> Result<Findings> {
         ["prose"] => prose::check(&repository_root()?),
         ["proto"] => proto::write(&repository_root()?),
         ["proto", "--check"] => proto::check(&repository_root()?),
+        ["fuzz", target] => fuzz::run(&repository_root()?, target, fuzz::RUNS),
+        ["fuzz", target, runs] => fuzz::run(&repository_root()?, target, runs),
         ["sim-dtls"] => sim::dtls(&repository_root()?, sim::SEEDS),
         ["sim-dtls", seeds] => sim::dtls(&repository_root()?, seeds),
         ["rows"] => rows::check(&repository_root()?, None),

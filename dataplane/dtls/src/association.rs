@@ -400,6 +400,13 @@ impl Association {
         has_changed
     }
 
+    /// Sends a record of any type with any content under the newest keys, those of the handshake included: what a hostile peer that
+    /// has keys can do. For fuzz targets only (`cargo xtask fuzz`).
+    #[cfg(fuzzing)]
+    pub fn send_record(&mut self, content_type: ContentType, content: &[u8]) {
+        drop(self.exchange.send_once(&mut self.records, content_type, content));
+    }
+
     /// Says goodbye; the notice is at [`Association::poll_transmit`].
     pub fn close(&mut self) {
         if !matches!(self.stage, Stage::Ended) {
