@@ -155,6 +155,11 @@ impl RecordLayer {
         self.plaintext_sequence = sequence;
     }
 
+    /// Forgets all keys and connection ids: back to plaintext, of which the numbers go on.
+    pub(crate) fn forget_keys(&mut self) {
+        *self = Self { plaintext_sequence: self.plaintext_sequence, ..Self::new() };
+    }
+
     /// Installs a write epoch of DTLS 1.3 and seals under it from now on. The one before is kept until
     /// [`RecordLayer::drop_tx`], so that its flight can be sent again; the one before that is dropped.
     ///
@@ -487,6 +492,17 @@ impl RecordLayer {
         let id = datagram.get(id.clone()).unwrap_or_default();
         let is_ours = id == self.local_cid.as_bytes() || self.more_local_cids.iter().any(|more| id == more.as_bytes());
         if is_ours { Ok(()) } else { Err(Dropped::ConnectionId) }
+    }
+
+    /// Brings the keys of DTLS 1.2 to their limits, for tests that cannot seal or forge so many records.
+    #[cfg(test)]
+    pub(crate) const fn use_up_12(&mut self, tx: bool, rx: bool) {
+        if let (Some(Sealer::V12(sealer)), true) = (&mut self.tx, tx) {
+            sealer.skip_to(super::header::SEQUENCE_MAX);
+        }
+        if let (Some(Opener::V12(opener)), true) = (&mut self.rx, rx) {
+            opener.skip_to_forgery_limit();
+        }
     }
 
     const fn check_tx(&self, epoch: u64) -> Result<(), KeyError> {

@@ -10,4 +10,5 @@ mod keys;
 mod lossy;
 mod paths;
 mod refused;
+mod twelve;
 mod world;
