@@ -148,8 +148,16 @@ impl ServerConfig {
     /// # Errors
     /// None today; the settings are the default ones.
     pub fn new(credentials: &Credentials, clients: Trust) -> Result<Self, ConfigError> {
+        Self::for_devices(credentials, clients, Settings::default())
+    }
+
+    /// As [`ServerConfig::new`], with `settings`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Parameters`] says which setting cannot be.
+    pub fn for_devices(credentials: &Credentials, clients: Trust, settings: Settings) -> Result<Self, ConfigError> {
         let clients = ClientAuth::Required(Arc::new(Trusted::new(clients, Side::Client, Role::Device)));
-        Self::with_settings(credentials, clients, Settings::default())
+        Self::with_settings(credentials, clients, settings)
     }
 
     /// A server whose clients are asked as `clients` says, with `settings`.

@@ -27,9 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringfort_dtls::cid::ConnectionId;
-use ringfort_dtls::{
-    Association, ClientConfig, Ended, Event as DtlsEvent, ExporterSecret, RECORD_OVERHEAD_BYTES, Randomness, Received,
-};
+use ringfort_dtls::{Association, ClientConfig, Ended, Event as DtlsEvent, ExporterSecret, Randomness, Received};
 use ringfort_identity::PeerIdentity;
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
 use ringfort_packet::parse::{self, Parsed, Transport};
@@ -496,7 +494,7 @@ impl Up {
     /// Sends what itself asks for no answer.
     fn answer(&mut self, packet: &[u8], outbox: &mut Outbox) -> bool {
         let association = &mut self.association;
-        outbox.append(None, packet.len() + RECORD_OVERHEAD_BYTES, |space| association.seal(packet, space))
+        outbox.append(None, packet.len() + association.overhead(), |space| association.seal(packet, space))
     }
 
     /// When the next question is due, or the last one has waited long enough.

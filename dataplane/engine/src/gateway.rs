@@ -11,6 +11,7 @@
 //! Only a bound session carries packets. A session's receive state belongs to the worker that shook hands with it; the
 //! others know only where it is ([`Command::Install`] goes to all of them) and hand its packets over.
 
+mod demux;
 mod handshakes;
 mod path;
 mod sessions;
@@ -23,8 +24,8 @@ use std::time::Duration;
 
 use ringfort_dtls::cid::{ConnectionId, ConnectionIdCodec, Location, OWN_CONNECTION_ID_BYTES as CONNECTION_ID_BYTES};
 use ringfort_dtls::{
-    Association, Event as DtlsEvent, ExporterSecret, Front, Opening, RECORD_OVERHEAD_BYTES, Randomness, Received,
-    Screened, ServerConfig, Unwelcome,
+    Association, Event as DtlsEvent, ExporterSecret, Front, Opening, ProtocolVersion, RECORD_OVERHEAD_BYTES_13,
+    Randomness, Received, Screened, ServerConfig, Unwelcome,
 };
 use ringfort_identity::PeerIdentity;
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
@@ -41,6 +42,7 @@ use crate::machine::{Machine, Now, Output};
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::timers::Timers;
+use demux::Start;
 pub use handshakes::Errand;
 use path::Due;
 use sessions::{Home, Phase, Sessions};
@@ -265,7 +267,7 @@ impl Gateway {
         }
         let Some(session) = self.sessions.slots[index].as_mut() else { return };
         if session.outer == from && !session.path.is_proven() {
-            session.path.heard(self.opened.iter().map(|(_, length)| length + RECORD_OVERHEAD_BYTES).sum());
+            session.path.heard(self.opened.iter().map(|(_, length)| length + RECORD_OVERHEAD_BYTES_13).sum());
         }
         let opened = &mut self.opened;
         for &(start, length) in opened.iter() {
@@ -484,41 +486,29 @@ impl Gateway {
         Some(index)
     }
 
-    /// Takes records that name their session. Gives the worker whose session it is, if it is another's.
+    /// Takes the datagrams in `range`, which name their session by `id`.
     fn named_datagrams(
         &mut self,
-        slot: u16,
-        from: SocketAddr,
-        datagrams: &mut [u8],
-        segment_bytes: usize,
+        id: &[u8; CONNECTION_ID_BYTES],
+        batch: &mut Batch<'_>,
+        range: Range<usize>,
         now: Now,
-    ) -> Option<WorkerIndex> {
-        let Some(id) = datagrams.get(1..).and_then(<[u8]>::first_chunk).copied() else {
-            self.counters.datagrams_unknown += 1;
-            return None;
-        };
-        if id[0] != self.config.worker.0 && id[0] < self.config.workers {
-            self.counters.handed_over += 1;
-            return Some(WorkerIndex(id[0]));
-        }
-        match self.named_by(&id, from) {
+    ) {
+        match self.named_by(id, batch.from) {
             None => self.counters.datagrams_unknown += 1,
-            Some(index) if self.sessions.is_established(index) => {
-                let range = 0..datagrams.len();
-                let mut batch = Batch { slot, from, buffer: datagrams, segment_bytes };
-                self.established_datagrams(index, &mut batch, range, now);
-            }
+            Some(index) if self.sessions.is_established(index) => self.established_datagrams(index, batch, range, now),
             Some(index) => {
-                for datagram in datagrams.chunks(segment_bytes) {
+                for datagram in batch.buffer[range].chunks(batch.segment_bytes) {
                     self.handshake_datagram(index, datagram);
                 }
             }
         }
-        None
     }
 
-    /// Takes a datagram that begins in the clear: one from a stranger, or of a handshake that has just begun.
-    fn clear_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
+    /// Takes a datagram that begins in the clear: one from a stranger, or of a handshake. Gives the session that stands at its
+    /// address, if it may be that one's: a client of DTLS 1.2 that lacks the end of the handshake repeats its flight, which begins
+    /// in the clear (RFC 6347 §4.2.4).
+    fn clear_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Now) -> Option<usize> {
         let mut reply = [0; REPLY_BYTES_MAX];
         let room = reply.len().min(datagram.len());
         let screened = self.front.screen(&self.config.dtls, datagram, from, now.boot, &mut reply[..room]);
@@ -530,7 +520,7 @@ impl Gateway {
                     ringfort_dtls::Reply::Refusal(_) => self.counters.hellos_refused += 1,
                 }
                 self.output.outside.push(Some(from), &reply[..bytes]);
-                return;
+                return None;
             }
             Screened::Opening(opening)
                 if at.handshaking.is_none_or(|index| self.sessions.is_another_attempt(index, *opening.random())) =>
@@ -541,15 +531,20 @@ impl Gateway {
                     self.handshake_datagram(index, datagram);
                     self.after_association(index, now);
                 }
-                return;
+                return None;
             }
             Screened::Dropped(Unwelcome::Cookie) => self.counters.hello_cookies_refused += 1,
             Screened::Opening(_) | Screened::Dropped(_) => {}
         }
-        match at.handshaking {
-            Some(index) => self.handshake_datagram(index, datagram),
-            None => self.counters.datagrams_unknown += 1,
+        if let Some(index) = at.handshaking {
+            self.handshake_datagram(index, datagram);
+            return None;
         }
+        let repeats = at.established.filter(|index| self.sessions.version(*index) == Some(ProtocolVersion::Dtls12));
+        if repeats.is_none() {
+            self.counters.datagrams_unknown += 1;
+        }
+        repeats
     }
 }
 
@@ -567,8 +562,14 @@ impl Machine for Gateway {
         now: Now,
     ) -> Option<WorkerIndex> {
         let segment_bytes = segment_bytes.max(1);
-        if datagrams.first().is_some_and(|first| is_protected(*first) && first & NAMED != 0) {
-            return self.named_datagrams(slot, from, datagrams, segment_bytes, now);
+        if let Some(Start::Named(id)) = Start::of(datagrams) {
+            if id[0] != self.config.worker.0 && id[0] < self.config.workers {
+                self.counters.handed_over += 1;
+                return Some(WorkerIndex(id[0]));
+            }
+            let range = 0..datagrams.len();
+            self.named_datagrams(&id, &mut Batch { slot, from, buffer: datagrams, segment_bytes }, range, now);
+            return None;
         }
         let at = self.sessions.by_outer.get(&from).copied();
         if at.is_none()
@@ -583,18 +584,31 @@ impl Machine for Gateway {
             let end = (start + segment_bytes).min(datagrams.len());
             let at = self.sessions.by_outer.get(&from).copied().unwrap_or_default();
             let datagram = &datagrams[start..end];
-            let Some(first) = datagram.first().copied().filter(|first| is_protected(*first)) else {
-                self.clear_datagram(from, datagram, now);
-                continue;
-            };
-            match (at.established, at.handshaking) {
-                // Records of epoch 2 carry the end of a handshake, later ones belong to the established association.
-                (Some(index), handshaking) if handshaking.is_none() || first & 3 != 2 => {
+            let established = match (Start::of(datagram), at.established, at.handshaking) {
+                (Some(Start::Clear), ..) => self.clear_datagram(from, datagram, now),
+                // Behind what began in the clear: the end of a handshake.
+                (Some(Start::Named(id)), ..) => {
                     let mut batch = Batch { slot, from, buffer: datagrams, segment_bytes };
-                    self.established_datagrams(index, &mut batch, start..end, now);
+                    self.named_datagrams(&id, &mut batch, start..end, now);
+                    continue;
                 }
-                (_, Some(index)) => self.handshake_datagram(index, datagram),
-                _ => self.counters.datagrams_unknown += 1,
+                (Some(Start::Unnamed { handshake }), Some(index), handshaking)
+                    if handshaking.is_none() || !handshake =>
+                {
+                    Some(index)
+                }
+                (Some(Start::Unnamed { .. }), _, Some(index)) => {
+                    self.handshake_datagram(index, datagram);
+                    None
+                }
+                _ => {
+                    self.counters.datagrams_unknown += 1;
+                    None
+                }
+            };
+            if let Some(index) = established {
+                let mut batch = Batch { slot, from, buffer: datagrams, segment_bytes };
+                self.established_datagrams(index, &mut batch, start..end, now);
             }
         }
         None
@@ -725,12 +739,5 @@ impl Machine for Gateway {
     }
 }
 
-/// The bit of the unified header that says that a connection id follows (RFC 9147 §4).
-const NAMED: u8 = 0b1_0000;
 /// The longest answer to a stranger: a HelloRetryRequest with a cookie has 152 bytes at most.
 const REPLY_BYTES_MAX: usize = 256;
-
-/// Whether a datagram begins with a protected record of DTLS 1.3 (RFC 9147 §4: the unified header starts with 001).
-const fn is_protected(first: u8) -> bool {
-    first >> 5 == 1
-}

@@ -15,7 +15,6 @@ use ringfort_types::WorkerIndex;
 use ringfort_worker::{Report, Sink, Workers, spawn};
 
 use crate::config::{self, StaticFile};
-use crate::plane::dtls;
 use crate::started::Started;
 use crate::status::{document, rule_name};
 
@@ -32,7 +31,7 @@ pub fn run_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
     let users = compile_users(&config, &mut catalogue)?;
     let beside = |name: &Path| file::beside(path, name);
     let own = credentials::load(&beside(&gateway.certificate), &beside(&gateway.key))?;
-    let dtls = dtls(&own, credentials::load_trust(&beside(&gateway.ca))?)?;
+    let dtls = gateway.plane.dtls.server(&own, credentials::load_trust(&beside(&gateway.ca))?)?;
     let helpers = gateway.plane.handshake_threads()?;
     let machines = gateway.plane.open(&gateway.pools(), &dtls)?;
     let report = desk.reporter();

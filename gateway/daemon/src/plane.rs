@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::IpNet;
-use ringfort_dtls::ServerConfig;
+use ringfort_dtls::{ProtocolVersion, ServerConfig, Settings};
 use ringfort_engine::gateway::{Config, Gateway};
 use ringfort_identity::{Credentials, Trust};
 use ringfort_io::{PortSharing, Tun, UdpSocket};
@@ -50,6 +50,8 @@ pub(crate) struct Plane {
     pub(crate) handshake_threads: Option<usize>,
     #[serde(default)]
     pub(crate) backend: Backend,
+    #[serde(default)]
+    pub(crate) dtls: Dtls,
 }
 
 /// Our addresses inside, each with the prefix length of the pool from which clients have theirs.
@@ -96,9 +98,35 @@ fn also_ours(address: IpAddr, prefix_bits: u8) -> Vec<IpAddr> {
     }
 }
 
-/// The DTLS side of a Gateway with `own` credentials, for devices under `trust`.
-pub(crate) fn dtls(own: &Credentials, trust: Trust) -> Result<Arc<ServerConfig>> {
-    Ok(Arc::new(ServerConfig::new(own, trust)?))
+/// What the administrator says of DTLS.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Dtls {
+    /// The least version that is spoken.
+    #[serde(default)]
+    min_version: MinVersion,
+}
+
+/// Versions of DTLS as they are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+enum MinVersion {
+    #[default]
+    #[serde(rename = "1.2")]
+    Dtls12,
+    #[serde(rename = "1.3")]
+    Dtls13,
+}
+
+impl Dtls {
+    /// The DTLS side of a Gateway with `own` credentials, for devices under `trust`.
+    pub(crate) fn server(self, own: &Credentials, trust: Trust) -> Result<Arc<ServerConfig>> {
+        let min_version = match self.min_version {
+            MinVersion::Dtls12 => ProtocolVersion::Dtls12,
+            MinVersion::Dtls13 => ProtocolVersion::Dtls13,
+        };
+        let settings = Settings { min_version, ..Settings::default() };
+        Ok(Arc::new(ServerConfig::for_devices(own, trust, settings)?))
+    }
 }
 
 impl Plane {
@@ -194,6 +222,16 @@ impl Plane {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_written_as_people_say_them() {
+        let read = |text: &str| toml::from_str::<Dtls>(text).map(|dtls| dtls.min_version);
+        assert_eq!(read("").unwrap(), MinVersion::Dtls12);
+        assert_eq!(read("min_version = \"1.3\"").unwrap(), MinVersion::Dtls13);
+        for wrong in ["min_version = \"1.1\"", "min_version = 1.3", "max_version = \"1.3\""] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn broadcast_and_anycast_addresses_are_ours() {

@@ -21,9 +21,9 @@ enum Source {
     },
     /// It is an extended one, without which exported values would bind nothing (RFC 7627 §1).
     V12 {
-        master: Master12,
+        master: Box<Master12>,
         /// The client's, then the server's.
-        randoms: [[u8; 32]; 2],
+        randoms: Box<[[u8; 32]; 2]>,
     },
 }
 
@@ -32,8 +32,8 @@ impl ExporterSecret {
         Self(Source::V13 { suite, secret })
     }
 
-    pub(crate) const fn new_12(master: Master12, randoms: [[u8; 32]; 2]) -> Self {
-        Self(Source::V12 { master, randoms })
+    pub(crate) fn new_12(master: Master12, randoms: [[u8; 32]; 2]) -> Self {
+        Self(Source::V12 { master: Box::new(master), randoms: Box::new(randoms) })
     }
 
     /// The value for `label` and `context`. Different labels and contexts give independent values. In DTLS 1.2 the context is
@@ -50,7 +50,8 @@ impl ExporterSecret {
             Source::V13 { suite, secret } => {
                 schedule::export(*suite, secret, label, context, &mut value).expect("a label of at most 249 bytes");
             }
-            Source::V12 { master, randoms: [client, server] } => {
+            Source::V12 { master, randoms } => {
+                let [client, server] = &**randoms;
                 let length = u16::try_from(context.len()).expect("a context of at most 65,535 bytes").to_be_bytes();
                 prf(master.suite(), master.secret().as_bytes(), label, &[client, server, &length, context], &mut value);
             }

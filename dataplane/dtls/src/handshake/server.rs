@@ -24,7 +24,6 @@ pub(crate) enum Echo {
 
 /// See the module's documentation.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "it lives in one box per handshake")]
 pub(crate) enum Server {
     Undecided { config: Arc<ServerConfig>, random: [u8; 32] },
     V13(Server13),

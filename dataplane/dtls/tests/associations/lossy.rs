@@ -120,6 +120,7 @@ fn handshakes(kinds: &[Ends], seeds: Range<u64>, (part, parts): (u64, u64)) -> T
 }
 
 /// The seeds to run: `FROM..TO` in RINGFORT_DTLS_SEEDS (`cargo xtask sim-dtls`), or the first 2,000.
+#[expect(clippy::disallowed_methods, reason = "a campaign is told what to run")]
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("RINGFORT_DTLS_SEEDS") else { return 0..2_000 };
     let (from, to) = text.split_once("..").expect("RINGFORT_DTLS_SEEDS: expected FROM..TO");
@@ -129,6 +130,7 @@ fn seeds() -> Range<u64> {
 /// Each handshake is finished or given up with a reason, and all but a few are finished. (20 % lost, 10 % doubled, 30 % late, 2 %
 /// damaged.)
 #[test]
+#[expect(clippy::disallowed_macros, reason = "a campaign says what it has run")]
 fn handshakes_get_through() {
     let patient = Settings { handshake_time_max: Duration::from_secs(25), ..Settings::default() };
     let small = Settings { handshake_datagram_bytes_max: 300, ..patient.clone() };

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
-use ringfort_dtls::{Association, RECORD_OVERHEAD_BYTES};
+use ringfort_dtls::{Association, ProtocolVersion};
 use ringfort_packet::parse::Parsed;
 use ringfort_packet::reject;
 use ringfort_rules::{InnerAddresses, SessionRules};
@@ -88,10 +88,11 @@ pub(super) enum Phase {
 impl Session {
     pub(super) fn send(&mut self, packet: &[u8], outbox: &mut Outbox) -> bool {
         let Some(association) = &mut self.association else { return false };
-        if !self.path.may_send(packet.len() + RECORD_OVERHEAD_BYTES) {
+        let length = packet.len() + association.overhead();
+        if !self.path.may_send(length) {
             return false;
         }
-        outbox.append(Some(self.outer), packet.len() + RECORD_OVERHEAD_BYTES, |space| association.seal(packet, space))
+        outbox.append(Some(self.outer), length, |space| association.seal(packet, space))
     }
 
     /// Passes on what the association itself has to send.
@@ -206,6 +207,11 @@ impl Sessions {
     /// Which of the sessions in `index` this is.
     pub(super) fn generation(&self, index: usize) -> u16 {
         self.generations.get(index).copied().unwrap_or_default()
+    }
+
+    /// The version that the session in `index` has agreed on, once established.
+    pub(super) fn version(&self, index: usize) -> Option<ProtocolVersion> {
+        self.slots.get(index)?.as_ref()?.association.as_ref()?.version()
     }
 
     pub(super) fn is_established(&self, index: usize) -> bool {

@@ -9,4 +9,9 @@ mod release;
 mod sessions;
 mod silence;
 mod traffic;
+mod twelve;
 mod world;
+
+#[allow(dead_code, unused_imports)]
+#[path = "../../../dtls/tests/associations/twelve/client.rs"]
+mod other_client;

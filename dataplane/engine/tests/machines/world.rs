@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
-use ringfort_dtls::{Association, ClientConfig, ServerConfig};
+use ringfort_dtls::{Association, ClientConfig, ProtocolVersion, ServerConfig, Settings};
 use ringfort_engine::client::{self, Client};
 use ringfort_engine::gateway::{self, Command, Event, Gateway};
 use ringfort_engine::{Errand as _, Machine, Now, Output};
@@ -138,6 +138,19 @@ impl World {
         };
         world.restart_gateway();
         world
+    }
+
+    /// Credentials of a device.
+    pub(crate) fn device(&self, id: &str) -> Credentials {
+        self.ca.leaf(&format!("ringfort://example/device/{id}"), ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// The Gateway starts anew and speaks DTLS 1.3 only.
+    pub(crate) fn newer_only(&mut self) {
+        let own = self.ca.leaf("ringfort://example/gateway/g1", ExtendedKeyUsagePurpose::ServerAuth);
+        let settings = Settings { min_version: ProtocolVersion::Dtls13, ..Settings::default() };
+        self.server = Arc::new(ServerConfig::for_devices(&own, self.ca.anchor.clone(), settings).unwrap());
+        self.restart_gateway();
     }
 
     /// New workers that know nothing of the old ones' sessions.

@@ -22,7 +22,7 @@ use super::clock::Clock;
 use super::kept::Writer;
 use super::parse_pools;
 use super::stream::{FromStream, Standing};
-use crate::plane::{Pools, dtls};
+use crate::plane::{Dtls, Pools};
 use crate::started::Started;
 use crate::status;
 
@@ -69,6 +69,7 @@ pub(super) struct Control {
     clock: Clock,
     identity: Identity,
     trust: Trust,
+    dtls: Dtls,
     writer: Writer,
     standing: Arc<Mutex<Standing>>,
     /// When the standing changed that the stream has not been told yet.
@@ -96,7 +97,7 @@ impl Control {
         admission: Admission,
         clock: Clock,
         identity: Identity,
-        trust: Trust,
+        (trust, dtls): (Trust, Dtls),
         writer: Writer,
         standing: Arc<Mutex<Standing>>,
     ) -> Self {
@@ -105,6 +106,7 @@ impl Control {
             clock,
             identity,
             trust,
+            dtls,
             writer,
             standing,
             standing_changed: None,
@@ -243,7 +245,7 @@ impl Control {
                 self.connected = connected;
             }
             FromStream::Certificate(credentials) => {
-                let dtls = dtls(&credentials, self.trust.clone())?;
+                let dtls = self.dtls.server(&credentials, self.trust.clone())?;
                 if let Some(workers) = workers {
                     workers.broadcast(&Command::Credentials(dtls))?;
                 }

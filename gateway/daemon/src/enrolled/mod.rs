@@ -26,7 +26,7 @@ use ringfort_worker::{now, spawn};
 use tokio::sync::{Notify, mpsc};
 use tokio_rustls::TlsAcceptor;
 
-use crate::plane::{Pools, dtls};
+use crate::plane::Pools;
 use clock::Clock;
 use control::{Control, Told};
 use kept::Writer;
@@ -88,7 +88,7 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
     };
     let report = desk.reporter();
     let writer = Writer::start(folder.clone(), move || drop(report(Told::Written)))?;
-    let mut control = Control::new(admission, clock, identity, trust.clone(), writer, standing);
+    let mut control = Control::new(admission, clock, identity, (trust.clone(), section.plane.dtls), writer, standing);
     control.connect_stream(applied, Arc::clone(&again));
     runtime.spawn(stream::keep(link, confirmations, again));
 
@@ -104,7 +104,7 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
         }
     };
     let helpers = section.plane.handshake_threads()?;
-    let machines = section.plane.open(&pools, &dtls(&credentials, trust.clone())?)?;
+    let machines = section.plane.open(&pools, &section.plane.dtls.server(&credentials, trust.clone())?)?;
     control.expect_workers(machines.len());
     let mut workers = spawn(machines, section.plane.backend.into(), helpers, &control::sink(&desk))?;
 
