@@ -1,0 +1,205 @@
+//! The DTLS engine against other implementations: every peer, both roles, certificates of all kinds, and networks that lose,
+//! double, reorder and cut.
+//!
+//! `cargo xtask interop` builds what this needs and runs it. [`matrix`] says which cases there are and what is expected,
+//! [`cell`] runs one, [`peers`] knows the other implementations, [`proxy`] is the network, [`report`] the table; [`cross`]
+//! opens records of either side with keys that the other one tells.
+
+mod cell;
+mod certificates;
+#[cfg(feature = "boring")]
+mod cross;
+mod matrix;
+mod peers;
+mod process;
+mod proxy;
+mod report;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::cell::Verdict;
+use crate::certificates::Certificates;
+use crate::matrix::{Case, HALVES};
+use crate::peers::options::PeerOptions;
+use crate::peers::{Ours, Peer, Programs, Version};
+use crate::report::{Place, Report};
+
+/// Cells at one time.
+const CELLS_AT_ONCE: usize = 2;
+
+/// The DTLS engine against other implementations.
+#[derive(Debug, Parser)]
+struct Options {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run the table
+    Run(RunOptions),
+    /// Be the other side; the table starts these by itself
+    Peer {
+        #[command(subcommand)]
+        peer: PeerTask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PeerTask {
+    Dimpl(PeerOptions),
+    #[cfg(feature = "boring")]
+    Boring(PeerOptions),
+}
+
+#[derive(Debug, Args)]
+struct RunOptions {
+    /// The program dtls_echo
+    #[arg(long)]
+    echo: PathBuf,
+    /// The program built of wolfssl/peer.c
+    #[arg(long)]
+    wolfssl: Option<PathBuf>,
+    /// Peers, by name
+    #[arg(long, value_delimiter = ',', default_value = "openssl,gnutls,wolfssl,boring,dimpl")]
+    peers: Vec<String>,
+    /// Versions that our end speaks
+    #[arg(long, value_delimiter = ',', default_value = "1.3")]
+    versions: Vec<String>,
+    /// Only cases whose name has one of these in it
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Where the page for the documentation is written
+    #[arg(long)]
+    write: Option<PathBuf>,
+    /// The command that the page names
+    #[arg(long, default_value = "cargo xtask interop --write")]
+    command: String,
+    /// Print all output of cells that are wrong
+    #[arg(long)]
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    let result = match Options::parse().command {
+        Task::Run(options) => run(&options),
+        Task::Peer { peer: PeerTask::Dimpl(options) } => return peer_ended(peers::dimpl::run(&options)),
+        #[cfg(feature = "boring")]
+        Task::Peer { peer: PeerTask::Boring(options) } => return peer_ended(peers::boring::run(&options)),
+    };
+    match result {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(wrong) => {
+            eprintln!("{wrong} cell(s) are not as expected");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// It has said in its output why.
+fn peer_ended(result: Result<()>) -> ExitCode {
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the table; gives the number of cells that are not as expected.
+fn run(options: &RunOptions) -> Result<usize> {
+    let programs = Programs { echo: options.echo.clone(), wolfssl: options.wolfssl.clone() };
+    let peers = options
+        .peers
+        .iter()
+        .map(|name| Peer::from_name(name).with_context(|| format!("no such peer: {name}")))
+        .collect::<Result<Vec<Peer>>>()?;
+    if peers.contains(&Peer::WolfSsl) && programs.wolfssl.is_none() {
+        bail!("the peer wolfssl needs --wolfssl PROGRAM");
+    }
+    if peers.contains(&Peer::Boring) && !cfg!(feature = "boring") {
+        bail!("the peer boring needs the feature of that name");
+    }
+    let folder = tempfile::tempdir()?;
+    let certificates = Certificates::make(folder.path())?;
+    let mut cases = matrix::cases();
+    cases.retain(|case| options.only.is_empty() || options.only.iter().any(|part| case.name.contains(part.as_str())));
+
+    let (mut queue, mut left_out) = (VecDeque::new(), Vec::new());
+    for (version, ours) in HALVES {
+        if options.versions.iter().any(|name| name == version.name()) {
+            for case in &cases {
+                queue.extend(peers.iter().map(|peer| (version, ours, case, *peer)));
+            }
+        } else {
+            left_out.push(format!("DTLS {}, which this build does not speak", version.name()));
+        }
+    }
+    let verdicts = run_cells(&programs, &certificates, queue, options.verbose);
+    let cross = if peers.contains(&Peer::Boring) && options.only.is_empty() { cross_records(&certificates) } else { None };
+    let report = Report { cases, peers, verdicts, left_out, cross };
+    if let Some(path) = &options.write {
+        std::fs::write(path, report.markdown(&programs, &options.command))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let count = |is: fn(&Verdict) -> bool| report.verdicts.values().filter(|verdict| is(verdict)).count();
+    println!(
+        "{} as expected, {} not applicable, {} wrong",
+        count(|verdict| matches!(verdict, Verdict::Good(_))),
+        count(|verdict| matches!(verdict, Verdict::NotApplicable(_))),
+        report.wrong()
+    );
+    Ok(report.wrong())
+}
+
+#[cfg(feature = "boring")]
+fn cross_records(certificates: &Certificates) -> Option<Result<String, String>> {
+    let result = cross::run(certificates).map_err(|error| format!("{error:#}"));
+    match &result {
+        Ok(text) => println!("boring   records across        ok    {text}"),
+        Err(why) => println!("boring   records across        WRONG {why}"),
+    }
+    Some(result)
+}
+
+#[cfg(not(feature = "boring"))]
+fn cross_records(_: &Certificates) -> Option<Result<String, String>> {
+    None
+}
+
+type Cell<'a> = (Version, Ours, &'a Case, Peer);
+
+fn run_cells(
+    programs: &Programs,
+    certificates: &Certificates,
+    queue: VecDeque<Cell<'_>>,
+    verbose: bool,
+) -> BTreeMap<Place, Verdict> {
+    let queue = Mutex::new(queue);
+    let verdicts = Mutex::new(BTreeMap::new());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    std::thread::scope(|scope| {
+        for _ in 0..CELLS_AT_ONCE {
+            scope.spawn(|| {
+                while let Some((version, ours, case, peer)) = next() {
+                    let verdict = cell::run(programs, certificates, (peer, version, ours), case);
+                    let place = (version, ours, case.name, peer);
+                    let mut verdicts = verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+                    if !matches!(verdict, Verdict::NotApplicable(_)) {
+                        println!("{}", report::line(&place, &verdict));
+                    }
+                    if let (Verdict::Bad { ours, theirs, .. }, true) = (&verdict, verbose) {
+                        println!("--- ours:\n{ours}--- theirs:\n{theirs}---");
+                    }
+                    verdicts.insert(place, verdict);
+                }
+            });
+        }
+    });
+    verdicts.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
