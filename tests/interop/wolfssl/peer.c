@@ -302,6 +302,9 @@ int main(int count, char **values)
     wolfSSL_dtls_set_peer(ssl, &peer, sizeof peer);
     wolfSSL_set_fd(ssl, fd);
     use_cid(ssl, options.cid);
+    /* What the exporter works on is forgotten otherwise. */
+    if (options.exporter)
+        wolfSSL_KeepArrays(ssl);
     if (options.group) {
         int group = group_number(options.group);
         if (options.is_server ? wolfSSL_set_groups(ssl, &group, 1) != WOLFSSL_SUCCESS

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringfort_dtls::record::CONTENT_BYTES_MAX;
 use ringfort_dtls::{Association, Ended, Event, Front, Randomness, Received, Reply, Screened, ServerConfig};
+use ringfort_types::BootInstant;
 
 use crate::hello::Chosen;
 use crate::options::{CommonOptions, ServerOptions};
@@ -15,6 +17,10 @@ use crate::{Failed, Outcome};
 
 /// Associations at one time. One more is not begun; its peer asks again.
 const PEERS_MAX: usize = 1_024;
+
+/// With `--once`, so long after the end: the last alert is on its way, and a port that is closed at once would answer the peer's
+/// next datagram by an ICMP error that hides it.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// Which association, counted from 1 in the order in which they began.
 type Number = u64;
@@ -41,8 +47,8 @@ struct Server<'a> {
     by_address: BTreeMap<SocketAddr, Number>,
     by_cid: BTreeMap<Vec<u8>, Number>,
     begun: Number,
-    /// How the first association that ended came out.
-    first_end: Option<Outcome>,
+    /// How the first association that ended came out, and when.
+    first_end: Option<(Outcome, BootInstant)>,
 }
 
 /// Serves until something ends it.
@@ -72,7 +78,7 @@ pub(crate) fn run(options: &ServerOptions) -> Result<Outcome, Failed> {
         }
         server.handle_timeouts();
         match server.first_end {
-            Some(outcome) if options.once => return Ok(outcome),
+            Some((outcome, at)) if options.once && server.socket.now() >= at + LINGER => return Ok(outcome),
             _ if server.socket.is_time_out() => return Ok(Outcome::TimeOut),
             _ => {}
         }
@@ -96,7 +102,7 @@ impl Server<'_> {
                     self.socket.send(&reply[..bytes], from);
                     if let Reply::Refusal(alert) = what {
                         println!("refused peer={from} alert=\"{alert}\"");
-                        self.first_end.get_or_insert(Outcome::Refused);
+                        self.first_end.get_or_insert((Outcome::Refused, self.socket.now()));
                     }
                     return;
                 }
@@ -217,7 +223,7 @@ impl Server<'_> {
             }
         }
         if let Some(outcome) = ended {
-            self.first_end.get_or_insert(outcome);
+            self.first_end.get_or_insert((outcome, self.socket.now()));
             self.forget(number);
         }
     }

@@ -90,7 +90,9 @@ pub fn context(options: &PeerOptions) -> Result<SslContextBuilder> {
 /// An end of `context`.
 pub fn ssl(context: &SslContext, options: &PeerOptions) -> Result<Ssl> {
     let mut ssl = Ssl::new(context)?;
-    ssl.set_mtu(options.mtu)?;
+    if let Some(mtu) = options.mtu {
+        ssl.set_mtu(mtu)?;
+    }
     Ok(ssl)
 }
 
@@ -135,9 +137,9 @@ fn update_keys(ssl: &SslRef) -> Result<()> {
 
 /// BoringSSL numbers its error of a received alert 1000 and the alert.
 fn say_alert(stack: Option<&ErrorStack>) {
-    const ALERTS_FROM: u32 = 1_000;
-    let codes = stack.into_iter().flat_map(ErrorStack::errors).map(|error| error.code() & 0xfff);
-    if let Some(alert) = codes.filter_map(|code| code.checked_sub(ALERTS_FROM)).next() {
+    const ALERTS: std::ops::RangeInclusive<i32> = 1_000..=1_255;
+    let mut codes = stack.into_iter().flat_map(ErrorStack::errors).filter_map(|error| error.library_reason(boring_sys::ERR_LIB_SSL));
+    if let Some(alert) = codes.find(|code| ALERTS.contains(code)).map(|code| code - ALERTS.start()) {
         println!("alert received={alert}");
     }
 }

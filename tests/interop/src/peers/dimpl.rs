@@ -14,7 +14,7 @@ use super::options::{Asked, PeerOptions, Side, Talk, say_packet};
 /// Runs until the other side closes or, for a client, until enough has come back.
 pub fn run(options: &PeerOptions) -> Result<()> {
     let mut config = Config::builder()
-        .mtu(options.mtu as usize)
+        .mtu(options.mtu.unwrap_or(1_200) as usize)
         .require_client_certificate(options.client_cert == Asked::Required)
         .use_server_cookie(false);
     if let Some(group) = &options.group {

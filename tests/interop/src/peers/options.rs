@@ -37,8 +37,9 @@ pub struct PeerOptions {
     pub group: Option<String>,
     #[arg(long)]
     pub exporter: Option<String>,
-    #[arg(long, default_value_t = 1_200)]
-    pub mtu: u32,
+    /// Longest datagram of a handshake; the library's own choice without
+    #[arg(long)]
+    pub mtu: Option<u32>,
     #[arg(long, default_value_t = 1)]
     pub count: u32,
     #[arg(long, default_value = "hello")]
