@@ -148,9 +148,7 @@ fn wait(peer: Peer, case: &Case, side: Ours, ours: &mut Process, theirs: &mut Pr
         let (our_output, their_output) = (ours.output(), theirs.output());
         let is_settled = match case.expected {
             Expected::Echo => has_echo(peer, side, case, &our_output, &their_output),
-            Expected::WeRefuse { .. } => {
-                our_end(&our_output).is_some() && peer.alert_received(&their_output).is_some()
-            }
+            Expected::WeRefuse { .. } => our_end(&our_output).is_some() && peer.alert_received(&their_output).is_some(),
             Expected::TheyRefuse => our_end(&our_output).is_some(),
         };
         if is_settled || (ours.has_ended() && theirs.has_ended()) {
@@ -177,7 +175,9 @@ fn has_echo(peer: Peer, side: Ours, case: &Case, ours: &str, theirs: &str) -> bo
     let wanted = if case.special == Special::KeyUpdate { 6 } else { 1 };
     match side {
         // The client is the one that knows whether all has come back.
-        Ours::Server => packets(ours) >= wanted && peer.has_echo(theirs) && (peer.is_typed_into() || theirs.contains("closed")),
+        Ours::Server => {
+            packets(ours) >= wanted && peer.has_echo(theirs) && (peer.is_typed_into() || theirs.contains("closed"))
+        }
         Ours::Client => packets(ours) >= wanted && our_end(ours).is_some(),
     }
 }
@@ -209,11 +209,8 @@ fn judge(peer: Peer, version: Version, side: Ours, case: &Case, seen: &Seen) -> 
                 return Err(format!("refused for another reason: {end}"));
             }
             match peer.alert_received(&seen.theirs) {
-                Some(received) if received == alert || (alert == 48 && received == 42) => {
-                    Ok(format!("refused, alert {received}"))
-                }
+                Some(received) if received == alert => Ok(format!("refused, alert {received}")),
                 Some(received) => Err(format!("refused, but by alert {received} instead of {alert}")),
-                // These tell of the failure, not of the alert's number.
                 None => Err(format!("refused by us ({end}), but the peer tells of no alert")),
             }
         }

@@ -21,8 +21,10 @@ pub enum Shown {
     Intermediate,
     /// The same with three intermediates, more than 10 KiB together.
     Large,
-    /// Under a root that the other end does not know, but of the known one's name.
+    /// Under a root that the other end does not know.
     WrongCa,
+    /// The same, and that root has the name of the known one.
+    Impostor,
     Expired,
     /// In the revocation list.
     Revoked,
@@ -31,7 +33,7 @@ pub enum Shown {
 }
 
 impl Shown {
-    const FILES: [Self; 9] = [
+    const FILES: [Self; 10] = [
         Self::P256,
         Self::P384,
         Self::Rsa2048,
@@ -39,6 +41,7 @@ impl Shown {
         Self::Intermediate,
         Self::Large,
         Self::WrongCa,
+        Self::Impostor,
         Self::Expired,
         Self::Revoked,
     ];
@@ -52,6 +55,7 @@ impl Shown {
             Self::Intermediate => "intermediate",
             Self::Large => "large",
             Self::WrongCa => "wrong-ca",
+            Self::Impostor => "impostor",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::Nothing => "nothing",
@@ -72,12 +76,13 @@ const PADDING_BYTES: usize = 3_600;
 impl Certificates {
     /// Makes all of them in `folder`, for both ends.
     pub fn make(folder: &Path) -> Result<Self> {
-        let root = Authority::root()?;
-        let stranger = Authority::root()?;
+        let root = Authority::root("interop root")?;
+        let stranger = Authority::root("another root")?;
+        let impostor = Authority::root("interop root")?;
         fs::write(folder.join("ca.pem"), &root.pem)?;
         for end in ["ours", "theirs"] {
-            for (index, shown) in Shown::FILES.into_iter().enumerate() {
-                let serial = serial(end, index);
+            for shown in Shown::FILES {
+                let serial = serial(end, shown);
                 let issue = |authority: &Authority, algorithm| authority.leaf(end, shown, algorithm, serial.clone());
                 let (chain, key) = match shown {
                     Shown::P384 => issue(&root, &rcgen::PKCS_ECDSA_P384_SHA384)?,
@@ -93,6 +98,7 @@ impl Certificates {
                         }
                         issue(&authority, &rcgen::PKCS_ECDSA_P256_SHA256)?
                     }
+                    Shown::Impostor => issue(&impostor, &rcgen::PKCS_ECDSA_P256_SHA256)?,
                     Shown::WrongCa => issue(&stranger, &rcgen::PKCS_ECDSA_P256_SHA256)?,
                     _ => issue(&root, &rcgen::PKCS_ECDSA_P256_SHA256)?,
                 };
@@ -101,7 +107,7 @@ impl Certificates {
                 fs::write(folder.join(format!("{end}-{name}.key")), key)?;
             }
         }
-        fs::write(folder.join("crl.pem"), root.revoke(serial("theirs", 8))?)?;
+        fs::write(folder.join("crl.pem"), root.revoke(serial("theirs", Shown::Revoked))?)?;
         Ok(Self { folder: folder.to_owned() })
     }
 
@@ -131,8 +137,8 @@ impl Certificates {
     }
 }
 
-fn serial(end: &str, index: usize) -> SerialNumber {
-    SerialNumber::from(vec![if end == "ours" { 1 } else { 2 }, index as u8 + 1])
+fn serial(end: &str, shown: Shown) -> SerialNumber {
+    SerialNumber::from(vec![if end == "ours" { 1 } else { 2 }, shown as u8 + 1])
 }
 
 struct Authority {
@@ -143,8 +149,8 @@ struct Authority {
 }
 
 impl Authority {
-    fn root() -> Result<Self> {
-        let (params, key) = (Self::params("interop root", 0), KeyPair::generate()?);
+    fn root(name: &str) -> Result<Self> {
+        let (params, key) = (Self::params(name, 0), KeyPair::generate()?);
         let pem = params.self_signed(&key)?.pem();
         Ok(Self { issuer: Issuer::new(params, key), pem, above: String::new() })
     }

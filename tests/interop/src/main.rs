@@ -141,7 +141,8 @@ fn run(options: &RunOptions) -> Result<usize> {
         }
     }
     let verdicts = run_cells(&programs, &certificates, queue, options.verbose);
-    let cross = if peers.contains(&Peer::Boring) && options.only.is_empty() { cross_records(&certificates) } else { None };
+    let cross =
+        if peers.contains(&Peer::Boring) && options.only.is_empty() { cross_records(&certificates) } else { None };
     let report = Report { cases, peers, verdicts, left_out, cross };
     if let Some(path) = &options.write {
         std::fs::write(path, report.markdown(&programs, &options.command))

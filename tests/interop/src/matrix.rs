@@ -68,8 +68,7 @@ const fn refused(theirs: Shown, alert: u8, reason: &'static str, case: Case) -> 
 }
 
 const fn lossy(seed: u64, case: Case) -> Case {
-    let weather =
-        Weather { seed, loss_percent: 20, double_percent: 10, delay_percent: 30, datagram_bytes_max: 65_535 };
+    let weather = Weather { seed, loss_percent: 20, double_percent: 10, delay_percent: 30, datagram_bytes_max: 65_535 };
     Case { weather: Some(weather), ..case }
 }
 
@@ -95,10 +94,21 @@ pub fn cases() -> Vec<Case> {
         shown(Shown::Rsa2048, case("rsa2048", "RSA with 2,048 bits on both sides")),
         shown(Shown::Ed25519, case("ed25519", "Ed25519 on both sides")),
         shown(Shown::Intermediate, case("chain", "an intermediate on both sides, which is sent")),
-        refused(Shown::WrongCa, 48, "UnknownIssuer|InvalidSignature", case("wrong-ca", "theirs is under another root")),
+        refused(Shown::WrongCa, 48, "UnknownIssuer", case("wrong-ca", "theirs is under another root")),
+        refused(
+            Shown::Impostor,
+            42,
+            "InvalidSignatureForPublicKey",
+            case("impostor-ca", "theirs is under another root that has the name of the right one"),
+        ),
         refused(Shown::Expired, 45, "CertExpired", case("expired", "theirs has expired")),
         refused(Shown::Revoked, 44, "CertRevoked", case("revoked", "theirs is in the revocation list")),
-        refused(Shown::Nothing, 116, "certificate", case("no-certificate", "they show none and must")),
+        refused(
+            Shown::Nothing,
+            116,
+            "certificate|handshake_failure",
+            case("no-certificate", "they show none and must"),
+        ),
         Case {
             ours: Shown::WrongCa,
             expected: Expected::TheyRefuse,
@@ -107,9 +117,21 @@ pub fn cases() -> Vec<Case> {
         lossy(1, case("loss-1", "20 % lost, 10 % doubled, 30 % late by 20 to 80 ms; seed 1")),
         lossy(2, case("loss-2", "the same; seed 2")),
         lossy(3, shown(Shown::Intermediate, case("loss-3", "the same with intermediates; seed 3"))),
-        narrow(shown(Shown::Intermediate, case("mtu-300", "no datagram above 300 bytes arrives; intermediates, no cookie"))),
+        narrow(shown(
+            Shown::Intermediate,
+            case("mtu-300", "no datagram above 300 bytes arrives; intermediates, no cookie"),
+        )),
         shown(Shown::Large, case("chain-10k", "three intermediates, more than 10 KiB, on both sides")),
         Case { group: Some("x25519mlkem768"), ..case("x25519mlkem768", "only this group") },
+        Case {
+            group: Some("x25519mlkem768"),
+            mtu: Some(1_200),
+            special: Special::NoCookie,
+            ..case(
+                "split-hello",
+                "the same in datagrams of 1,200 bytes, which hold no hello with a share of it; no cookie",
+            )
+        },
         Case { group: Some("x25519"), ..case("x25519", "only this group") },
         Case { group: Some("p256"), ..case("group-p256", "only this group") },
         Case { group: Some("p384"), ..case("group-p384", "only this group") },

@@ -1,7 +1,7 @@
 //! A bad network on loopback: datagrams are lost, doubled, delayed past others, or too long, by a seed.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;

@@ -59,7 +59,8 @@ impl Report {
              alert of that number. What the cases are is said below the tables, and why a peer has none of one.\n\n",
         );
         let good = self.verdicts.values().filter(|verdict| matches!(verdict, Verdict::Good(_))).count();
-        let not_applicable = self.verdicts.values().filter(|verdict| matches!(verdict, Verdict::NotApplicable(_))).count();
+        let not_applicable =
+            self.verdicts.values().filter(|verdict| matches!(verdict, Verdict::NotApplicable(_))).count();
         let _ = writeln!(page, "- Command: `{command}`\n- Date: {}", today());
         let _ = writeln!(
             page,
@@ -109,7 +110,9 @@ impl Report {
                 .map(|peer| match self.verdicts.get(&(version, ours, case.name, *peer)) {
                     Some(Verdict::Good(text)) => text.clone(),
                     Some(Verdict::NotApplicable(_)) => "n/a".to_owned(),
-                    Some(Verdict::Bad { why, .. }) => format!("**wrong**: {}", why.replace('|', "/").replace('\n', " ")),
+                    Some(Verdict::Bad { why, .. }) => {
+                        format!("**wrong**: {}", why.replace('|', "/").replace('\n', " "))
+                    }
                     None => "not run".to_owned(),
                 })
                 .collect();

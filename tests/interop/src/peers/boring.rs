@@ -42,8 +42,8 @@ impl Write for Datagrams {
 pub fn run(options: &PeerOptions) -> Result<()> {
     let context = context(options)?.build();
     let socket = options.socket()?;
-    let end = shake_hands(ssl(&context, options)?, Datagrams(socket), options.side)
-        .and_then(|stream| talk(stream, options));
+    let end =
+        shake_hands(ssl(&context, options)?, Datagrams(socket), options.side).and_then(|stream| talk(stream, options));
     if let Err(error) = &end {
         println!("failed error=\"{error:#}\"");
     }
@@ -79,7 +79,9 @@ pub fn context(options: &PeerOptions) -> Result<SslContextBuilder> {
         })?;
     }
     // By itself it offers no Ed25519.
-    context.set_sigalgs_list("ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ed25519:rsa_pss_rsae_sha256:rsa_pkcs1_sha256")?;
+    context.set_sigalgs_list(
+        "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ed25519:rsa_pss_rsae_sha256:rsa_pkcs1_sha256",
+    )?;
     context.set_verify(match (options.side, options.client_cert) {
         (Side::Server, Asked::None) => SslVerifyMode::NONE,
         _ => SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
@@ -138,7 +140,10 @@ fn update_keys(ssl: &SslRef) -> Result<()> {
 /// BoringSSL numbers its error of a received alert 1000 and the alert.
 fn say_alert(stack: Option<&ErrorStack>) {
     const ALERTS: std::ops::RangeInclusive<i32> = 1_000..=1_255;
-    let mut codes = stack.into_iter().flat_map(ErrorStack::errors).filter_map(|error| error.library_reason(boring_sys::ERR_LIB_SSL));
+    let mut codes = stack
+        .into_iter()
+        .flat_map(ErrorStack::errors)
+        .filter_map(|error| error.library_reason(boring_sys::ERR_LIB_SSL));
     if let Some(alert) = codes.find(|code| ALERTS.contains(code)).map(|code| code - ALERTS.start()) {
         println!("alert received={alert}");
     }

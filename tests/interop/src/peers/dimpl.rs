@@ -36,8 +36,9 @@ pub fn run(options: &PeerOptions) -> Result<()> {
         _ => Dtls::new_13(config, certificate, now),
     };
     dtls.set_active(options.side == Side::Client);
-    let end = Association { dtls, socket: options.socket()?, is_connected: false, is_closed: false, received: Vec::new() }
-        .run(options);
+    let end =
+        Association { dtls, socket: options.socket()?, is_connected: false, is_closed: false, received: Vec::new() }
+            .run(options);
     if let Err(error) = &end {
         println!("failed error=\"{error:#}\"");
     }

@@ -118,7 +118,9 @@ impl Peer {
         match self {
             Self::Dimpl => dimpl_cannot(ours, case),
             Self::Boring if case.special == Special::ConnectionId => Some("BoringSSL has no connection ids"),
-            Self::OpenSsl | Self::GnuTls if case.special == Special::ConnectionId => Some("the tool has no connection ids"),
+            Self::OpenSsl | Self::GnuTls if case.special == Special::ConnectionId => {
+                Some("the tool has no connection ids")
+            }
             Self::OpenSsl | Self::GnuTls if case.special == Special::KeyUpdate => Some("DTLS 1.2 has no key update"),
             Self::WolfSsl | Self::Boring if version == Version::V12 && case.special == Special::KeyUpdate => {
                 Some("DTLS 1.2 has no key update")
@@ -267,11 +269,14 @@ fn openssl(certificates: &Certificates, server: SocketAddr, case: &Case) -> Comm
         command.args(["-mtu", &mtu.to_string()]);
     }
     if let Some(group) = case.group {
-        command.args(["-groups", match group {
-            "p256" => "P-256",
-            "p384" => "P-384",
-            _ => "X25519",
-        }]);
+        command.args([
+            "-groups",
+            match group {
+                "p256" => "P-256",
+                "p384" => "P-384",
+                _ => "X25519",
+            },
+        ]);
     }
     if case.special == Special::Exporter {
         command.args(["-keymatexport", EXPORTER_LABEL, "-keymatexportlen", "32"]);
