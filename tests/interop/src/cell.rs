@@ -27,7 +27,7 @@ pub enum Verdict {
     /// The peer cannot do this.
     NotApplicable(&'static str),
     /// Not as expected: why, and all output of both.
-    Bad { why: String, ours: String, theirs: String },
+    Bad { why: String, ours: String, theirs: String, network: String },
 }
 
 /// Runs one cell.
@@ -48,7 +48,7 @@ pub fn run(
     let judged = ran.map_err(|error| format!("{error:#}")).and_then(|()| judge(peer, version, ours, case, &seen));
     match judged {
         Ok(text) => Verdict::Good(text),
-        Err(why) => Verdict::Bad { why, ours: seen.ours, theirs: seen.theirs },
+        Err(why) => Verdict::Bad { why, ours: seen.ours, theirs: seen.theirs, network: seen.network },
     }
 }
 
@@ -57,6 +57,8 @@ pub fn run(
 struct Seen {
     ours: String,
     theirs: String,
+    /// What the network did, where it did anything.
+    network: String,
 }
 
 fn our_server(
@@ -86,6 +88,7 @@ fn our_server(
     let mut client = Process::start(&mut peer.command(programs, certificates, version, Some(target), case))?;
     wait(peer, case, Ours::Server, &mut server, &mut client, deadline);
     (seen.ours, seen.theirs) = (server.output(), client.output());
+    seen.network = proxy.as_ref().map(Proxy::diary).unwrap_or_default();
     Ok(())
 }
 
@@ -114,6 +117,7 @@ fn our_client(
     let mut client = Process::start(&mut command)?;
     wait(peer, case, Ours::Client, &mut client, &mut server, deadline);
     (seen.ours, seen.theirs) = (client.output(), server.output());
+    seen.network = proxy.as_ref().map(Proxy::diary).unwrap_or_default();
     Ok(())
 }
 

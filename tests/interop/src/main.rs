@@ -75,6 +75,9 @@ struct RunOptions {
     /// Only cases whose name has one of these in it
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Added to the seeds of the bad networks, for other misfortunes than the usual ones
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// Where the page for the documentation is written
     #[arg(long)]
     write: Option<PathBuf>,
@@ -128,6 +131,9 @@ fn run(options: &RunOptions) -> Result<usize> {
     let folder = tempfile::tempdir()?;
     let certificates = Certificates::make(folder.path())?;
     let mut cases = matrix::cases();
+    for weather in cases.iter_mut().filter_map(|case| case.weather.as_mut()) {
+        weather.seed += options.seed;
+    }
     cases.retain(|case| options.only.is_empty() || options.only.iter().any(|part| case.name.contains(part.as_str())));
 
     let (mut queue, mut left_out) = (VecDeque::new(), Vec::new());
@@ -194,8 +200,8 @@ fn run_cells(
                     if !matches!(verdict, Verdict::NotApplicable(_)) {
                         println!("{}", report::line(&place, &verdict));
                     }
-                    if let (Verdict::Bad { ours, theirs, .. }, true) = (&verdict, verbose) {
-                        println!("--- ours:\n{ours}--- theirs:\n{theirs}---");
+                    if let (Verdict::Bad { ours, theirs, network, .. }, true) = (&verdict, verbose) {
+                        println!("--- ours:\n{ours}--- theirs:\n{theirs}--- network:\n{network}\n---");
                     }
                     verdicts.insert(place, verdict);
                 }

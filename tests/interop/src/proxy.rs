@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,15 @@ pub struct Weather {
 pub struct Proxy {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
+    diary: Diary,
     thread: Option<JoinHandle<()>>,
 }
+
+/// What became of each datagram, one line each.
+type Diary = Arc<Mutex<Vec<String>>>;
+
+/// Lines past this are not kept.
+const DIARY_LINES_MAX: usize = 500;
 
 impl Proxy {
     /// A network in front of `server`.
@@ -40,14 +47,20 @@ impl Proxy {
         back.set_read_timeout(Some(Duration::from_millis(1)))?;
         let address = front.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || carry(&front, &back, server, weather, &stopped));
-        Ok(Self { address, stop, thread: Some(thread) })
+        let diary = Diary::default();
+        let (stopped, written) = (Arc::clone(&stop), Arc::clone(&diary));
+        let thread = std::thread::spawn(move || carry(&front, &back, server, weather, &stopped, &written));
+        Ok(Self { address, stop, diary, thread: Some(thread) })
     }
 
     /// Where clients send to.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What became of each datagram so far.
+    pub fn diary(&self) -> String {
+        self.diary.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 }
 
@@ -63,7 +76,16 @@ impl Drop for Proxy {
 /// When, in which order, to the server or not, what.
 type Due = Reverse<(Instant, u64, bool, Vec<u8>)>;
 
-fn carry(front: &UdpSocket, back: &UdpSocket, server: SocketAddr, weather: Weather, stop: &AtomicBool) {
+fn carry(front: &UdpSocket, back: &UdpSocket, server: SocketAddr, weather: Weather, stop: &AtomicBool, diary: &Diary) {
+    let began = Instant::now();
+    let write = |is_up: bool, datagram: &[u8], fate: &str| {
+        let mut diary = diary.lock().unwrap_or_else(PoisonError::into_inner);
+        if diary.len() < DIARY_LINES_MAX {
+            let start: String = datagram.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+            let (at, way) = (began.elapsed().as_millis(), if is_up { "up" } else { "down" });
+            diary.push(format!("{at:6} ms {way:4} {:5} bytes {start} {fate}", datagram.len()));
+        }
+    };
     let mut chance = Chance(weather.seed);
     let mut client = None;
     let mut due: BinaryHeap<Due> = BinaryHeap::new();
@@ -80,7 +102,13 @@ fn carry(front: &UdpSocket, back: &UdpSocket, server: SocketAddr, weather: Weath
             if is_up {
                 client = Some(from);
             }
-            if length > weather.datagram_bytes_max || chance.percent() < weather.loss_percent {
+            let datagram = &buffer[..length];
+            if length > weather.datagram_bytes_max {
+                write(is_up, datagram, "too long");
+                continue;
+            }
+            if chance.percent() < weather.loss_percent {
+                write(is_up, datagram, "lost");
                 continue;
             }
             let copies = if chance.percent() < weather.double_percent { 2 } else { 1 };
@@ -88,7 +116,8 @@ fn carry(front: &UdpSocket, back: &UdpSocket, server: SocketAddr, weather: Weath
                 let is_late = chance.percent() < weather.delay_percent;
                 let delay = if is_late { Duration::from_millis(20 + chance.next() % 60) } else { Duration::ZERO };
                 count += 1;
-                due.push(Reverse((Instant::now() + delay, count, is_up, buffer[..length].to_vec())));
+                write(is_up, datagram, &format!("after {} ms", delay.as_millis()));
+                due.push(Reverse((Instant::now() + delay, count, is_up, datagram.to_vec())));
             }
         }
         while due.peek().is_some_and(|Reverse((at, ..))| *at <= Instant::now()) {
