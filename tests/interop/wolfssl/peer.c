@@ -77,16 +77,24 @@ static void end(WOLFSSL *ssl, const char *what, int code)
     exit(1);
 }
 
-/* Waits for the socket or for wolfSSL's timer; until `limit_ms` at most, unless that is negative. */
+/* Waits for the socket or for wolfSSL's timer; until `limit_ms` at most, unless that is negative. The timer runs on whatever
+ * arrives meanwhile, until wolfSSL chooses another time. */
 static void wait_for_socket(WOLFSSL *ssl, int fd, long limit_ms)
 {
+    static long due_ms, patience_before_ms;
     struct pollfd poller = { .fd = fd, .events = POLLIN };
-    long patience_ms = wolfSSL_dtls_get_current_timeout(ssl) * 1000L;
+    long patience_ms = wolfSSL_dtls_get_current_timeout(ssl) * 1000L, left_ms;
     if (wolfSSL_dtls13_use_quick_timeout(ssl))
         patience_ms /= 4;
-    int is_limit = limit_ms >= 0 && limit_ms < patience_ms;
-    if (poll(&poller, 1, (int)(is_limit ? limit_ms : patience_ms)) == 0 && !is_limit)
+    if (!due_ms || patience_ms != patience_before_ms)
+        due_ms = now_ms() + patience_ms;
+    patience_before_ms = patience_ms;
+    left_ms = due_ms > now_ms() ? due_ms - now_ms() : 0;
+    poll(&poller, 1, (int)(limit_ms >= 0 && limit_ms < left_ms ? limit_ms : left_ms));
+    if (now_ms() >= due_ms) {
+        due_ms = 0;
         wolfSSL_dtls_got_timeout(ssl);
+    }
 }
 
 static int wants_more(int error)
