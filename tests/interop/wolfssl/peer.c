@@ -130,7 +130,7 @@ static void say_established(WOLFSSL *ssl, const struct options *options)
     }
     if (options->exporter) {
         if (wolfSSL_export_keying_material(ssl, exported, sizeof exported, options->exporter, strlen(options->exporter),
-                                           NULL, 0, 0) != WOLFSSL_SUCCESS)
+                                           (const unsigned char *)"", 0, 1) != WOLFSSL_SUCCESS)
             give_up("export_keying_material", 0);
         printf("exporter value=");
         for (size_t at = 0; at < sizeof exported; at++)

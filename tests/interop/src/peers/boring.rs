@@ -153,7 +153,7 @@ fn talk(mut stream: SslStream<Datagrams>, options: &PeerOptions) -> Result<()> {
     println!("established version={} group={:?}", stream.ssl().version_str(), stream.ssl().curve_name());
     if let Some(label) = &options.exporter {
         let mut exported = [0; 32];
-        stream.ssl().export_keying_material(&mut exported, label, None)?;
+        stream.ssl().export_keying_material(&mut exported, label, Some(&[]))?;
         println!("exporter value={}", exported.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     }
     let mut talk = Talk::new(options);

@@ -121,6 +121,10 @@ impl Peer {
             Self::OpenSsl | Self::GnuTls if case.special == Special::ConnectionId => {
                 Some("the tool has no connection ids")
             }
+            // Without and with an empty one are the same in DTLS 1.3 only (RFC 5705 §4, RFC 8446 §7.5).
+            Self::OpenSsl | Self::GnuTls if case.special == Special::Exporter => {
+                Some("the tool exports without a context")
+            }
             Self::OpenSsl | Self::GnuTls if case.special == Special::KeyUpdate => Some("DTLS 1.2 has no key update"),
             Self::WolfSsl | Self::Boring if version == Version::V12 && case.special == Special::KeyUpdate => {
                 Some("DTLS 1.2 has no key update")
@@ -219,17 +223,11 @@ impl Peer {
         let (_, rest) = output.split_once(start)?;
         rest.split(end).next()?.trim().parse().ok()
     }
+}
 
-    /// The value that it exported, in hexadecimal.
-    pub fn exported(self, output: &str) -> Option<String> {
-        let start = match self {
-            Self::OpenSsl => "    Keying material: ",
-            Self::GnuTls => "- Key material: ",
-            _ => "exporter value=",
-        };
-        let line = output.lines().find_map(|line| line.strip_prefix(start))?;
-        Some(line.trim().to_lowercase())
-    }
+/// The value that a peer exported, in hexadecimal.
+pub fn exported(output: &str) -> Option<String> {
+    output.lines().find_map(|line| line.strip_prefix("exporter value=")).map(str::to_owned)
 }
 
 fn dimpl_cannot(ours: Ours, case: &Case) -> Option<&'static str> {
@@ -278,9 +276,6 @@ fn openssl(certificates: &Certificates, server: SocketAddr, case: &Case) -> Comm
             },
         ]);
     }
-    if case.special == Special::Exporter {
-        command.args(["-keymatexport", EXPORTER_LABEL, "-keymatexportlen", "32"]);
-    }
     command
 }
 
@@ -300,9 +295,6 @@ fn gnutls(certificates: &Certificates, server: SocketAddr, case: &Case) -> Comma
     }
     if let Some(mtu) = case.mtu {
         command.args(["--mtu", &mtu.to_string()]);
-    }
-    if case.special == Special::Exporter {
-        command.args(["--keymatexport", EXPORTER_LABEL, "--keymatexportsize", "32"]);
     }
     command.arg(server.ip().to_string());
     command
