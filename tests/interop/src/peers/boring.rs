@@ -70,12 +70,15 @@ pub fn context(options: &PeerOptions) -> Result<SslContextBuilder> {
         context.set_ca_file(ca)?;
     }
     if let Some(group) = &options.group {
-        context.set_curves_list(match group.as_str() {
-            "x25519mlkem768" => "X25519MLKEM768",
-            "x25519" => "X25519",
-            "p256" => "P-256",
-            "p384" => "P-384",
-            other => bail!("no such group: {other}"),
+        // In DTLS 1.2 the other side's certificate must be of a curve that is offered too (RFC 8422 §5.3).
+        context.set_curves_list(match (group.as_str(), version) {
+            ("x25519mlkem768", _) => "X25519MLKEM768",
+            ("x25519", SslVersion::DTLS1_2) => "X25519:P-256",
+            ("x25519", _) => "X25519",
+            ("p256", _) => "P-256",
+            ("p384", SslVersion::DTLS1_2) => "P-384:P-256",
+            ("p384", _) => "P-384",
+            (other, _) => bail!("no such group: {other}"),
         })?;
     }
     // By itself it offers no Ed25519.

@@ -115,6 +115,9 @@ impl Peer {
                 return Some("of our server only");
             }
         }
+        if version == Version::V12 && case.special == Special::KeyUpdate {
+            return Some("DTLS 1.2 has no key update");
+        }
         match self {
             Self::Dimpl => dimpl_cannot(ours, case),
             Self::Boring if case.special == Special::ConnectionId => Some("BoringSSL has no connection ids"),
@@ -124,10 +127,6 @@ impl Peer {
             // Without and with an empty one are the same in DTLS 1.3 only (RFC 5705 §4, RFC 8446 §7.5).
             Self::OpenSsl | Self::GnuTls if case.special == Special::Exporter => {
                 Some("the tool exports without a context")
-            }
-            Self::OpenSsl | Self::GnuTls if case.special == Special::KeyUpdate => Some("DTLS 1.2 has no key update"),
-            Self::WolfSsl | Self::Boring if version == Version::V12 && case.special == Special::KeyUpdate => {
-                Some("DTLS 1.2 has no key update")
             }
             Self::WolfSsl if case.group.is_some() && version == Version::V12 => {
                 Some("the peer program sets groups in DTLS 1.3 only")
