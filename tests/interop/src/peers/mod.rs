@@ -269,9 +269,10 @@ fn openssl(certificates: &Certificates, server: SocketAddr, case: &Case) -> Comm
         command.args([
             "-groups",
             match group {
+                // The server's certificate must be of a curve that is offered too (RFC 8422 §5.3); it takes none but the case's.
                 "p256" => "P-256",
-                "p384" => "P-384",
-                _ => "X25519",
+                "p384" => "P-384:P-256",
+                _ => "X25519:P-256",
             },
         ]);
     }
