@@ -22,7 +22,7 @@ use crate::{Failed, Outcome};
 const RESEND_AFTER: Duration = Duration::from_millis(500);
 /// So often it is sent in all.
 const SENDS_MAX: u32 = 12;
-/// What comes in at the end is still shown.
+/// What comes in at the end is still shown, and the port is kept so long after it.
 const LINGER: Duration = Duration::from_millis(300);
 /// Lines of standard input that wait for their turn.
 const LINES_MAX: usize = 16;
@@ -87,7 +87,11 @@ pub(crate) fn run(options: &ClientOptions) -> Result<Outcome, Failed> {
         awaited: None,
         end: None,
     };
-    client.talk()
+    let outcome = client.talk();
+    // The last datagram is on its way: a port that is closed at once would answer the server's next one by an ICMP error, which
+    // hides what the last one said.
+    std::thread::sleep(LINGER);
+    outcome
 }
 
 fn read_lines() -> Receiver<String> {
