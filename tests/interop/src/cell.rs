@@ -74,7 +74,8 @@ fn our_server(
     if case.special == Special::NoCookie {
         command.arg("--no-cookie");
     }
-    common(&mut command, certificates, version, case);
+    let oldest = if case.special == Special::BothVersions { programs.oldest } else { version };
+    common(&mut command, certificates, oldest, case);
     let mut server = Process::start(&mut command)?;
     let address: SocketAddr = match server.await_line("listening address=", deadline) {
         Some(address) => address.parse()?,
@@ -141,7 +142,7 @@ fn common(command: &mut Command, certificates: &Certificates, version: Version, 
         Special::ConnectionId => drop(command.args(["--cid", "8"])),
         Special::KeyUpdate => drop(command.args(["--key-update-every", "1"])),
         Special::Exporter => drop(command.args(["--print-exporter", EXPORTER_LABEL])),
-        Special::None | Special::NoCookie => {}
+        Special::None | Special::NoCookie | Special::BothVersions => {}
     }
 }
 
@@ -273,7 +274,7 @@ fn check_special(case: &Case, seen: &Seen) -> Result<(), String> {
                 return Err(format!("only {updates} key updates"));
             }
         }
-        Special::None | Special::NoCookie => {}
+        Special::None | Special::NoCookie | Special::BothVersions => {}
     }
     Ok(())
 }

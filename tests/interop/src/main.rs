@@ -116,7 +116,9 @@ fn peer_ended(result: Result<()>) -> ExitCode {
 
 /// Runs the table; gives the number of cells that are not as expected.
 fn run(options: &RunOptions) -> Result<usize> {
-    let programs = Programs { echo: options.echo.clone(), wolfssl: options.wolfssl.clone() };
+    let oldest =
+        if options.versions.iter().any(|name| name == Version::V12.name()) { Version::V12 } else { Version::V13 };
+    let programs = Programs { echo: options.echo.clone(), wolfssl: options.wolfssl.clone(), oldest };
     let peers = options
         .peers
         .iter()

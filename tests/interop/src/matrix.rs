@@ -16,6 +16,8 @@ pub enum Special {
     KeyUpdate,
     /// Both ends derive the same value.
     Exporter,
+    /// They speak both versions, and we all that we can.
+    BothVersions,
 }
 
 /// What must come of a case.
@@ -138,6 +140,7 @@ pub fn cases() -> Vec<Case> {
         Case { suite: Some("aes256"), ..case("aes256", "only AES-256-GCM with SHA-384") },
         Case { suite: Some("chacha20"), ..case("chacha20", "only ChaCha20-Poly1305") },
         Case { special: Special::NoCookie, ..case("no-cookie", "our server asks for no cookie") },
+        Case { special: Special::BothVersions, ..case("both-versions", "they offer 1.2 too; the newer one is taken") },
         Case { special: Special::KeyUpdate, ..case("key-update", "new keys after each packet, six times") },
         Case { special: Special::Exporter, ..case("exporter", "both export the same value") },
         Case { special: Special::ConnectionId, ..case("cid", "connection ids both ways, 8 bytes and 4") },

@@ -56,7 +56,8 @@ impl Report {
              Made by the command below; do not edit. Each cell is two processes on loopback: ours is `dtls_echo`\n\
              (`dataplane/dtls/examples`), whose certificates are asked for on both sides. *echo* means that a packet came back,\n\
              *refused* that the handshake failed for the reason that the case is about and that the other side was told by the\n\
-             alert of that number. A cell with losses may be tried again, with other losses, and says so. What the cases are is said below the tables, and why a peer has none of one.\n\n",
+             alert of that number. A cell with losses may be tried again, with other losses, and says so. What the cases are, and\n\
+             why a peer has none of one, is said below the tables.\n\n",
         );
         let good = self.verdicts.values().filter(|verdict| matches!(verdict, Verdict::Good(_))).count();
         let not_applicable =

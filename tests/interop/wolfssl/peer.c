@@ -28,7 +28,7 @@
 #define SENDS_MAX 20
 
 struct options {
-    int is_server, is_13, mtu, count, update_keys, asks_certificate;
+    int is_server, is_13, is_12_too, mtu, count, update_keys, asks_certificate;
     const char *cert, *key, *ca, *group, *suite, *exporter, *text;
     /* NULL for none; "-" for an empty one. */
     const char *cid;
@@ -224,8 +224,13 @@ static int open_socket(const struct options *options, const char *address, const
 
 static WOLFSSL_CTX *new_context(const struct options *options)
 {
-    WOLFSSL_METHOD *method = options->is_server ? (options->is_13 ? wolfDTLSv1_3_server_method() : wolfDTLSv1_2_server_method())
-                                                : (options->is_13 ? wolfDTLSv1_3_client_method() : wolfDTLSv1_2_client_method());
+    WOLFSSL_METHOD *method;
+    if (options->is_12_too)
+        method = options->is_server ? wolfDTLS_server_method() : wolfDTLS_client_method();
+    else if (options->is_13)
+        method = options->is_server ? wolfDTLSv1_3_server_method() : wolfDTLSv1_3_client_method();
+    else
+        method = options->is_server ? wolfDTLSv1_2_server_method() : wolfDTLSv1_2_client_method();
     WOLFSSL_CTX *context = wolfSSL_CTX_new(method);
     if (!context)
         give_up("CTX_new", 0);
@@ -266,7 +271,7 @@ static void parse(struct options *options, int count, char **values)
 {
     for (int at = 0; at + 1 < count; at += 2) {
         const char *name = values[at], *value = values[at + 1];
-        if (!strcmp(name, "--version")) options->is_13 = !strcmp(value, "1.3");
+        if (!strcmp(name, "--version")) options->is_13 = strcmp(value, "1.2") != 0, options->is_12_too = !strcmp(value, "both");
         else if (!strcmp(name, "--cert")) options->cert = value;
         else if (!strcmp(name, "--key")) options->key = value;
         else if (!strcmp(name, "--ca")) options->ca = value;

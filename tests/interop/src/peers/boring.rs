@@ -53,12 +53,13 @@ pub fn run(options: &PeerOptions) -> Result<()> {
 /// A context of one version, with what the options say.
 pub fn context(options: &PeerOptions) -> Result<SslContextBuilder> {
     let mut context = SslContext::builder(SslMethod::dtls())?;
-    let version = match options.version.as_str() {
-        "1.2" => SslVersion::DTLS1_2,
-        "1.3" => SslVersion::DTLS1_3,
+    let (oldest, version) = match options.version.as_str() {
+        "1.2" => (SslVersion::DTLS1_2, SslVersion::DTLS1_2),
+        "1.3" => (SslVersion::DTLS1_3, SslVersion::DTLS1_3),
+        "both" => (SslVersion::DTLS1_2, SslVersion::DTLS1_3),
         other => bail!("no such version: {other}"),
     };
-    context.set_min_proto_version(Some(version))?;
+    context.set_min_proto_version(Some(oldest))?;
     context.set_max_proto_version(Some(version))?;
     if let Some(cert) = &options.cert {
         context.set_certificate_chain_file(cert)?;

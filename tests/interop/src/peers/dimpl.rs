@@ -33,6 +33,7 @@ pub fn run(options: &PeerOptions) -> Result<()> {
     let now = Instant::now();
     let mut dtls = match options.version.as_str() {
         "1.2" => Dtls::new_12(config, certificate, now),
+        "both" => Dtls::new_auto(config, certificate, now),
         _ => Dtls::new_13(config, certificate, now),
     };
     dtls.set_active(options.side == Side::Client);
