@@ -125,7 +125,7 @@ impl Peer {
         }
         match self {
             Self::Dimpl => dimpl_cannot(ours, case),
-            // See `dataplane/dtls/src/front.rs`; the case split-hello is what it can do.
+            // See `dataplane/dtls/src/front.rs`. The case split-hello is without cookies.
             Self::Boring if ours == Ours::Server && case.special == Special::BothVersions => Some(
                 "its first hello fills two datagrams then, which our server takes only where it asks for no cookie",
             ),
