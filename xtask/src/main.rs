@@ -1,7 +1,8 @@
 //! Guards of the repository: what a compiler cannot see, checked by one command each.
 //!
 //! Every guard reads the tree and returns *findings*, one sentence each; none means the guard passes. A guard changes
-//! nothing (but `proto` writes what it checks with `--check`), builds nothing and needs no network. What it holds the tree to stands in one table at the top of its
+//! nothing (but `proto` writes what it checks with `--check`), builds nothing and needs no network. `interop` is no guard: it
+//! builds other DTLS implementations and runs ours against them. What it holds the tree to stands in one table at the top of its
 //! module, or in a file of `docs/` that people edit.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -10,6 +11,7 @@ mod card;
 mod dag;
 mod deny;
 mod fuzz;
+mod interop;
 mod layers;
 mod layout;
 mod licence;
@@ -47,6 +49,13 @@ Campaigns, which take minutes and are no part of the guards:
   fuzz TARGET [RUNS]    libFuzzer on record, front or server13 (10000000 executions)
   sim-dtls [FROM..TO]   handshakes over a simulated network that loses, doubles, delays and damages,
                         one for each seed (0..100000)
+  interop [OPTIONS]     the DTLS engine against other implementations (tests/interop); builds them
+      --peers LIST      of openssl, gnutls, wolfssl, boring, dimpl: only these; what they need must be there
+      --only LIST       only cases with one of these words in their name
+      --versions LIST   of 1.3, 1.2
+      --seed N          other misfortunes of the bad networks
+      --write           writes docs/dtls-interop.md
+      --verbose         what both sides said, where it is not as expected
 
 Exit codes: 0 passed, 1 findings, 2 the guard could not run.
 ";
@@ -89,6 +98,7 @@ fn run(args: &[String]) -> Result<Findings> {
             print!("{}", report.table);
             Ok(report.findings)
         }
+        ["interop", options @ ..] => interop::run(&repository_root()?, options),
         ["layout"] => layout::check(&repository_root()?),
         ["prose"] => prose::check(&repository_root()?),
         ["proto"] => proto::write(&repository_root()?),
@@ -124,7 +134,7 @@ mod tests {
 
     #[test]
     fn help_lists_every_task() {
-        for task in ["dag", "deny", "card", "layout", "prose", "rows"] {
+        for task in ["dag", "deny", "card", "layout", "prose", "rows", "interop"] {
             assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
         }
     }

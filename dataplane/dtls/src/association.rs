@@ -54,6 +54,10 @@ const CHANGES_MAX: u8 = 16;
 /// A client whose second hello was repeated so often without answer begins anew: its cookie has grown too old, or was never the
 /// server's.
 const REPEATS_MAX: u32 = 3;
+/// A client begins anew when a hello of the server's has not proved right in this many times of its own first repetition: 2.5 s
+/// with the default. A server may wait a second before it repeats a flight of which only the hello arrived, or arrived last
+/// (RFC 9147 §5.8.2), and takes no new hello meanwhile; and there must be time for two attempts.
+const ANEW_AFTER_REPEATS: u32 = 10;
 
 /// One side of one DTLS connection; see the crate's documentation for the order of calls.
 pub struct Association {
@@ -142,7 +146,7 @@ impl Association {
             deadline_most: deadline,
             time_max,
             anew_at: None,
-            anew_after: settings.repeat_after * 4,
+            anew_after: settings.repeat_after * ANEW_AFTER_REPEATS,
             grace: settings.repeat_after,
             alerted: None,
             refused: None,

@@ -1,6 +1,6 @@
 //! Handshakes over a network that loses, doubles, delays, reorders and damages datagrams, each run from its seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -163,4 +163,42 @@ fn handshakes_get_through() {
     );
     assert_eq!((all.times.len() + given_up) as u64, count);
     assert!(given_up as u64 * 100 <= count, "{:#?}", all.given_up);
+}
+
+/// A server that repeats after a second, as RFC 9147 §5.8.2 advises, is waited for when all of its flight but the hello is lost:
+/// the client does not begin anew, which other servers do not listen to while a handshake is under way.
+#[test]
+fn a_server_that_repeats_late_is_waited_for() {
+    let late = Settings { repeat_after: Duration::from_secs(1), ..Settings::default() };
+    let ca = Ca::root();
+    let mut pair = Pair::new(&Ends::with(&ca, &ca.gateway(), &ca.device(), late, Settings::default()));
+    let begun = pair.now;
+    let mut attempts = BTreeSet::new();
+    while pair.client_peer().is_none() && pair.now.saturating_since(begun) < Duration::from_secs(9) {
+        pair.now = pair.now + Duration::from_millis(50);
+        pair.tick();
+        for mut datagram in pair.client_sends() {
+            // The random of a ClientHello, behind the headers of record and fragment and the version.
+            if datagram[0] == 22 && datagram[13] == 1 && datagram[19..22] == [0; 3] {
+                attempts.insert(datagram[27..59].to_vec());
+            }
+            pair.reaches_server(&mut datagram);
+        }
+        let is_lossy = pair.now.saturating_since(begun) < Duration::from_millis(900);
+        for mut datagram in pair.server.transmits() {
+            let arrives = if is_lossy { in_the_clear_bytes(&datagram) } else { datagram.len() };
+            pair.reaches_client(&mut datagram[..arrives]);
+        }
+        pair.take_events();
+    }
+    assert_eq!((pair.client_peer(), attempts.len()), (Some("g1"), 1));
+}
+
+/// How long the records in the clear at the start of a datagram are.
+fn in_the_clear_bytes(datagram: &[u8]) -> usize {
+    let mut bytes = 0;
+    while datagram.get(bytes) == Some(&22) {
+        bytes += 13 + usize::from(u16::from_be_bytes([datagram[bytes + 11], datagram[bytes + 12]]));
+    }
+    bytes
 }

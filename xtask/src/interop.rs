@@ -1,0 +1,230 @@
+//! `cargo xtask interop`: the DTLS engine against other implementations. Builds what `tests/interop` needs, and runs it.
+//!
+//! The package stands outside the workspace, and each peer has needs of its own: a peer whose tools are missing is left out
+//! with a word of what to install, unless it was asked for by name or `CI` is set, where it fails the run.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::Findings;
+
+/// The package, from the root of the repository.
+const PACKAGE: &str = "tests/interop";
+/// The page that `--write` writes.
+const PAGE: &str = "docs/dtls-interop.md";
+/// The crate that ships the sources of wolfSSL, and where in it they are.
+const WOLFSSL: (&str, &str) = ("wolfssl-sys", "wolfssl-src");
+/// How wolfSSL is built: both versions, connection ids, all that the cases ask for, and no programs of its own.
+const WOLFSSL_OPTIONS: [&str; 14] = [
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DBUILD_SHARED_LIBS=OFF",
+    "-DWOLFSSL_DTLS=yes",
+    "-DWOLFSSL_DTLS13=yes",
+    "-DWOLFSSL_DTLS_CID=yes",
+    "-DWOLFSSL_DTLS_MTU=yes",
+    "-DWOLFSSL_DTLS_CH_FRAG=yes",
+    "-DWOLFSSL_HRR_COOKIE=yes",
+    "-DWOLFSSL_ED25519=yes",
+    "-DWOLFSSL_CURVE25519=yes",
+    "-DWOLFSSL_CRL=yes",
+    "-DWOLFSSL_KEYING_MATERIAL=yes",
+    "-DWOLFSSL_EXAMPLES=no",
+    "-DWOLFSSL_CRYPT_TESTS=no",
+];
+
+/// A peer, the programs that it needs, and Debian's packages that have them.
+struct Peer {
+    name: &'static str,
+    programs: &'static [&'static str],
+    packages: &'static str,
+}
+
+const PEERS: [Peer; 5] = [
+    Peer { name: "openssl", programs: &["openssl"], packages: "openssl" },
+    Peer { name: "gnutls", programs: &["gnutls-cli"], packages: "gnutls-bin" },
+    Peer { name: "wolfssl", programs: &["cmake", "make", "cc"], packages: "cmake make gcc" },
+    Peer {
+        name: "boring",
+        programs: &["cmake", "make", "c++", "clang"],
+        packages: "cmake make g++ clang libclang-dev",
+    },
+    Peer { name: "dimpl", programs: &[], packages: "" },
+];
+
+/// What the command line says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    /// The peers that are asked for; all if none.
+    peers: Vec<String>,
+    writes: bool,
+    /// Handed on as they are.
+    more: Vec<String>,
+}
+
+impl Options {
+    fn parse(args: &[&str]) -> Result<Self> {
+        let mut options = Self::default();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            match *arg {
+                "--write" => options.writes = true,
+                "--verbose" => options.more.push("--verbose".to_owned()),
+                "--peers" => {
+                    let names = args.next().context("--peers wants names, separated by commas")?;
+                    options.peers = names.split(',').map(str::to_owned).collect();
+                }
+                "--only" | "--seed" | "--versions" => {
+                    let value = args.next().with_context(|| format!("{arg} wants a value"))?;
+                    options.more.extend([(*arg).to_owned(), (*value).to_owned()]);
+                }
+                other => bail!("interop: no such option: {other}"),
+            }
+        }
+        if let Some(unknown) = options.peers.iter().find(|name| PEERS.iter().all(|peer| peer.name != **name)) {
+            bail!("interop: no such peer: {unknown}; there are openssl, gnutls, wolfssl, boring and dimpl");
+        }
+        Ok(options)
+    }
+
+    fn asks_for(&self, peer: &Peer) -> bool {
+        self.peers.is_empty() || self.peers.iter().any(|name| name == peer.name)
+    }
+}
+
+/// Builds and runs. What is not as expected is one finding: the run itself has printed each.
+pub(crate) fn run(root: &Path, args: &[&str]) -> Result<Findings> {
+    let options = Options::parse(args)?;
+    let target = match env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => root.join(folder),
+        None => root.join("target"),
+    };
+    let must_have_all = env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+    let (mut peers, mut findings) = (Vec::new(), Findings::new());
+    for peer in PEERS.iter().filter(|peer| options.asks_for(peer)) {
+        let missing: Vec<&str> = peer.programs.iter().copied().filter(|program| !is_in_path(program)).collect();
+        if missing.is_empty() {
+            peers.push(peer.name);
+        } else if must_have_all || !options.peers.is_empty() {
+            findings.push(format!("{} needs {}: install {}", peer.name, missing.join(", "), peer.packages));
+        } else {
+            println!("SKIPPED {}: install {}", peer.name, peer.packages);
+        }
+    }
+    if !findings.is_empty() {
+        return Ok(findings);
+    }
+    let wolfssl = if peers.contains(&"wolfssl") { Some(build_wolfssl(root, &target)?) } else { None };
+    println!("building dtls_echo and the table");
+    must(cargo(root, &target).args(["build", "--locked", "-p", "ringfort-dtls", "--example", "dtls_echo"]))?;
+    let manifest = root.join(PACKAGE).join("Cargo.toml");
+    let mut table = cargo(root, &target);
+    table.args(["run", "--quiet", "--locked", "--manifest-path"]).arg(manifest);
+    if peers.contains(&"boring") {
+        table.args(["--features", "boring"]);
+    }
+    table.args(["--", "run", "--peers", &peers.join(","), "--echo"]).arg(target.join("debug/examples/dtls_echo"));
+    if let Some(wolfssl) = wolfssl {
+        table.arg("--wolfssl").arg(wolfssl);
+    }
+    if options.writes {
+        table.arg("--write").arg(root.join(PAGE));
+        table.args(["--command", &["cargo xtask interop", &args.join(" ")].join(" ")]);
+    }
+    table.args(&options.more);
+    let status = table.status().context("cannot start cargo")?;
+    if !status.success() {
+        findings.push(
+            "the engine and its peers do not do what is expected of them; --verbose shows what both said".to_owned(),
+        );
+    }
+    Ok(findings)
+}
+
+/// wolfSSL's library and the program of ours around it, in the target directory.
+fn build_wolfssl(root: &Path, target: &Path) -> Result<PathBuf> {
+    let package = root.join(PACKAGE).join("wolfssl");
+    let sources = sources_of(root, target, &package)?;
+    let folder = target.join("interop").join(sources.parent().and_then(Path::file_name).context("a crate's folder")?);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    println!("building wolfSSL in {}", folder.display());
+    if !folder.join("libwolfssl.a").exists() {
+        must(quietly(Command::new("cmake").arg("-S").arg(&sources).arg("-B").arg(&folder).args(WOLFSSL_OPTIONS)))?;
+        must(quietly(Command::new("cmake").arg("--build").arg(&folder).args(["--parallel", "2"])))?;
+    }
+    let program = folder.join("ringfort-peer");
+    let mut compile = Command::new("cc");
+    compile.args(["-O1", "-Wall", "-Wextra", "-I"]).arg(&folder).arg("-I").arg(&sources).arg("-o").arg(&program);
+    must(compile.arg(package.join("peer.c")).arg(folder.join("libwolfssl.a")).args(["-lm", "-lpthread"]))?;
+    Ok(program)
+}
+
+/// Where cargo has put the sources that a manifest brings, which it fetches if need be.
+fn sources_of(root: &Path, target: &Path, package: &Path) -> Result<PathBuf> {
+    let output = cargo(root, target)
+        .args(["metadata", "--format-version", "1", "--locked", "--manifest-path"])
+        .arg(package.join("Cargo.toml"))
+        .output()
+        .context("cannot start cargo metadata")?;
+    if !output.status.success() {
+        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
+    let packages = metadata.get("packages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let found = packages.iter().find(|package| package.get("name").and_then(Value::as_str) == Some(WOLFSSL.0));
+    let manifest = found.and_then(|package| package.get("manifest_path")).and_then(Value::as_str);
+    let folder =
+        manifest.and_then(|path| Path::new(path).parent()).context("cargo metadata lacks wolfSSL's sources")?;
+    Ok(folder.join(WOLFSSL.1))
+}
+
+fn cargo(root: &Path, target: &Path) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // In the root, whose settings count for all of it.
+    cargo.current_dir(root).env("CARGO_TARGET_DIR", target);
+    cargo
+}
+
+fn is_in_path(program: &str) -> bool {
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+/// Output only if it fails.
+fn quietly(command: &mut Command) -> &mut Command {
+    command.stdout(std::process::Stdio::null())
+}
+
+fn must(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("cannot start {name}"))?;
+    if !status.success() {
+        bail!("{name} failed: {status}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read() {
+        let options = Options::parse(&["--peers", "openssl,dimpl", "--write", "--only", "loss"]).unwrap();
+        assert_eq!(options.peers, ["openssl", "dimpl"]);
+        assert!(options.writes);
+        assert_eq!(options.more, ["--only", "loss"]);
+        let asked = PEERS.iter().filter(|peer| options.asks_for(peer)).map(|peer| peer.name).collect::<Vec<_>>();
+        assert_eq!(asked, ["openssl", "dimpl"]);
+        assert!(PEERS.iter().all(|peer| Options::default().asks_for(peer)));
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused() {
+        for args in [&["--peers", "mbedtls"][..], &["--peers"], &["--only"], &["--fast"]] {
+            assert!(Options::parse(args).is_err(), "{args:?}");
+        }
+    }
+}
