@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::Findings;
 
 /// The targets: binaries of `tests/fuzz`.
-pub(crate) const TARGETS: [&str; 3] = ["record", "front", "server13"];
+pub(crate) const TARGETS: [&str; 4] = ["record", "front", "server13", "server12"];
 
 /// Executions of a campaign when no number is named.
 pub(crate) const RUNS: &str = "10000000";

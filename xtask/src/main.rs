@@ -46,7 +46,7 @@ Guards of the repository. Usage: cargo xtask TASK
 
 Campaigns, which take minutes and are no part of the guards:
 
-  fuzz TARGET [RUNS]    libFuzzer on record, front or server13 (10000000 executions)
+  fuzz TARGET [RUNS]    libFuzzer on record, front, server13 or server12 (10000000 executions)
   sim-dtls [FROM..TO]   handshakes over a simulated network that loses, doubles, delays and damages,
                         one for each seed (0..100000)
   interop [OPTIONS]     the DTLS engine against other implementations (tests/interop); builds them

@@ -30,7 +30,9 @@ fn bench() -> Bench {
     let mut reply = [0; 2_000];
     for _ in 0..2 {
         while let Some(datagram) = client.poll_transmit() {
-            if let Screened::Reply { bytes, .. } = front.screen(&ends.server, &datagram, client_address(), START, &mut reply) {
+            if let Screened::Reply { bytes, .. } =
+                front.screen(&ends.server, &datagram, client_address(), START, &mut reply)
+            {
                 client.handle_datagram(&mut reply[..bytes], START, |_| {});
             }
             hellos.push(datagram.to_vec());
@@ -75,7 +77,9 @@ fuzz_target!(|data: &[u8]| {
 /// What an association does with a hello that was let through. It costs a handshake's arithmetic, so it is done for few.
 fn begin(bench: &Bench, opening: &Opening, datagram: &mut [u8]) {
     let mut server = Association::server(&bench.config, opening, None, [9; 32], START, UNIX);
-    server.handle_datagram(datagram, START, |received| assert!(!matches!(received, ringfort_dtls::Received::Packet { .. })));
+    server.handle_datagram(datagram, START, |received| {
+        assert!(!matches!(received, ringfort_dtls::Received::Packet { .. }))
+    });
     while let Some(sent) = server.poll_transmit() {
         assert!(sent.len() <= 1_200);
     }

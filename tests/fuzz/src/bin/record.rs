@@ -103,7 +103,10 @@ fuzz_target!(|data: &[u8]| {
                 }
                 let behind = usize::from(op / 6);
                 datagram.extend_from_slice(take(&mut rest, behind));
-                assert_eq!(open(&mut rx, &mut datagram)[..2], [(); 2].map(|()| (ContentType::Handshake, content.to_vec())));
+                assert_eq!(
+                    open(&mut rx, &mut datagram)[..2],
+                    [(); 2].map(|()| (ContentType::Handshake, content.to_vec()))
+                );
             }
             _ => {
                 if tx.update_tx().is_ok() {

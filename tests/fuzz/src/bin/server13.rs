@@ -70,7 +70,10 @@ impl<'a> Case<'a> {
         });
         self.hear();
         // Its own datagram may have established it, and then what stands behind is the peer's.
-        assert!(handed_out == 0 || may || self.established > 0, "handed out before the peer was known, or after the end");
+        assert!(
+            handed_out == 0 || may || self.established > 0,
+            "handed out before the peer was known, or after the end"
+        );
     }
 
     fn hear(&mut self) {
@@ -141,7 +144,8 @@ impl<'a> Case<'a> {
             }
             // Anything sealed.
             6 => {
-                let kinds = [ContentType::Alert, ContentType::Handshake, ContentType::ApplicationData, ContentType::Ack];
+                let kinds =
+                    [ContentType::Alert, ContentType::Handshake, ContentType::ApplicationData, ContentType::Ack];
                 let kind = kinds[usize::from(self.byte()) % kinds.len()];
                 let length = usize::from(self.byte());
                 let content = self.bytes(length);
