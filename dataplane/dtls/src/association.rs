@@ -5,31 +5,44 @@
 //!      ╰───────────────failure, time──────────────────────────▲
 //! ```
 
+mod events;
+mod stage;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfort_identity::{PeerIdentity, VerifyError};
+use ringfort_identity::PeerIdentity;
 use ringfort_types::{BootInstant, UnixSeconds};
 
 use crate::alert::{Alert, Fatal};
 use crate::cid::ConnectionId;
-use crate::config::{ClientConfig, ServerConfig, Settings};
+use crate::config::{ClientConfig, ProtocolVersion, ServerConfig, Settings};
 use crate::crypto::ExporterSecret;
 use crate::front::Opening;
 use crate::handshake::client13::Client13;
 use crate::handshake::exchange::{Exchange, InTheClear};
-use crate::handshake::reassembly::{Believed, Message, Reassembly};
-use crate::handshake::server13::Server13;
+use crate::handshake::reassembly::{Message, Reassembly};
+use crate::handshake::server::Server;
 use crate::handshake::{Context, Failure, Outcome, Step};
 use crate::post_handshake::{PostHandshake, Wish};
+use crate::post_handshake12::PostHandshake12;
 use crate::record::{ContentType, Dropped, Open, Opened, PlaintextRecord, RecordLayer, RecordNumber, SealError};
 use crate::wire::messages::Fragment;
+pub use events::{Discarded, Ended, Event, Received};
+use stage::{Doubt, Established, Handshake, Machine, Post, Stage};
 
-/// Bytes by which a sealed record is longer than the packet in it, with the connection id that Gateways give out: unified
-/// header 13 (flags, id of 8, sequence number of 2, length of 2), content type 1, tag 16. Without an id it is 8 less.
-pub const RECORD_OVERHEAD_BYTES: usize = 30;
+/// Bytes by which a sealed record of DTLS 1.3 is longer than the packet in it, with the connection id that Gateways give out:
+/// unified header 13 (flags, id of 8, sequence number of 2, length of 2), content type 1, tag 16. Without an id it is 8 less.
+pub const RECORD_OVERHEAD_BYTES_13: usize = 30;
+/// The same for DTLS 1.2 with AES-GCM: header 21 (13 and the id), explicit nonce 8, content type 1, tag 16. Without an id it is
+/// 9 less, with ChaCha20-Poly1305 8 less.
+pub const RECORD_OVERHEAD_BYTES_12: usize = 46;
+/// The longer of the two: room enough for any record. [`Association::overhead`] has the figure of one association.
+pub const RECORD_OVERHEAD_BYTES: usize = RECORD_OVERHEAD_BYTES_12;
 
 /// How long a handshake goes on after a message in the clear that cannot be: anybody may have sent it, and the right one may
 /// still come, to this attempt or to the next.
@@ -45,90 +58,6 @@ const REPEATS_MAX: u32 = 3;
 /// (RFC 9147 §5.8.2), and takes no new hello meanwhile; and there must be time for two attempts.
 const ANEW_AFTER_REPEATS: u32 = 10;
 
-/// What an association tells its owner.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The handshake is finished and the peer passed every check. Comes once, before any plaintext. `None` only where the
-    /// configuration lets peers pass that have no name; the product's never does.
-    Established(Option<PeerIdentity>),
-    /// The association is over; it hands out and accepts nothing more.
-    Ended(Ended),
-}
-
-/// Why an association is over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Ended {
-    /// The peer said goodbye.
-    #[error("the peer closed the association")]
-    ClosedByPeer,
-    /// We did.
-    #[error("closed")]
-    Closed,
-    /// The peer's certificate did not pass.
-    #[error("the peer's {0}")]
-    PeerRefused(VerifyError),
-    /// The peer broke the protocol, or offered nothing that we take.
-    #[error("DTLS failed: {0}")]
-    Failed(Fatal),
-    /// The peer gave up.
-    #[error("the peer ended the association: {0}")]
-    Alerted(Alert),
-    /// The handshake took too long.
-    #[error("the handshake was not finished in {0:?}{said}", said = said(.1))]
-    TimedOut(Duration, Option<Alert>),
-    /// A key may not be used any further and the peer agreed on no new one (RFC 9147 §4.5.3).
-    #[error("a key has reached its limit")]
-    KeyLimit,
-}
-
-impl From<Failure> for Ended {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Fatal(fatal) => Self::Failed(fatal),
-            Failure::PeerRefused(error) => Self::PeerRefused(error),
-        }
-    }
-}
-
-fn said(alert: &Option<Alert>) -> String {
-    alert.map(|alert| format!("; somebody, perhaps the peer, said {alert}")).unwrap_or_default()
-}
-
-/// What a datagram brought.
-#[derive(Debug)]
-pub enum Received<'a> {
-    /// A packet of the peer's.
-    Packet {
-        /// Where in the datagram it stands.
-        at: usize,
-        /// Its bytes there.
-        bytes: &'a mut [u8],
-    },
-    /// A record of which nothing is to be had.
-    Discarded(Discarded),
-}
-
-/// Why a record was discarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Discarded {
-    /// The record layer dropped it.
-    Record(Dropped),
-    /// It says something in the clear that counts only when it is sealed.
-    InTheClear,
-}
-
-impl Discarded {
-    /// The reason's name in a counter.
-    #[must_use]
-    pub const fn counter(self) -> &'static str {
-        match self {
-            Self::Record(dropped) => dropped.counter(),
-            Self::InTheClear => "record_in_the_clear",
-        }
-    }
-}
-
 /// One side of one DTLS connection; see the crate's documentation for the order of calls.
 pub struct Association {
     records: Box<RecordLayer>,
@@ -140,57 +69,6 @@ pub struct Association {
     /// The newest record with packets, and whether it came since somebody asked.
     newest: RecordNumber,
     has_news: bool,
-}
-
-enum Stage {
-    Handshake(Box<Handshake>),
-    Established(Established),
-    Ended,
-}
-
-struct Handshake {
-    machine: Machine,
-    local_cid: Option<ConnectionId>,
-    deadline: BootInstant,
-    /// The deadline as long as nothing is wrong.
-    deadline_most: BootInstant,
-    time_max: Duration,
-    /// When a client begins anew, if nothing sealed has come by then.
-    anew_at: Option<BootInstant>,
-    /// The time it gives a hello of the server's to prove right; more with each attempt.
-    anew_after: Duration,
-    /// What an alert in the clear said: not believed, but told if nothing else comes.
-    alerted: Option<Alert>,
-    /// Why a message in the clear was refused; likewise.
-    refused: Option<Failure>,
-    doubt: Option<Doubt>,
-    /// How often another hello may still be believed: each costs a key exchange.
-    changes_left: u8,
-}
-
-#[derive(Clone)]
-#[expect(clippy::large_enum_variant, reason = "it lives in one box per handshake")]
-enum Machine {
-    Server(Server13),
-    Client(Client13),
-}
-
-/// A hello in the clear was believed, and nothing sealed has come yet that would prove it right. If another hello comes in its
-/// place, that one is believed instead: otherwise one forged hello would keep the peer's out.
-struct Doubt {
-    /// Where the handshake stood before the hello, and the number of our next message then.
-    machine: Machine,
-    next_out: u16,
-    /// The hello that is believed.
-    hello: Message,
-    /// Another one under way.
-    other: Reassembly,
-}
-
-struct Established {
-    peer: Option<PeerIdentity>,
-    exporter: ExporterSecret,
-    post: PostHandshake,
 }
 
 impl fmt::Debug for Association {
@@ -217,7 +95,7 @@ impl Association {
         now: BootInstant,
         unix_time: Duration,
     ) -> Self {
-        let machine = Machine::Server(Server13::new(Arc::clone(config), random, opening.retried.clone()));
+        let machine = Machine::Server(Server::new(Arc::clone(config), random, opening.echo.clone()));
         let mut this = Self::new(machine, &config.settings, opening.message_sequence, local_cid, now, unix_time);
         // The answer's number is that of the question, as the first answer's was, of which nothing was kept.
         this.records.set_plaintext_sequence(opening.record_sequence);
@@ -268,9 +146,12 @@ impl Association {
             time_max,
             anew_at: None,
             anew_after: settings.repeat_after * ANEW_AFTER_REPEATS,
+            grace: settings.repeat_after,
             alerted: None,
             refused: None,
+            tell_at: None,
             doubt: None,
+            early: None,
             changes_left: CHANGES_MAX,
         };
         Self {
@@ -289,16 +170,24 @@ impl Association {
     pub fn handle_datagram(&mut self, datagram: &mut [u8], now: BootInstant, mut deliver: impl FnMut(Received<'_>)) {
         let (mut offset, mut is_only_data) = (0, true);
         loop {
+            let start = offset;
             let opened = match &mut self.stage {
                 Stage::Ended => return,
                 Stage::Established(_) | Stage::Handshake(_) => self.records.open(datagram, &mut offset),
             };
             match (opened, &mut self.stage) {
                 (Open::End, _) => break,
+                (Open::Dropped(Dropped::UnknownEpoch), Stage::Handshake(handshake)) => {
+                    handshake.keep_early(datagram.get(start..offset).unwrap_or_default());
+                    deliver(Received::Discarded(Discarded::Record(Dropped::UnknownEpoch)));
+                }
                 (Open::Record(record), Stage::Established(established))
-                    if record.content_type == ContentType::ApplicationData && record.number.epoch > 2 =>
+                    if record.content_type == ContentType::ApplicationData
+                        && record.number.epoch >= established.first_epoch() =>
                 {
-                    established.post.note_record(record.number.epoch, now);
+                    if let Post::V13(post) = &mut established.post {
+                        post.note_record(record.number.epoch, now);
+                    }
                     if record.number > self.newest {
                         (self.newest, self.has_news) = (record.number, true);
                     }
@@ -331,18 +220,24 @@ impl Association {
                     };
                     return self.end(why);
                 }
+                let told =
+                    handshake.tell_at.take_if(|at| *at <= now).and(handshake.refused.as_ref()).map(Failure::alert);
                 let unanswered = handshake.awaits_answer_to_cookie() && self.exchange.repeats() >= REPEATS_MAX;
                 if unanswered || handshake.anew_at.is_some_and(|at| at <= now) {
                     self.begin_anew(now);
                 }
+                if let Some(alert) = told {
+                    self.tell(alert);
+                }
             }
-            Stage::Established(established) => {
-                established.post.handle_timeout(&mut self.records, now);
-                if established.post.has_waited_too_long(&self.exchange, now) {
-                    let why = Ended::TimedOut(established.post.patience(), None);
+            Stage::Established(Established { post: Post::V13(post), .. }) => {
+                post.handle_timeout(&mut self.records, now);
+                if post.has_waited_too_long(&self.exchange, now) {
+                    let why = Ended::TimedOut(post.patience(), None);
                     return self.end(why);
                 }
             }
+            Stage::Established(_) => {}
         }
         if let Err(fatal) = self.exchange.handle_timeout(&mut self.records, now) {
             return self.fail(&Failure::Fatal(fatal));
@@ -360,17 +255,18 @@ impl Association {
         match self.records.seal(ContentType::ApplicationData, packet, out) {
             Ok(length) => Some(length),
             Err(SealError::KeyExhausted) => {
-                self.end(Ended::KeyLimit);
+                self.end_used_up();
                 None
             }
             Err(_) => None,
         }
     }
 
-    /// Asks for new keys both ways (RFC 9147 §8), before any limit demands it. Nothing before the handshake is done.
+    /// Asks for new keys both ways (RFC 9147 §8), before any limit demands it. Nothing before the handshake is done, nor with
+    /// DTLS 1.2, which has no other keys than the handshake's.
     pub fn update_keys(&mut self, now: BootInstant) {
-        if let Stage::Established(established) = &mut self.stage {
-            established.post.wish(Wish::UpdateBoth);
+        if let Stage::Established(Established { post: Post::V13(post), .. }) = &mut self.stage {
+            post.wish(Wish::UpdateBoth);
             self.settle(now);
         }
     }
@@ -399,10 +295,8 @@ impl Association {
     pub fn poll_timeout(&self) -> Option<BootInstant> {
         let own = match &self.stage {
             Stage::Ended => return None,
-            Stage::Handshake(handshake) => {
-                Some(handshake.anew_at.map_or(handshake.deadline, |at| at.min(handshake.deadline)))
-            }
-            Stage::Established(established) => established.post.poll_timeout(&self.exchange),
+            Stage::Handshake(handshake) => Some(handshake.poll_timeout()),
+            Stage::Established(established) => established.poll_timeout(&self.exchange),
         };
         [own, self.exchange.poll_timeout()].into_iter().flatten().min()
     }
@@ -411,6 +305,12 @@ impl Association {
     #[must_use]
     pub fn peer(&self) -> Option<&PeerIdentity> {
         self.established().and_then(|established| established.peer.as_ref())
+    }
+
+    /// The version that was agreed on, once established.
+    #[must_use]
+    pub fn version(&self) -> Option<ProtocolVersion> {
+        self.established().map(Established::version)
     }
 
     /// The secret for values that bind other channels to this association (C15), once established.
@@ -452,7 +352,7 @@ impl Association {
                 if let Some(alert) = dropped.fatal_alert() {
                     self.fail(&Failure::Fatal(Fatal::new(Alert(alert), "a sealed record that may not be")));
                 } else if dropped == Dropped::ForgeryLimit {
-                    self.end(Ended::KeyLimit);
+                    self.end_used_up();
                 }
                 return Some(Discarded::Record(dropped));
             }
@@ -483,8 +383,11 @@ impl Association {
                     self.believe(&hello, now);
                 }
                 self.handle_messages(now);
+                self.handle_flight(content, now);
                 taken.is_ok()
             }
+            // A part of the client's flight that says nothing (RFC 6347 §4.1).
+            ContentType::ChangeCipherSpec => handshake.server12().is_some(),
             ContentType::Alert => {
                 handshake.alerted = Alert::decode(content).map(|(_, alert)| alert).or(handshake.alerted);
                 false
@@ -496,14 +399,21 @@ impl Association {
     fn handle_sealed(&mut self, record: &Opened, datagram: &[u8], now: BootInstant) -> Result<(), Fatal> {
         if let Stage::Handshake(handshake) = &mut self.stage {
             // Whoever sealed it has the keys that come of the hello.
-            (handshake.doubt, handshake.anew_at, handshake.refused) = (None, None, None);
+            (handshake.doubt, handshake.anew_at, handshake.refused, handshake.tell_at) = (None, None, None, None);
             handshake.deadline = handshake.deadline_most;
         }
         let content = datagram.get(record.content.clone()).unwrap_or_default();
+        let is_12 = self.stage.is_12();
         match record.content_type {
             ContentType::Handshake => {
-                let welcome = match &self.stage {
-                    Stage::Handshake(handshake) => handshake.epoch() == record.number.epoch,
+                let welcome = match &mut self.stage {
+                    Stage::Handshake(handshake) => {
+                        handshake.server12().map_or(Ok(()), |server| server.check_place(content))?;
+                        handshake.epoch() == record.number.epoch
+                    }
+                    Stage::Established(Established { post: Post::V12(post), .. }) => {
+                        return post.handle_record(content, &mut self.records, &mut self.exchange, now);
+                    }
                     Stage::Established(_) => record.number.epoch > 2,
                     Stage::Ended => false,
                 };
@@ -511,10 +421,20 @@ impl Association {
                 self.handle_messages(now);
                 Ok(())
             }
-            ContentType::Ack => self.exchange.handle_ack(&mut self.records, content, now),
+            // Before the Finished nobody knows whose they are.
+            ContentType::ApplicationData if is_12 => Ok(()),
+            ContentType::Ack if !is_12 => self.exchange.handle_ack(&mut self.records, content, now),
             ContentType::Alert => {
                 match Alert::decode(content) {
-                    Some((_, Alert::CLOSE_NOTIFY)) => self.end(Ended::ClosedByPeer),
+                    Some((_, Alert::CLOSE_NOTIFY)) => {
+                        // DTLS 1.2 wants an answer (RFC 5246 §7.2.1).
+                        if is_12 {
+                            self.tell(Alert::CLOSE_NOTIFY);
+                        }
+                        self.end(Ended::ClosedByPeer);
+                    }
+                    // There they are warnings, and nothing comes of them.
+                    Some((1, _)) if is_12 => {}
                     // It only announces a close_notify (RFC 8446 §6.1).
                     Some((_, Alert::USER_CANCELED)) => {}
                     Some((_, alert)) => self.end(Ended::Alerted(alert)),
@@ -534,10 +454,10 @@ impl Association {
             let handled = match &mut self.stage {
                 Stage::Ended => return,
                 Stage::Handshake(_) => self.handle_handshake_message(message, now),
-                Stage::Established(established) => established
-                    .post
-                    .handle_message(&message, &mut self.records, &mut self.exchange)
-                    .map_err(Failure::Fatal),
+                Stage::Established(Established { post: Post::V13(post), .. }) => {
+                    post.handle_message(&message, &mut self.records, &mut self.exchange).map_err(Failure::Fatal)
+                }
+                Stage::Established(_) => Ok(()),
             };
             if let Err(failure) = handled {
                 return self.fail(&failure);
@@ -554,12 +474,10 @@ impl Association {
             local_cid: handshake.local_cid,
             unix_time: unix_time(self.unix_offset, now),
         };
-        let step = match &mut handshake.machine {
-            Machine::Server(server) => server.handle_message(&message, &mut cx),
-            Machine::Client(client) => client.handle_message(&message, &mut cx),
-        };
+        let step = handshake.machine.handle_message(&message, &mut cx);
         match (step, before) {
             (Ok(Step::Done(outcome)), _) => self.establish(outcome, now),
+            (Ok(Step::Refused(fatal)), _) => self.refuse_soon(fatal, now),
             (Ok(Step::More), Some((machine, next_out))) if handshake.epoch() > 0 => {
                 let other = Reassembly::starting_at(message.sequence);
                 handshake.doubt = Some(Doubt { machine, next_out, hello: message, other });
@@ -572,13 +490,45 @@ impl Association {
         Ok(())
     }
 
+    /// Takes what of the client's second flight is in the clear, in DTLS 1.2.
+    fn handle_flight(&mut self, mut content: &[u8], now: BootInstant) {
+        while let Some((fragment, rest)) = Fragment::split_first(content) {
+            content = rest;
+            let Stage::Handshake(handshake) = &mut self.stage else { return };
+            let mut cx = Context {
+                records: &mut self.records,
+                exchange: &mut self.exchange,
+                local_cid: handshake.local_cid,
+                unix_time: unix_time(self.unix_offset, now),
+            };
+            let Some(server) = handshake.server12() else { return };
+            match server.handle_fragment(&fragment, &mut cx) {
+                Ok(Step::Done(outcome)) => self.establish(outcome, now),
+                Ok(Step::Refused(fatal)) => self.refuse_soon(fatal, now),
+                Ok(Step::More) => self.handle_early(now),
+                Err(failure) => self.fail(&failure),
+            }
+        }
+    }
+
+    /// Takes the record that was waiting for keys, if there are any.
+    fn handle_early(&mut self, now: BootInstant) {
+        let Stage::Handshake(handshake) = &mut self.stage else { return };
+        if self.records.rx_epoch() > 0
+            && let Some(mut early) = handshake.early.take()
+        {
+            let opened = self.records.open(&mut early, &mut 0);
+            self.handle_record(opened, &early, now);
+        }
+    }
+
     /// Goes back to before the hello that was believed, and believes this one.
     fn believe(&mut self, hello: &Message, now: BootInstant) {
         let Stage::Handshake(handshake) = &mut self.stage else { return };
         let Some(doubt) = handshake.doubt.take() else { return };
         handshake.changes_left -= 1;
         handshake.machine = doubt.machine;
-        forget_keys(&mut self.records);
+        self.records.forget_keys();
         self.exchange.rewind((hello.sequence + 1, doubt.next_out));
         if let Err(failure) = self.handle_handshake_message(hello.clone(), now) {
             self.fail(&failure);
@@ -591,7 +541,7 @@ impl Association {
         let Machine::Client(client) = &mut handshake.machine else { return };
         (handshake.doubt, handshake.anew_at) = (None, None);
         handshake.anew_after *= 2;
-        forget_keys(&mut self.records);
+        self.records.forget_keys();
         self.exchange.rewind((0, 0));
         client.begin_anew(&mut Context {
             records: &mut self.records,
@@ -607,11 +557,16 @@ impl Association {
             let fatal = Fatal::new(Alert::UNEXPECTED_MESSAGE, "a message behind the Finished");
             return self.fail(&Failure::Fatal(fatal));
         }
+        let is_12 = self.stage.is_12();
         let Stage::Handshake(handshake) = &self.stage else { return };
         let (patience, Outcome { peer, exporter }) = (handshake.time_max, outcome);
         self.exchange.next_flight_acknowledges = false;
-        self.exchange.acknowledge_now();
-        let post = PostHandshake::new(patience, now);
+        let post = if is_12 {
+            Post::V12(PostHandshake12::default())
+        } else {
+            self.exchange.acknowledge_now();
+            Post::V13(PostHandshake::new(patience, now))
+        };
         self.events.push_back(Event::Established(peer.clone()));
         self.stage = Stage::Established(Established { peer, exporter, post });
     }
@@ -631,10 +586,21 @@ impl Association {
         }
     }
 
+    /// The same where the right message comes with what has come or a round trip later, if it comes: the peer is told only if
+    /// it has not by then, since a peer of DTLS 1.2 believes alerts in the clear.
+    fn refuse_soon(&mut self, fatal: Fatal, now: BootInstant) {
+        let Stage::Handshake(handshake) = &mut self.stage else { return };
+        if handshake.refused.is_none() {
+            handshake.deadline = handshake.deadline.min(now + DOUBT_TIME);
+            handshake.refused = Some(Failure::Fatal(fatal));
+            handshake.tell_at = Some(now + handshake.grace);
+        }
+    }
+
     /// Sends what is due and draws the conclusions of what came.
     fn settle(&mut self, now: BootInstant) {
-        if let Stage::Established(established) = &mut self.stage
-            && let Err(fatal) = established.post.settle(&mut self.records, &mut self.exchange, now)
+        if let Stage::Established(Established { post: Post::V13(post), .. }) = &mut self.stage
+            && let Err(fatal) = post.settle(&mut self.records, &mut self.exchange, now)
         {
             return self.fail(&Failure::Fatal(fatal));
         }
@@ -650,6 +616,12 @@ impl Association {
         self.end(failure.clone().into());
     }
 
+    /// Ends because a key may not be used any further, and says goodbye with what it is kept for that.
+    fn end_used_up(&mut self) {
+        self.tell(Alert::CLOSE_NOTIFY);
+        self.end(Ended::KeyLimit);
+    }
+
     /// Sends an alert. Where it cannot be sent, the peer learns by silence.
     fn tell(&mut self, alert: Alert) {
         drop(self.exchange.send_once(&mut self.records, ContentType::Alert, &alert.encode()));
@@ -663,45 +635,6 @@ impl Association {
             self.events.push_back(Event::Ended(why));
         }
     }
-}
-
-impl Handshake {
-    /// Another hello than the one that is believed, once it is whole.
-    fn other_hello(&mut self, mut content: &[u8]) -> Option<Message> {
-        let doubt = self.doubt.as_mut().filter(|_| self.changes_left > 0)?;
-        while let Some((fragment, rest)) = Fragment::split_first(content) {
-            content = rest;
-            if fragment.sequence == doubt.hello.sequence && fragment.kind == doubt.hello.kind {
-                doubt.other.handle_fragment(&fragment, Believed::Newest);
-            }
-        }
-        let other = doubt.other.next_message()?;
-        doubt.other = Reassembly::starting_at(other.sequence);
-        Some(other).filter(|other| *other != doubt.hello)
-    }
-
-    const fn is_client(&self) -> bool {
-        matches!(self.machine, Machine::Client(_))
-    }
-
-    fn awaits_answer_to_cookie(&self) -> bool {
-        matches!(&self.machine, Machine::Client(client) if client.awaits_answer_to_cookie())
-    }
-
-    /// The epoch in which the next message is welcome.
-    const fn epoch(&self) -> u64 {
-        match &self.machine {
-            Machine::Server(server) => server.epoch(),
-            Machine::Client(client) => client.epoch(),
-        }
-    }
-}
-
-/// Back to plaintext. Its numbers go on.
-fn forget_keys(records: &mut RecordLayer) {
-    let plaintext = records.next_number(0).map_or(0, |number| number.sequence);
-    *records = RecordLayer::new();
-    records.set_plaintext_sequence(plaintext);
 }
 
 /// The peer's next message and ours both have the number `first`.

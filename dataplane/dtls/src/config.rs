@@ -17,10 +17,28 @@ pub const PROTOCOL: &[u8] = b"ringfort-tunnel/1";
 /// Smallest limit of handshake datagrams: a first ClientHello is whole in its datagram, and no shorter than the answer to it.
 const DATAGRAM_BYTES_MIN: usize = 200;
 
+/// A version of DTLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProtocolVersion {
+    /// RFC 6347, with what RFC 9325 leaves of it.
+    Dtls12,
+    /// RFC 9147.
+    Dtls13,
+}
+
+impl std::fmt::Display for ProtocolVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Dtls12 => "DTLS 1.2",
+            Self::Dtls13 => "DTLS 1.3",
+        })
+    }
+}
+
 /// How a server makes sure that a peer is where it says, before it keeps anything of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressValidation {
-    /// By a cookie that comes back (RFC 9147 §5.1): for every socket that the world can reach.
+    /// By a cookie that comes back (RFC 9147 §5.1, RFC 6347 §4.2.1): for every socket that the world can reach.
     Cookie,
     /// Not at all: where something else has done so, as a Relay's channel has, and in tests.
     None,
@@ -31,7 +49,7 @@ pub enum AddressValidation {
 pub struct Settings {
     /// Suites, the best first. All three: nobody is slower for there being another.
     pub suites: Vec<Suite>,
-    /// Groups, the best first. All four.
+    /// Groups, the best first. All four; DTLS 1.2 leaves the hybrid one out.
     pub groups: Vec<Group>,
     /// The protocol inside. A peer that names protocols must name this one; one that names none passes. `None` asks and answers
     /// nothing.
@@ -45,6 +63,9 @@ pub struct Settings {
     pub handshake_time_max: Duration,
     /// How a server makes sure of its peer's address.
     pub address_validation: AddressValidation,
+    /// The oldest version that a server speaks. With DTLS 1.2 it is open to clients by others, most of which know nothing
+    /// newer; who offers 1.3 gets that. Clients of ours speak 1.3 whatever stands here.
+    pub min_version: ProtocolVersion,
 }
 
 impl Default for Settings {
@@ -57,6 +78,7 @@ impl Default for Settings {
             repeat_after: Duration::from_millis(250),
             handshake_time_max: Duration::from_secs(10),
             address_validation: AddressValidation::Cookie,
+            min_version: ProtocolVersion::Dtls12,
         }
     }
 }

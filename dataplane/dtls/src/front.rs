@@ -1,8 +1,10 @@
 //! What is done with a datagram from an address where nobody is known: next to nothing, and nothing is kept.
 //!
-//! A ClientHello without cookie is answered by one that asks for it (HelloRetryRequest, RFC 9147 §5.1), with one with a good
-//! cookie an association may begin. All there is to know of the first hello comes back inside the cookie. An answer is one
-//! datagram, never longer than what it answers: who forges addresses gains nothing.
+//! A ClientHello without cookie is answered by one that asks for it, with one with a good cookie an association may begin.
+//! Clients of DTLS 1.3 are asked by a HelloRetryRequest (RFC 9147 §5.1): all there is to know of the first hello comes back
+//! inside the cookie. Those of DTLS 1.2 are asked by a HelloVerifyRequest (RFC 6347 §4.2.1): of their first hello nothing need
+//! be known, and the cookie comes back in a field of its own. An answer is one datagram, never longer than what it answers: who
+//! forges addresses gains nothing.
 //!
 //! A hello may come in fragments (RFC 9147 §5.5). Of the first hello the hash is needed, so that it must be whole in its
 //! datagram; of the second one the fragment with the cookie is enough, from which the association goes on. A client whose
@@ -13,14 +15,18 @@ use std::net::SocketAddr;
 use ringfort_types::BootInstant;
 
 use crate::alert::{Alert, Fatal};
-use crate::config::{AddressValidation, ServerConfig};
-use crate::cookie::{Cookies, Remembered};
+use crate::config::{AddressValidation, ProtocolVersion, ServerConfig};
+use crate::cookie::{Cookies, Parameters, Remembered};
 use crate::crypto::Transcript;
+use crate::handshake::choice12::Choice12;
+use crate::handshake::server::{Echo, choose_version};
+use crate::handshake::server12::Verified;
 use crate::handshake::server13::{Choice, GroupChoice, Retried};
 use crate::handshake::suite_number;
 use crate::record::{ContentType, Header, Version, write_plaintext};
-use crate::wire::hello::{ClientHello, write_hello_retry_request};
+use crate::wire::hello::{ClientHello, DTLS_1_3, write_hello_retry_request};
 use crate::wire::messages::{Fragment, HEADER_BYTES, MessageType};
+use crate::wire::messages12::write_hello_verify_request;
 
 /// The longest ClientHello: with hybrid key shares and a cookie they stay below 2 KiB.
 const HELLO_BYTES_MAX: usize = 8_192;
@@ -28,7 +34,7 @@ const HELLO_BYTES_MAX: usize = 8_192;
 /// A ClientHello with which an association may begin.
 #[derive(Clone, Debug)]
 pub struct Opening {
-    pub(crate) retried: Option<Retried>,
+    pub(crate) echo: Echo,
     /// Numbers of the message and of its record, from which ours go on.
     pub(crate) message_sequence: u16,
     pub(crate) record_sequence: u64,
@@ -44,7 +50,7 @@ impl Opening {
         let hello = ClientHello::parse_start(fragment.bytes, fragment.length).ok()?;
         let is_first = fragment.offset == 0;
         let (message_sequence, random) = (fragment.sequence, hello.random);
-        is_first.then_some(Self { retried: None, message_sequence, record_sequence, random })
+        is_first.then_some(Self { echo: Echo::Nothing, message_sequence, record_sequence, random })
     }
 
     /// The random of the hello. Repetitions have the same, another attempt has another.
@@ -145,25 +151,44 @@ impl Front {
             Err(fatal) if is_whole => return answer.refuse(&fatal),
             Err(_) => return Screened::Dropped(Unwelcome::Fragment),
         };
-        let opening = |retried| {
+        let opening = |echo| {
             let (message_sequence, random) = (fragment.sequence, hello.random);
-            Screened::Opening(Box::new(Opening { retried, message_sequence, record_sequence, random }))
+            Screened::Opening(Box::new(Opening { echo, message_sequence, record_sequence, random }))
         };
         if config.settings.address_validation == AddressValidation::None {
-            return opening(None);
+            return opening(Echo::Nothing);
         }
         if let Some(cookie) = hello.cookie {
             return match self.cookies.judge(cookie, from, now) {
                 Some(Remembered { suite, group, hello_hash }) => {
-                    opening(Some(Retried { suite, group, hello_hash, cookie: Some(cookie.to_vec()) }))
+                    opening(Echo::Retry(Retried { suite, group, hello_hash, cookie: Some(cookie.to_vec()) }))
                 }
                 None => Screened::Dropped(Unwelcome::Cookie),
+            };
+        }
+        let speaks_12 = config.settings.min_version == ProtocolVersion::Dtls12;
+        if speaks_12 && !hello.legacy_cookie.is_empty() && !hello.offers(DTLS_1_3) {
+            let (cookie, parameters) = (hello.legacy_cookie.to_vec(), Parameters::of(&hello));
+            return match self.cookies.judge_12(&cookie, &parameters, from, now) {
+                true => opening(Echo::Verify(Verified { cookie, parameters })),
+                false => Screened::Dropped(Unwelcome::Cookie),
             };
         }
         if !is_whole {
             return Screened::Dropped(Unwelcome::Fragment);
         }
-        let choice = match Choice::make(&hello, config) {
+        let choice = match choose_version(&hello, config) {
+            Ok(ProtocolVersion::Dtls13) => Choice::make(&hello, config),
+            Ok(ProtocolVersion::Dtls12) => {
+                if let Err(fatal) = Choice12::make(&hello, config) {
+                    return answer.refuse(&fatal);
+                }
+                let cookie = self.cookies.make_12(&Parameters::of(&hello), from, now);
+                return answer.verify(&write_hello_verify_request(&cookie));
+            }
+            Err(fatal) => Err(fatal),
+        };
+        let choice = match choice {
             Ok(choice) => choice,
             Err(fatal) => return answer.refuse(&fatal),
         };
@@ -207,24 +232,35 @@ struct Answer<'a> {
 }
 
 impl Answer<'_> {
+    /// Asks by a HelloRetryRequest.
     fn ask(self, request: &[u8]) -> Screened {
-        let header =
-            Fragment::header(MessageType::SERVER_HELLO, request.len(), self.message_sequence, 0, request.len());
-        let mut message = Vec::with_capacity(HEADER_BYTES + request.len());
-        message.extend_from_slice(&header);
-        message.extend_from_slice(request);
-        self.write(ContentType::Handshake, &message, Reply::Cookie)
+        let message = self.message(MessageType::SERVER_HELLO, request);
+        self.write(ContentType::Handshake, Version::DTLS_1_2, &message, Reply::Cookie)
+    }
+
+    /// Asks by a HelloVerifyRequest, whose record says the same version as itself.
+    fn verify(self, request: &[u8]) -> Screened {
+        let message = self.message(MessageType::HELLO_VERIFY_REQUEST, request);
+        self.write(ContentType::Handshake, Version::DTLS_1_0, &message, Reply::Cookie)
     }
 
     fn refuse(self, fatal: &Fatal) -> Screened {
-        self.write(ContentType::Alert, &fatal.alert.encode(), Reply::Refusal(fatal.alert))
+        self.write(ContentType::Alert, Version::DTLS_1_2, &fatal.alert.encode(), Reply::Refusal(fatal.alert))
+    }
+
+    fn message(&self, kind: MessageType, body: &[u8]) -> Vec<u8> {
+        let header = Fragment::header(kind, body.len(), self.message_sequence, 0, body.len());
+        let mut message = Vec::with_capacity(HEADER_BYTES + body.len());
+        message.extend_from_slice(&header);
+        message.extend_from_slice(body);
+        message
     }
 
     /// One record with the number of the one that it answers: nothing has been kept that could count (RFC 6347 §4.2.1).
-    fn write(self, content_type: ContentType, content: &[u8], reply: Reply) -> Screened {
+    fn write(self, content_type: ContentType, version: Version, content: &[u8], reply: Reply) -> Screened {
         let room = self.reply.len().min(self.datagram.len());
         let space = &mut self.reply[..room];
-        match write_plaintext(content_type, Version::DTLS_1_2, self.record_sequence, content, space) {
+        match write_plaintext(content_type, version, self.record_sequence, content, space) {
             Ok(bytes) => Screened::Reply { bytes, reply },
             Err(_) => Screened::Dropped(Unwelcome::Amplification),
         }

@@ -1,6 +1,7 @@
 //! DTLS associations for the data plane, without I/O.
 //!
-//! An [`Association`] is one side of one DTLS 1.3 connection. Call order, per datagram or per wake-up:
+//! An [`Association`] is one side of one connection of DTLS 1.3, or the server's side of one of DTLS 1.2, which look the same
+//! from outside. Call order, per datagram or per wake-up:
 //!
 //! - A. A server's [`Front`] screens what comes from addresses where nobody is known: it asks for a cookie and keeps nothing, or
 //!   gives an [`Opening`]. [`Association::server`] and [`Association::client`] make an association from a shared
@@ -22,13 +23,16 @@
 //! sides derive values that bind other channels to it (C15).
 //!
 //! What is in the clear ends nothing: alerts there are not believed, a hello that cannot be is told so and another awaited, and a
-//! hello that led nowhere gives way to the next.
+//! hello that led nowhere gives way to the next. In DTLS 1.2 that goes for all up to the client's Finished, which proves what
+//! was before it; the extended master secret is mandatory (RFC 7627), AEADs with ephemeral keys are all that is spoken
+//! (RFC 9325), nothing is renegotiated, and a key that has reached its limit ends the association.
 //!
 //! From the outside in: [`record`] seals and opens, `handshake` shakes hands, `post_handshake` is what goes on beside packets,
 //! `crypto` computes, `wire` reads and writes, [`cid`] makes connection ids, `cookie` cookies.
 //!
 //! What this crate deliberately does not do: choose rules, know users, own sockets or read clocks; resume, send early data or
-//! renegotiate. What it does not do yet: DTLS 1.2. Sources: RFC 9147, RFC 8446, RFC 9146, RFC 5280; requirements K4, A2, A8,
+//! renegotiate; be a client of DTLS 1.2. Sources: RFC 9147, RFC 8446, RFC 6347, RFC 5246, RFC 7627, RFC 9325, RFC 9146,
+//! RFC 5280; requirements K4, A2, A8,
 //! A10, C12, C15, X10, X16.
 
 #![forbid(unsafe_code)]
@@ -44,12 +48,16 @@ mod front;
 mod handshake;
 mod policy;
 mod post_handshake;
+mod post_handshake12;
 pub mod record;
 mod wire;
 
 pub use alert::{Alert, Fatal};
-pub use association::{Association, Discarded, Ended, Event, RECORD_OVERHEAD_BYTES, Received};
-pub use config::{AddressValidation, ClientAuth, ClientConfig, PROTOCOL, ServerConfig, Settings};
+pub use association::{
+    Association, Discarded, Ended, Event, RECORD_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES_12, RECORD_OVERHEAD_BYTES_13,
+    Received,
+};
+pub use config::{AddressValidation, ClientAuth, ClientConfig, PROTOCOL, ProtocolVersion, ServerConfig, Settings};
 pub use crypto::{EXPORTED_BYTES, ExporterSecret, Group, Randomness};
 pub use front::{Front, Opening, Reply, Screened, Unwelcome};
 pub use policy::{PeerPolicy, Trusted};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use ringfort_dtls::cid::ConnectionId;
-use ringfort_dtls::{Association, ClientConfig, Event, Opening, RECORD_OVERHEAD_BYTES, ServerConfig};
+use ringfort_dtls::{Association, ClientConfig, Event, Opening, ServerConfig};
 use ringfort_service::credentials;
 use ringfort_stage::files::{Plan, User};
 use ringfort_types::BootInstant;
@@ -105,7 +105,7 @@ impl Ends {
 fn records(ends: &Ends, length: usize) -> Result<(f64, f64)> {
     let (mut client, mut server) = ends.connect()?;
     let packet = vec![0x45; length];
-    let stride = length + RECORD_OVERHEAD_BYTES;
+    let stride = length + client.overhead();
     let mut sealed = vec![0; stride * RECORDS];
     let (mut best_seal, mut best_open) = (f64::MAX, f64::MAX);
     for _ in 0..ROUNDS {

@@ -8,7 +8,7 @@
 
 use aws_lc_rs::{constant_time, hmac};
 
-use super::{Hash, Transcript, refused};
+use super::{Hash, Transcript, hmac_of, refused};
 use crate::alert::{Alert, Fatal, fail};
 use crate::record::{Secret, Suite, derive_secret, expand_label};
 
@@ -49,13 +49,6 @@ impl Schedule {
 fn extract(suite: Suite, salt: &[u8], input: &[u8]) -> Result<Secret, Fatal> {
     let mac = hmac::sign(&hmac::Key::new(hmac_of(suite), salt), input);
     Secret::new(mac.as_ref()).ok_or_else(|| refused(()))
-}
-
-const fn hmac_of(suite: Suite) -> hmac::Algorithm {
-    match suite {
-        Suite::Aes128GcmSha256 | Suite::ChaCha20Poly1305Sha256 => hmac::HMAC_SHA256,
-        Suite::Aes256GcmSha384 => hmac::HMAC_SHA384,
-    }
 }
 
 /// The content of a Finished by whoever has `traffic_secret`, or what it must be (RFC 8446 §4.4.4).

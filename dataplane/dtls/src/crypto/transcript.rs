@@ -13,6 +13,10 @@ const MESSAGE_HASH: MessageType = MessageType(254);
 pub(crate) struct Hash(Digest);
 
 impl Hash {
+    pub(super) const fn new(digest: Digest) -> Self {
+        Self(digest)
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_ref()
     }

@@ -311,7 +311,7 @@ impl Client13 {
             let chain = own.map(|own| &*own.chain).unwrap_or_default();
             say(&mut transcript, MessageType::CERTIFICATE, write_certificate(&context, chain));
             if let Some(own) = own {
-                let signer = choose_signer(&own.key, U16List::parse("signature_algorithms", &schemes)?)?;
+                let signer = choose_signer(&own.key, &SCHEMES_13, U16List::parse("signature_algorithms", &schemes)?)?;
                 let (scheme, signature) = crypto::sign(&*signer, Signed::ByClient, &transcript.hash())?;
                 let body = write_certificate_verify(scheme, &signature);
                 say(&mut transcript, MessageType::CERTIFICATE_VERIFY, body);

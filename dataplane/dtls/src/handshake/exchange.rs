@@ -1,4 +1,6 @@
-//! Messages both ways over datagrams that get lost: flights, acknowledgements and timers (RFC 9147 §5.8, §7).
+//! Messages both ways over datagrams that get lost: flights, acknowledgements and timers (RFC 9147 §5.8, §7; RFC 6347 §4.2.4).
+//! DTLS 1.2 has no acknowledgements: there a flight is repeated until the next one is whole, and the last one when the peer
+//! repeats its own.
 //!
 //! Call order: [`Exchange::handle_record`] for each record with handshake messages, [`Exchange::handle_ack`] for each ACK,
 //! then [`Exchange::next_message`] until `None`; [`Exchange::send`] for each message of ours; at the end
@@ -23,7 +25,7 @@ const ACKED_MAX: usize = 16;
 /// A flight is repeated after ever longer times, up to this (RFC 9147 §5.8.2 allows 60 s; a handshake here is given up sooner).
 const REPEAT_AFTER_MAX: Duration = Duration::from_secs(8);
 
-/// What is taken in the clear by DTLS 1.3: one kind of message, and of contradicting fragments one.
+/// What is taken in the clear: one kind of message, and of contradicting fragments one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InTheClear {
     kind: MessageType,
@@ -45,6 +47,8 @@ pub(crate) struct Exchange {
     in_the_clear: InTheClear,
     /// Whether the peer's next flight says that ours has arrived: it does during a handshake (RFC 9147 §7).
     pub(crate) next_flight_acknowledges: bool,
+    /// Whether our flight is the handshake's last, which only the peer's repetition repeats.
+    is_last: bool,
     to_acknowledge: Vec<RecordNumber>,
     acknowledge_at: Option<BootInstant>,
     repeat_at: Option<BootInstant>,
@@ -70,6 +74,7 @@ impl Exchange {
             flight: Flight::starting_at(next_out),
             in_the_clear,
             next_flight_acknowledges: true,
+            is_last: false,
             to_acknowledge: Vec::new(),
             acknowledge_at: None,
             repeat_at: None,
@@ -142,7 +147,8 @@ impl Exchange {
         if repeated && !fresh {
             self.peer_repeats(records, now)?;
         }
-        // What was not kept must be sent again, so it is not acknowledged. ACKs of plaintext tell a peer nothing that the
+        // What was not kept must be sent again, so it is not acknowledged. In DTLS 1.2 the answer to what is sealed is there
+        // before any key to seal an ACK with. ACKs of plaintext tell a peer nothing that the
         // flight behind it does not.
         if sealed && kept && (fresh || self.flight.is_done()) {
             if self.to_acknowledge.len() < ACKED_MAX && !self.to_acknowledge.contains(&number) {
@@ -156,7 +162,7 @@ impl Exchange {
     }
 
     /// The peer sends again what we have: it lacks our flight. It gets that again, unless it has just been sent.
-    fn peer_repeats(&mut self, records: &mut RecordLayer, now: BootInstant) -> Result<(), Fatal> {
+    pub(crate) fn peer_repeats(&mut self, records: &mut RecordLayer, now: BootInstant) -> Result<(), Fatal> {
         if !self.flight.is_done() && now.saturating_since(self.sent_at) >= self.first_repeat_after / 2 {
             self.sent_at = now;
             return self.flight.write(records, self.datagram_bytes_max, true, &mut self.out);
@@ -200,8 +206,20 @@ impl Exchange {
     /// Goes back to where the next messages have the numbers `next_in` and `next_out`; whatever came or went since is forgotten.
     pub(crate) fn rewind(&mut self, (next_in, next_out): (u16, u16)) {
         self.begin_answer();
-        self.incoming = Reassembly::starting_at(next_in);
+        self.expect(next_in);
         self.flight = Flight::starting_at(next_out);
+    }
+
+    /// The next message has number `next_in`; what else has come of any is forgotten.
+    pub(crate) fn expect(&mut self, next_in: u16) {
+        self.incoming = Reassembly::starting_at(next_in);
+    }
+
+    /// The peer's flight is whole and our last one of a handshake of DTLS 1.2 answers it. It begins with a ChangeCipherSpec.
+    pub(crate) fn begin_last_flight(&mut self) {
+        self.begin_answer();
+        self.is_last = true;
+        self.flight.push_change_cipher_spec();
     }
 
     /// How often the flight has been repeated for want of an answer.
@@ -303,7 +321,7 @@ impl Exchange {
         self.flight.write(records, self.datagram_bytes_max, all, &mut self.out)?;
         if self.out.len() > before {
             self.sent_at = now;
-            self.repeat_at = Some(now + self.repeat_after);
+            self.repeat_at = (!self.is_last).then(|| now + self.repeat_after);
         }
         Ok(())
     }

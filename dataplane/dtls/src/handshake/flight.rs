@@ -1,4 +1,4 @@
-//! Our messages of one flight, cut into records, until the peer has them (RFC 9147 §5.8, §7).
+//! Our messages of one flight, cut into records, until the peer has them (RFC 9147 §5.8, §7; RFC 6347 §4.2.4).
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,6 +10,8 @@ use crate::wire::messages::{Fragment, HEADER_BYTES, MessageType};
 
 /// Records of which it is remembered what they carried. An ACK for an older one only costs a retransmission.
 const SENT_MAX: usize = 256;
+/// What a ChangeCipherSpec says (RFC 5246 §7.1).
+const CHANGE_CIPHER_SPEC: u8 = 1;
 /// A fragment is not begun where less than this fits into the rest of a datagram.
 const FRAGMENT_BYTES_MIN: usize = 32;
 
@@ -24,7 +26,8 @@ pub(super) struct Flight {
 #[derive(Debug)]
 struct Item {
     epoch: u64,
-    kind: MessageType,
+    /// `None` is a ChangeCipherSpec.
+    kind: Option<MessageType>,
     sequence: u16,
     body: Vec<u8>,
     acknowledged: Ranges,
@@ -50,7 +53,26 @@ impl Flight {
     pub(super) fn push(&mut self, kind: MessageType, body: Vec<u8>, epoch: u64) {
         let sequence = self.next_sequence;
         self.next_sequence = self.next_sequence.saturating_add(1);
-        self.items.push(Item { epoch, kind, sequence, body, acknowledged: Ranges::default(), is_sent: false });
+        self.items.push(Item {
+            epoch,
+            kind: Some(kind),
+            sequence,
+            body,
+            acknowledged: Ranges::default(),
+            is_sent: false,
+        });
+    }
+
+    /// Adds a ChangeCipherSpec of DTLS 1.2, which is a record in the clear and no message (RFC 6347 §4.1).
+    pub(super) fn push_change_cipher_spec(&mut self) {
+        self.items.push(Item {
+            epoch: 0,
+            kind: None,
+            sequence: 0,
+            body: vec![CHANGE_CIPHER_SPEC],
+            acknowledged: Ranges::default(),
+            is_sent: false,
+        });
     }
 
     /// The number that the next message will have.
@@ -94,7 +116,13 @@ impl Flight {
         for item in self.items.iter_mut().filter(|item| all || !item.is_sent) {
             item.is_sent = true;
             let Item { kind, sequence, body, acknowledged, .. } = &*item;
-            for mut range in acknowledged.missing(body.len()) {
+            let Some(kind) = kind else {
+                datagram.seal(records, item.epoch, ContentType::ChangeCipherSpec, body)?;
+                continue;
+            };
+            // A message without a body is a header.
+            let empty = body.is_empty().then_some(0..0);
+            for mut range in acknowledged.missing(body.len()).chain(empty) {
                 loop {
                     let room = datagram.room(records, item.epoch, range.len() + HEADER_BYTES);
                     let end = range.end.min(range.start + room.saturating_sub(HEADER_BYTES));

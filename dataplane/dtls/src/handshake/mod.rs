@@ -1,14 +1,19 @@
 //! The handshake: messages in flights, and what each side makes of them.
 //!
-//! [`exchange`] carries messages over datagrams that get lost; [`server13`] and [`client13`] know which message comes when
-//! and what it must say. They are fed whole messages in order, and answer by adding messages to the exchange and keys to the
-//! record layer.
+//! [`exchange`] carries messages over datagrams that get lost; [`server13`], [`server12`] and [`client13`] know which message
+//! comes when and what it must say; [`server`] finds out which of the first two it is. They are fed whole messages in order, and
+//! answer by adding messages to the exchange and keys to the record layer. [`server12`] sorts by itself what comes in the clear
+//! behind the hello.
 
+pub(crate) mod choice12;
 pub(crate) mod client13;
+mod client_flight;
 pub(crate) mod exchange;
 mod flight;
 mod ranges;
 pub(crate) mod reassembly;
+pub(crate) mod server;
+pub(crate) mod server12;
 pub(crate) mod server13;
 
 use ringfort_identity::{PeerIdentity, VerifyError};
@@ -49,6 +54,8 @@ pub(crate) struct Context<'a> {
 pub(crate) enum Step {
     /// There is more to come.
     More,
+    /// Something that came in the clear cannot be; what should have come in its place may still come.
+    Refused(Fatal),
     /// Both sides have proved who they are.
     Done(Outcome),
 }

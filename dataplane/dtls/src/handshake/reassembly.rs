@@ -53,7 +53,7 @@ pub(crate) enum Believed {
 }
 
 /// Messages under way.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Reassembly {
     /// Number of the next message that is given out.
     next: u16,
@@ -64,7 +64,7 @@ pub(crate) struct Reassembly {
     overtaken: Option<UnderWay>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct UnderWay {
     kind: MessageType,
     length: usize,

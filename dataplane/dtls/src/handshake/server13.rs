@@ -16,6 +16,7 @@ use ringfort_identity::PeerIdentity;
 use rustls_pki_types::CertificateDer;
 
 use super::reassembly::Message;
+use super::server::choose_protocol;
 use super::{Context, Failure, Outcome, Step, suite_number, unexpected};
 use crate::alert::{Alert, Fatal, fail};
 use crate::cid::ConnectionId;
@@ -25,7 +26,7 @@ use crate::crypto::{
     finished_mac,
 };
 use crate::record::{Secret, Suite};
-use crate::wire::hello::{ClientHello, DTLS_1_2, DTLS_1_3, protocols, write_hello_retry_request, write_server_hello};
+use crate::wire::hello::{ClientHello, DTLS_1_2, DTLS_1_3, write_hello_retry_request, write_server_hello};
 use crate::wire::messages::{
     MessageType, parse_certificate, parse_certificate_verify, write_certificate, write_certificate_request,
     write_certificate_verify, write_encrypted_extensions,
@@ -80,6 +81,13 @@ impl Server13 {
             State::AwaitHello(_) => 0,
             _ => 2,
         }
+    }
+
+    /// Whether this hello would be taken in the place of the one that is awaited.
+    pub(crate) fn would_take(&self, body: &[u8]) -> bool {
+        let State::AwaitHello(retried) = &self.state else { return false };
+        let cookie = retried.as_ref().and_then(|retried| retried.cookie.as_deref());
+        ClientHello::parse(body).is_ok_and(|hello| hello.cookie == cookie && Choice::make(&hello, &self.config).is_ok())
     }
 
     /// Takes the next message. One in the clear that is refused changes nothing: another may come in its place.
@@ -157,7 +165,7 @@ impl Server13 {
         cx: &mut Context<'_>,
     ) -> Result<(), Fatal> {
         let config = Arc::clone(&self.config);
-        let signer = choose_signer(&config.own.key, hello.schemes.unwrap_or_default())?;
+        let signer = choose_signer(&config.own.key, &SCHEMES_13, hello.schemes.unwrap_or_default())?;
         let (share, secret) = answer_share(group, hello.share(group.number()).unwrap_or_default())?;
         cx.exchange.begin_answer();
         // An id longer than we care to send is not agreed on.
@@ -310,14 +318,5 @@ impl<'a> Choice<'a> {
             (None, None) => return fail(Alert::HANDSHAKE_FAILURE, "the client offers no group of ours"),
         };
         Ok(Self { suite, group, protocol: choose_protocol(hello, config)? })
-    }
-}
-
-/// The protocol inside, if the client names any (RFC 7301 §3.2).
-fn choose_protocol<'a>(hello: &ClientHello<'a>, config: &ServerConfig) -> Result<Option<&'a [u8]>, Fatal> {
-    let (Some(ours), Some(offered)) = (&config.settings.protocol, hello.alpn) else { return Ok(None) };
-    match protocols(offered).flatten().find(|name| name == ours) {
-        Some(name) => Ok(Some(name)),
-        None => fail(Alert::NO_APPLICATION_PROTOCOL, "the client speaks no protocol of ours"),
     }
 }

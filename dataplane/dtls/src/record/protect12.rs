@@ -7,6 +7,7 @@
 //!
 //! The sequence number is in the clear, so the replay window spares duplicates the AEAD operation (RFC 6347 §4.1.2.6).
 
+use std::fmt;
 use std::ops::Range;
 
 use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -29,7 +30,9 @@ const AAD_BYTES_CID: usize = 8 + 1 + 1 + 1 + 2 + 8 + 2;
 /// keys, and its records are packets: counted by records a key would last 24 s at a million records a second of 1,300 bytes,
 /// counted by what the analysis is about it lasts five minutes.
 const GCM_BLOCKS_MAX: u64 = 23_726_566 * (CONTENT_BYTES_MAX as u64 / 16);
-/// A third of it: the association should be replaced.
+/// So many blocks and records of a key are kept for saying goodbye, which packets may not use.
+const GOODBYE_BLOCKS: u64 = 64;
+/// A third of the limit: the association should be replaced.
 const GCM_BLOCKS_SOFT: u64 = GCM_BLOCKS_MAX / 3;
 
 /// One direction's part of the key block (RFC 5246 §6.3). It is wiped when dropped.
@@ -59,6 +62,12 @@ impl Keys12 {
     fn aead(&self) -> Result<LessSafeKey, KeyError> {
         let key = &self.key[..self.suite.key_bytes()];
         Ok(LessSafeKey::new(UnboundKey::new(self.suite.aead(), key).map_err(|_| KeyError::WrongLength)?))
+    }
+}
+
+impl fmt::Debug for Keys12 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys12")
     }
 }
 
@@ -224,7 +233,7 @@ impl Sealer12 {
         let total = header_bytes + inner_bytes + TAG_BYTES;
         let record = out.get_mut(..total).ok_or(SealError::BufferTooSmall)?;
 
-        let number = self.take_number(inner_bytes)?;
+        let number = self.take_number(inner_bytes, content_type)?;
         let (header, body) = record.split_at_mut_checked(header_bytes).ok_or(SealError::BufferTooSmall)?;
         // The header without an id, then apart: its length field comes behind the id.
         let length = explicit_bytes + inner_bytes + TAG_BYTES;
@@ -248,9 +257,10 @@ impl Sealer12 {
     }
 
     /// Epoch and sequence number of a record, which no other will have.
-    fn take_number(&mut self, inner_bytes: usize) -> Result<u64, SealError> {
+    fn take_number(&mut self, inner_bytes: usize, content_type: ContentType) -> Result<u64, SealError> {
         let gcm = self.cipher.explicit_bytes() != 0;
-        if self.sequence > SEQUENCE_MAX || gcm && self.blocks >= GCM_BLOCKS_MAX {
+        let kept = if content_type == ContentType::ApplicationData { GOODBYE_BLOCKS } else { 0 };
+        if self.sequence + kept > SEQUENCE_MAX || gcm && self.blocks + kept >= GCM_BLOCKS_MAX {
             return Err(SealError::KeyExhausted);
         }
         let number = u64::from(self.epoch) << 48 | self.sequence;
@@ -288,6 +298,12 @@ impl Opener12 {
     #[must_use]
     pub const fn wants_key_update(&self) -> bool {
         self.forgeries >= self.cipher.suite.forgeries_max() / 2
+    }
+
+    /// Counts as many forgeries as the key bears, for tests that cannot make so many.
+    #[cfg(test)]
+    pub(super) const fn skip_to_forgery_limit(&mut self) {
+        self.forgeries = self.cipher.suite.forgeries_max();
     }
 
     /// How many records failed to authenticate.
@@ -464,6 +480,22 @@ mod tests {
             let (mut tx, _) = pair(suite);
             tx.blocks = GCM_BLOCKS_MAX;
             assert_eq!(seal(&mut tx).is_err(), suite != Suite::ChaCha20Poly1305Sha256);
+        }
+    }
+
+    /// Packets come to their end before the alert that says so.
+    #[test]
+    fn a_key_has_a_goodbye_left_when_packets_have_used_it_up() {
+        for suite in Suite::ALL {
+            let (mut tx, mut rx) = pair(suite);
+            tx.sequence = SEQUENCE_MAX - GOODBYE_BLOCKS;
+            tx.blocks = GCM_BLOCKS_MAX - GOODBYE_BLOCKS - 1;
+            let mut record = [0; 60];
+            let mut seal = |content_type| tx.seal(content_type, &[1, 0], 0, &ConnectionId::NONE, &mut record);
+            seal(ContentType::ApplicationData).unwrap();
+            assert_eq!(seal(ContentType::ApplicationData), Err(SealError::KeyExhausted));
+            let length = seal(ContentType::Alert).unwrap();
+            open(&mut rx, &mut record[..length]).unwrap();
         }
     }
 

@@ -7,6 +7,8 @@ use crate::alert::{Alert, Fatal, fail};
 pub(crate) const DTLS_1_2: u16 = 0xfefd;
 /// DTLS 1.3, in the extension `supported_versions` only.
 pub(crate) const DTLS_1_3: u16 = 0xfefc;
+/// No version of DTLS has a lower number: that would be 15.0.
+const LEAST_VERSION: u16 = 0xf000;
 
 /// The random by which a ServerHello is a HelloRetryRequest (RFC 8446 §4.1.3).
 pub(crate) const RETRY_RANDOM: [u8; 32] = [
@@ -69,6 +71,9 @@ pub(crate) struct ClientHello<'a> {
     pub(crate) legacy_version: u16,
     pub(crate) random: [u8; 32],
     pub(crate) legacy_cookie: &'a [u8],
+    /// What stands before the legacy cookie and between it and the extensions. A client of DTLS 1.2 that brings a cookie back
+    /// changes nothing of it (RFC 6347 §4.2.1).
+    pub(crate) around_cookie: [&'a [u8]; 2],
     pub(crate) suites: U16List<'a>,
     pub(crate) compression: &'a [u8],
     pub(crate) versions: Option<U16List<'a>>,
@@ -106,9 +111,12 @@ impl<'a> ClientHello<'a> {
         let legacy_version = reader.u16()?;
         let random = reader.array()?;
         let session_id = reader.vec8()?;
+        let before_cookie = start.len() - reader.remaining();
         let legacy_cookie = reader.vec8()?;
+        let behind_cookie = start.len() - reader.remaining();
         let suites = U16List::parse("a list of cipher suites", reader.vec16()?)?;
         let compression = reader.vec8()?;
+        let before_extensions = start.len() - reader.remaining();
         if session_id.len() > 32 {
             return fail(Alert::DECODE_ERROR, "expected a session id of at most 32 bytes");
         }
@@ -116,6 +124,7 @@ impl<'a> ClientHello<'a> {
             legacy_version,
             random,
             legacy_cookie,
+            around_cookie: [&start[..before_cookie], &start[behind_cookie..before_extensions]],
             suites,
             compression,
             versions: None,
@@ -207,8 +216,9 @@ impl<'a> ClientHello<'a> {
     pub(crate) fn offers(&self, version: u16) -> bool {
         match self.versions {
             Some(versions) => versions.contains(version),
-            // Versions count downwards: a client that says less than 1.2 by this field says a greater number.
-            None => version == DTLS_1_2 && self.legacy_version <= DTLS_1_2,
+            // Versions count downwards: a client that says less than 1.2 by this field says a greater number. Numbers far
+            // below are TLS's.
+            None => version == DTLS_1_2 && (LEAST_VERSION..=DTLS_1_2).contains(&self.legacy_version),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::record::RecordNumber;
 /// Bytes of the header of a handshake message's fragment.
 pub(crate) const HEADER_BYTES: usize = 12;
 /// Certificates of a chain at most.
-const CHAIN_MAX: usize = 10;
+pub(super) const CHAIN_MAX: usize = 10;
 /// Record numbers of an ACK that are looked at: more than any flight has records.
 const ACKED_MAX: usize = 256;
 
@@ -21,13 +21,17 @@ pub(crate) struct MessageType(pub(crate) u8);
 impl MessageType {
     pub(crate) const CLIENT_HELLO: Self = Self(1);
     pub(crate) const SERVER_HELLO: Self = Self(2);
+    pub(crate) const HELLO_VERIFY_REQUEST: Self = Self(3);
     pub(crate) const NEW_SESSION_TICKET: Self = Self(4);
     pub(crate) const ENCRYPTED_EXTENSIONS: Self = Self(8);
     pub(crate) const REQUEST_CONNECTION_ID: Self = Self(9);
     pub(crate) const NEW_CONNECTION_ID: Self = Self(10);
     pub(crate) const CERTIFICATE: Self = Self(11);
+    pub(crate) const SERVER_KEY_EXCHANGE: Self = Self(12);
     pub(crate) const CERTIFICATE_REQUEST: Self = Self(13);
+    pub(crate) const SERVER_HELLO_DONE: Self = Self(14);
     pub(crate) const CERTIFICATE_VERIFY: Self = Self(15);
+    pub(crate) const CLIENT_KEY_EXCHANGE: Self = Self(16);
     pub(crate) const FINISHED: Self = Self(20);
     pub(crate) const KEY_UPDATE: Self = Self(24);
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod hello;
 pub(crate) mod messages;
+pub(crate) mod messages12;
 
 use crate::alert::{Alert, Fatal};
 

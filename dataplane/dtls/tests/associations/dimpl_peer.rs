@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "dimpl counts on the system's clock")]
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dimpl::{Config, Dtls, DtlsCertificate, Output};
 use ringfort_dtls::{Association, Ended, Event};
@@ -12,36 +12,74 @@ use ringfort_identity::Credentials;
 use crate::world::{Ca, Ends, Pair, START, ended};
 
 /// dimpl's end.
-struct Other {
+pub(crate) struct Other {
     dtls: Dtls,
-    is_connected: bool,
-    is_closed: bool,
-    received: Vec<Vec<u8>>,
-    out: Vec<Vec<u8>>,
+    begun: Instant,
+    pub(crate) is_connected: bool,
+    pub(crate) is_closed: bool,
+    pub(crate) received: Vec<Vec<u8>>,
+    pub(crate) out: Vec<Vec<u8>>,
 }
 
 impl Other {
     fn new(credentials: &Credentials, is_client: bool) -> Self {
-        let config = Config::builder().mtu(1_200).require_client_certificate(true).use_server_cookie(false);
+        Self::with(Dtls::new_13, credentials, is_client)
+    }
+
+    /// A client of DTLS 1.2.
+    pub(crate) fn client_12(credentials: &Credentials) -> Self {
+        Self::with(Dtls::new_12, credentials, true)
+    }
+
+    fn with(
+        version: fn(Arc<Config>, DtlsCertificate, Instant) -> Dtls,
+        credentials: &Credentials,
+        is_client: bool,
+    ) -> Self {
+        let config = Config::builder()
+            .mtu(1_200)
+            .require_client_certificate(true)
+            .use_server_cookie(false)
+            .flight_retries(20)
+            .handshake_timeout(Duration::from_secs(60));
         let certificate = DtlsCertificate {
             certificate: credentials.leaf().to_vec(),
             private_key: credentials.private_key().secret_pkcs8_der().to_vec(),
         };
         let now = Instant::now();
-        let mut dtls = Dtls::new_13(Arc::new(config.build().unwrap()), certificate, now);
+        let mut dtls = version(Arc::new(config.build().unwrap()), certificate, now);
         dtls.set_active(is_client);
         dtls.handle_timeout(now).unwrap();
-        let mut this = Self { dtls, is_connected: false, is_closed: false, received: Vec::new(), out: Vec::new() };
+        let (received, out) = (Vec::new(), Vec::new());
+        let mut this = Self { dtls, begun: now, is_connected: false, is_closed: false, received, out };
         this.drain();
         this
     }
 
-    fn handle(&mut self, datagram: &[u8]) {
-        self.dtls.handle_packet(datagram).unwrap();
+    pub(crate) fn handle(&mut self, datagram: &[u8]) {
+        self.try_handle(datagram).unwrap();
+    }
+
+    /// An error means that it has given up.
+    pub(crate) fn try_handle(&mut self, datagram: &[u8]) -> Result<(), dimpl::Error> {
+        self.dtls.handle_packet(datagram)?;
+        self.drain();
+        Ok(())
+    }
+
+    /// It is so long after its beginning.
+    pub(crate) fn pass(&mut self, time: Duration) -> Result<(), dimpl::Error> {
+        self.dtls.handle_timeout(self.begun + time)?;
+        self.drain();
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.dtls.close().unwrap();
         self.drain();
     }
 
-    fn send(&mut self, packet: &[u8]) {
+    pub(crate) fn send(&mut self, packet: &[u8]) {
         self.dtls.send_application_data(packet).unwrap();
         self.drain();
     }
@@ -129,8 +167,7 @@ fn our_client_reaches_its_server() {
         client.update_keys(START);
         carry(&mut client, &mut other);
     }
-    other.dtls.close().unwrap();
-    other.drain();
+    other.close();
     carry(&mut client, &mut other);
     assert_eq!(delivered, (0..4u8).map(|round| vec![round; 300]).collect::<Vec<_>>());
     assert!(

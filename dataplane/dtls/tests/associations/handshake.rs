@@ -6,7 +6,7 @@ use rcgen::KeyPair;
 use ringfort_dtls::cid::ConnectionId;
 use ringfort_dtls::record::Suite;
 use ringfort_dtls::{
-    AddressValidation, ClientAuth, Ended, Event, Group, RECORD_OVERHEAD_BYTES, Received, ServerConfig, Settings,
+    AddressValidation, ClientAuth, Ended, Event, Group, RECORD_OVERHEAD_BYTES_13, Received, ServerConfig, Settings,
     Trusted,
 };
 use ringfort_identity::{Role, Side};
@@ -23,7 +23,7 @@ fn both_sides_learn_the_other_and_carry_packets() {
     assert_eq!((pair.server_peer(), pair.client_peer()), (Some("alice"), Some("g1")));
     for length in [1, 64, 1_400] {
         let packet: Vec<u8> = (0..length).map(|at| at as u8).collect();
-        let mut record = vec![0; length + RECORD_OVERHEAD_BYTES];
+        let mut record = vec![0; length + RECORD_OVERHEAD_BYTES_13];
         let sealed = pair.client.seal(&packet, &mut record).unwrap();
         assert_eq!(sealed, record.len());
         let (mut again, now) = (record.clone(), pair.now);
@@ -41,7 +41,7 @@ fn both_sides_learn_the_other_and_carry_packets() {
         pair.reaches_server(&mut again);
         assert!(pair.delivered.is_empty(), "a replayed record was delivered");
     }
-    let mut short = [0; 100 + RECORD_OVERHEAD_BYTES - 1];
+    let mut short = [0; 100 + RECORD_OVERHEAD_BYTES_13 - 1];
     assert!(pair.client.seal(&[0; 100], &mut short).is_none());
 }
 

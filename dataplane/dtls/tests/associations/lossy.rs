@@ -8,10 +8,10 @@ use ringfort_dtls::Settings;
 use crate::world::{Ca, Ends, Pair, ended};
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
+    pub(crate) fn roll(&mut self, below: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +21,7 @@ impl Dice {
 }
 
 #[derive(Clone, Copy)]
-enum To {
+pub(crate) enum To {
     Server,
     Client,
 }
@@ -30,13 +30,25 @@ type Datagram = (To, Box<[u8]>);
 
 /// What is under way, by arrival.
 #[derive(Default)]
-struct Network {
+pub(crate) struct Network {
     under_way: BTreeMap<(Duration, u64), Datagram>,
     count: u64,
 }
 
 impl Network {
-    fn send(&mut self, to: To, datagram: Box<[u8]>, at: Duration, dice: &mut Dice) {
+    /// Whatever has arrived by now, in its order.
+    pub(crate) fn arrived(&mut self, now: Duration) -> Option<Datagram> {
+        let ((due, number), _) = self.under_way.first_key_value()?;
+        let key = (*due, *number);
+        if key.0 > now { None } else { self.under_way.remove(&key) }
+    }
+
+    pub(crate) fn send(&mut self, to: To, datagram: Box<[u8]>, at: Duration, dice: &mut Dice) {
+        self.send_over(to, datagram, at, dice, 2);
+    }
+
+    /// Damages so many of a hundred.
+    pub(crate) fn send_over(&mut self, to: To, datagram: Box<[u8]>, at: Duration, dice: &mut Dice, damaged: u64) {
         let copies = match dice.roll(100) {
             0..20 => 0,
             20..30 => 2,
@@ -44,7 +56,7 @@ impl Network {
         };
         for _ in 0..copies {
             let mut datagram = datagram.clone();
-            if dice.roll(100) < 2 {
+            if dice.roll(100) < damaged {
                 let at = dice.roll(datagram.len() as u64) as usize;
                 datagram[at] ^= 1 << dice.roll(8);
             }
@@ -63,15 +75,10 @@ fn handshake(ends: &Ends, seed: u64) -> Result<Duration, String> {
         let at = Duration::from_millis(step * 5);
         pair.now = begun + at;
         pair.tick();
-        while let Some(((due, number), _)) = network.under_way.first_key_value() {
-            if *due > at {
-                break;
-            }
-            let key = (*due, *number);
-            match network.under_way.remove(&key) {
-                Some((To::Server, mut datagram)) => pair.reaches_server(&mut datagram),
-                Some((To::Client, mut datagram)) => pair.reaches_client(&mut datagram),
-                None => {}
+        while let Some((to, mut datagram)) = network.arrived(at) {
+            match to {
+                To::Server => pair.reaches_server(&mut datagram),
+                To::Client => pair.reaches_client(&mut datagram),
             }
         }
         pair.client_sends().into_iter().for_each(|datagram| network.send(To::Server, datagram, at, &mut dice));

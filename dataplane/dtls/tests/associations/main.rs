@@ -9,4 +9,5 @@ mod hostile;
 mod keys;
 mod lossy;
 mod refused;
+mod twelve;
 mod world;

@@ -178,8 +178,9 @@ impl Server {
             let mut reply = vec![0; datagram.len()];
             match self.front.screen(&self.config, datagram, client_address(), now, &mut reply) {
                 Screened::Opening(opening) => {
-                    let is_over =
-                        self.association.as_ref().is_none_or(|association| association.poll_timeout().is_none());
+                    let is_over = self.association.as_ref().is_none_or(|association| {
+                        association.poll_timeout().is_none() && association.version().is_none()
+                    });
                     if is_over || self.begun_by != *opening.random() {
                         self.begun_by = *opening.random();
                         let random = self.randomness.draw();
