@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -92,9 +93,7 @@ struct RunOptions {
 fn main() -> ExitCode {
     let result = match Options::parse().command {
         Task::Run(options) => run(&options),
-        Task::Peer { peer: PeerTask::Dimpl(options) } => return peer_ended(peers::dimpl::run(&options)),
-        #[cfg(feature = "boring")]
-        Task::Peer { peer: PeerTask::Boring(options) } => return peer_ended(peers::boring::run(&options)),
+        Task::Peer { peer } => return be(&peer),
     };
     match result {
         Ok(0) => ExitCode::SUCCESS,
@@ -109,8 +108,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// It has said in its output why.
-fn peer_ended(result: Result<()>) -> ExitCode {
+/// Nobody waits longer for a peer.
+const PEER_LIFE: Duration = Duration::from_secs(20);
+
+/// Is a peer, which has said in its output how it ended.
+fn be(peer: &PeerTask) -> ExitCode {
+    std::thread::spawn(|| {
+        std::thread::sleep(PEER_LIFE);
+        std::process::exit(3);
+    });
+    let result = match peer {
+        PeerTask::Dimpl(options) => peers::dimpl::run(options),
+        #[cfg(feature = "boring")]
+        PeerTask::Boring(options) => peers::boring::run(options),
+    };
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

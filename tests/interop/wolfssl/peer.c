@@ -26,6 +26,8 @@
 #define EXPORTED_BYTES 32
 #define RESEND_AFTER_MS 500
 #define SENDS_MAX 20
+/* Nobody waits longer for this program. */
+#define LIFE_SECONDS_MAX 20
 
 struct options {
     int is_server, is_13, is_12_too, mtu, count, update_keys, asks_certificate;
@@ -304,6 +306,7 @@ int main(int count, char **values)
     options.is_server = !strcmp(values[1], "server");
     parse(&options, count - 4, values + 4);
 
+    alarm(LIFE_SECONDS_MAX);
     wolfSSL_Init();
     WOLFSSL_CTX *context = new_context(&options);
     int fd = open_socket(&options, values[2], values[3], &peer);
