@@ -120,6 +120,9 @@ impl Peer {
         if case.obsolete.is_some() {
             return match (version, self) {
                 (Version::V13, _) => Some("of DTLS 1.2 only"),
+                (_, Self::OpenSsl) if case.obsolete == Some(Obsolete::PlainMasterSecret) => {
+                    Some("s_client always offers the extended master secret")
+                }
                 (_, Self::OpenSsl | Self::GnuTls) => None,
                 _ => Some("tried with OpenSSL and GnuTLS, whose tools can be told so"),
             };
@@ -276,12 +279,11 @@ fn openssl(certificates: &Certificates, server: SocketAddr, case: &Case) -> Comm
     let version = if case.obsolete == Some(Obsolete::Dtls10) { "-dtls1" } else { "-dtls1_2" };
     command.args(["s_client", version]);
     match case.obsolete {
-        Some(Obsolete::PlainMasterSecret) => drop(command.arg("-no_ems")),
         Some(Obsolete::Cbc) => drop(command.args(["-cipher", "ECDHE-ECDSA-AES128-SHA256"])),
         Some(Obsolete::StaticRsa) => drop(command.args(["-cipher", "AES128-GCM-SHA256"])),
         // Its hash is MD5 with SHA-1, which the usual level forbids.
         Some(Obsolete::Dtls10) => drop(command.args(["-cipher", "DEFAULT:@SECLEVEL=0"])),
-        None => {}
+        Some(Obsolete::PlainMasterSecret) | None => {}
     }
     command.args(["-connect", &server.to_string(), "-verify_return_error", "-CAfile"]);
     command.arg(certificates.ca());
