@@ -71,7 +71,7 @@ struct RunOptions {
     #[arg(long, value_delimiter = ',', default_value = "openssl,gnutls,wolfssl,boring,dimpl")]
     peers: Vec<String>,
     /// Versions that our end speaks
-    #[arg(long, value_delimiter = ',', default_value = "1.3")]
+    #[arg(long, value_delimiter = ',', default_value = "1.3,1.2")]
     versions: Vec<String>,
     /// Only cases whose name has one of these in it
     #[arg(long, value_delimiter = ',')]

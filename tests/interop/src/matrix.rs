@@ -20,6 +20,19 @@ pub enum Special {
     BothVersions,
 }
 
+/// What a client of DTLS 1.2 may be left with that our server refuses (RFC 9325).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obsolete {
+    /// No extended master secret (RFC 7627).
+    PlainMasterSecret,
+    /// Suites in CBC mode only.
+    Cbc,
+    /// Key exchange by RSA encryption only.
+    StaticRsa,
+    /// DTLS 1.0 only.
+    Dtls10,
+}
+
 /// What must come of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
@@ -44,6 +57,7 @@ pub struct Case {
     pub mtu: Option<u16>,
     pub group: Option<&'static str>,
     pub suite: Option<&'static str>,
+    pub obsolete: Option<Obsolete>,
 }
 
 const fn case(name: &'static str, what: &'static str) -> Case {
@@ -58,6 +72,7 @@ const fn case(name: &'static str, what: &'static str) -> Case {
         mtu: None,
         group: None,
         suite: None,
+        obsolete: None,
     }
 }
 
@@ -67,6 +82,10 @@ const fn shown(shown: Shown, case: Case) -> Case {
 
 const fn refused(theirs: Shown, alert: u8, reason: &'static str, case: Case) -> Case {
     Case { theirs, expected: Expected::WeRefuse { alert, reason }, ..case }
+}
+
+const fn obsolete(obsolete: Obsolete, alert: u8, reason: &'static str, case: Case) -> Case {
+    Case { obsolete: Some(obsolete), expected: Expected::WeRefuse { alert, reason }, ..case }
 }
 
 const fn lossy(seed: u64, case: Case) -> Case {
@@ -144,6 +163,20 @@ pub fn cases() -> Vec<Case> {
         Case { special: Special::KeyUpdate, ..case("key-update", "new keys after each packet, six times") },
         Case { special: Special::Exporter, ..case("exporter", "both export the same value") },
         Case { special: Special::ConnectionId, ..case("cid", "connection ids both ways, 8 bytes and 4") },
+        obsolete(
+            Obsolete::PlainMasterSecret,
+            40,
+            "handshake_failure",
+            case("plain-master", "they offer no extended master secret"),
+        ),
+        obsolete(Obsolete::Cbc, 40, "handshake_failure", case("cbc", "they offer suites in CBC mode only")),
+        obsolete(
+            Obsolete::StaticRsa,
+            40,
+            "handshake_failure",
+            shown(Shown::Rsa2048, case("static-rsa", "they offer key exchange by RSA encryption only")),
+        ),
+        obsolete(Obsolete::Dtls10, 70, "protocol_version", case("dtls-1.0", "they offer DTLS 1.0 only")),
     ]
 }
 

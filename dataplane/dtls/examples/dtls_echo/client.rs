@@ -12,7 +12,7 @@ use ringfort_dtls::{Association, Ended, Event, Received};
 use ringfort_types::BootInstant;
 
 use crate::hello::Chosen;
-use crate::options::ClientOptions;
+use crate::options::{ClientOptions, Version};
 use crate::policy::Policy;
 use crate::server::{cid_text, print_exporter};
 use crate::socket::{DATAGRAM_BYTES_MAX, Socket, randomness, readable};
@@ -60,6 +60,9 @@ enum Input {
 
 /// Talks to the server until there is nothing more to say.
 pub(crate) fn run(options: &ClientOptions) -> Result<Outcome, Failed> {
+    if options.common.min_version < Version::V13 {
+        return Err("--min-version: clients of this engine speak DTLS 1.3 only".into());
+    }
     let (config, policy) = options.config()?;
     let mut randomness = randomness()?;
     let any: SocketAddr = match options.connect {

@@ -10,7 +10,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringfort_dtls::cid::ConnectionId;
 use ringfort_dtls::record::Suite;
-use ringfort_dtls::{AddressValidation, ClientAuth, ClientConfig, EXPORTED_BYTES, Group, ServerConfig, Settings};
+use ringfort_dtls::{
+    AddressValidation, ClientAuth, ClientConfig, EXPORTED_BYTES, Group, ProtocolVersion, ServerConfig, Settings,
+};
 use ringfort_identity::Credentials;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -96,10 +98,10 @@ pub(crate) struct CommonOptions {
     /// Revocation lists of those authorities, PEM; may be given several times
     #[arg(long, value_name = "FILE", requires = "ca")]
     pub(crate) crl: Vec<PathBuf>,
-    /// Lowest version
+    /// Lowest version; a client of ours speaks 1.3 only
     #[arg(long, value_name = "VERSION", default_value = "1.3")]
     pub(crate) min_version: Version,
-    /// Highest version
+    /// Highest version, which cannot be lowered: who offers 1.3 gets that
     #[arg(long, value_name = "VERSION", default_value = "1.3")]
     pub(crate) max_version: Version,
     /// Cipher suites, the best first: aes128, aes256, chacha20
@@ -143,6 +145,9 @@ pub(crate) enum ClientCertificate {
 /// A version that the engine speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Version {
+    /// DTLS 1.2, which servers speak with clients by others
+    #[value(name = "1.2")]
+    V12,
     /// DTLS 1.3
     #[value(name = "1.3")]
     V13,
@@ -220,10 +225,14 @@ impl CommonOptions {
     }
 
     fn settings(&self, address_validation: AddressValidation) -> Result<Settings, Failed> {
-        if self.min_version > self.max_version {
-            return Err("--min-version is higher than --max-version".into());
+        if self.max_version != Version::V13 {
+            return Err("--max-version: the engine always speaks 1.3 too".into());
         }
         Ok(Settings {
+            min_version: match self.min_version {
+                Version::V12 => ProtocolVersion::Dtls12,
+                Version::V13 => ProtocolVersion::Dtls13,
+            },
             suites: self.suites.iter().copied().map(Suite::from).collect(),
             groups: self.groups.iter().copied().map(Group::from).collect(),
             protocol: self.alpn.as_ref().map(|name| name.as_bytes().to_vec()),

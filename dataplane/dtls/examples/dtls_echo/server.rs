@@ -19,8 +19,8 @@ use crate::{Failed, Outcome};
 const PEERS_MAX: usize = 1_024;
 
 /// With `--once`, so long after the end: the last alert is on its way, and a port that is closed at once would answer the peer's
-/// next datagram by an ICMP error that hides it.
-const LINGER: Duration = Duration::from_millis(500);
+/// next datagram by an ICMP error that hides it. GnuTLS believes an alert in the clear only when it has asked again, after 1 s.
+const LINGER: Duration = Duration::from_millis(1_500);
 
 /// Which association, counted from 1 in the order in which they began.
 type Number = u64;

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::certificates::{Certificates, Shown};
-use crate::matrix::{Case, Special};
+use crate::matrix::{Case, Obsolete, Special};
 
 /// What both ends send.
 pub const TEXT: &str = "hello interop";
@@ -116,6 +116,16 @@ impl Peer {
             if case.special == Special::NoCookie {
                 return Some("of our server only");
             }
+        }
+        if case.obsolete.is_some() {
+            return match (version, self) {
+                (Version::V13, _) => Some("of DTLS 1.2 only"),
+                (_, Self::OpenSsl) if case.obsolete == Some(Obsolete::PlainMasterSecret) => {
+                    Some("s_client always offers the extended master secret")
+                }
+                (_, Self::OpenSsl | Self::GnuTls) => None,
+                _ => Some("tried with OpenSSL and GnuTLS, whose tools can be told so"),
+            };
         }
         if version == Version::V12 && case.special == Special::BothVersions {
             return Some("it is in the table of 1.3");
@@ -266,7 +276,16 @@ fn dimpl_cannot(ours: Ours, case: &Case) -> Option<&'static str> {
 
 fn openssl(certificates: &Certificates, server: SocketAddr, case: &Case) -> Command {
     let mut command = Command::new("openssl");
-    command.args(["s_client", "-dtls1_2", "-connect", &server.to_string(), "-verify_return_error", "-CAfile"]);
+    let version = if case.obsolete == Some(Obsolete::Dtls10) { "-dtls1" } else { "-dtls1_2" };
+    command.args(["s_client", version]);
+    match case.obsolete {
+        Some(Obsolete::Cbc) => drop(command.args(["-cipher", "ECDHE-ECDSA-AES128-SHA256"])),
+        Some(Obsolete::StaticRsa) => drop(command.args(["-cipher", "AES128-GCM-SHA256"])),
+        // Its hash is MD5 with SHA-1, which the usual level forbids.
+        Some(Obsolete::Dtls10) => drop(command.args(["-cipher", "DEFAULT:@SECLEVEL=0"])),
+        Some(Obsolete::PlainMasterSecret) | None => {}
+    }
+    command.args(["-connect", &server.to_string(), "-verify_return_error", "-CAfile"]);
     command.arg(certificates.ca());
     if let Some((chain, key)) = certificates.theirs(case.theirs) {
         // -cert takes the first certificate of the file, -cert_chain those above it.
@@ -298,7 +317,14 @@ fn gnutls(certificates: &Certificates, server: SocketAddr, case: &Case) -> Comma
         None => "",
     };
     command.args(["--udp", "--port", &server.port().to_string()]);
-    command.args(["--priority", &format!("NORMAL:-VERS-ALL:+VERS-DTLS1.2{groups}")]);
+    let version = if case.obsolete == Some(Obsolete::Dtls10) { "DTLS1.0" } else { "DTLS1.2" };
+    let obsolete = match case.obsolete {
+        Some(Obsolete::PlainMasterSecret) => ":%NO_SESSION_HASH",
+        Some(Obsolete::Cbc) => ":-CIPHER-ALL:+AES-128-CBC",
+        Some(Obsolete::StaticRsa) => ":-KX-ALL:+RSA",
+        Some(Obsolete::Dtls10) | None => "",
+    };
+    command.args(["--priority", &format!("NORMAL:-VERS-ALL:+VERS-{version}{groups}{obsolete}")]);
     command.arg("--x509cafile").arg(certificates.ca());
     if let Some((chain, key)) = certificates.theirs(case.theirs) {
         command.arg("--x509certfile").arg(chain).arg("--x509keyfile").arg(key);
