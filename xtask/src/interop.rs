@@ -119,7 +119,7 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<Findings> {
     }
     let wolfssl = if peers.contains(&"wolfssl") { Some(build_wolfssl(root, &target)?) } else { None };
     println!("building dtls_echo and the table");
-    must(cargo(root, &target).args(["build", "--locked", "-p", "ringfort-dtls", "--example", "dtls_echo"]))?;
+    must(cargo(root, &target).args(["build", "--locked", "--workspace", "--example", "dtls_echo"]))?;
     let manifest = root.join(PACKAGE).join("Cargo.toml");
     let mut table = cargo(root, &target);
     table.args(["run", "--quiet", "--locked", "--manifest-path"]).arg(manifest);

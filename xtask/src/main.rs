@@ -57,6 +57,8 @@ Campaigns, which take minutes and are no part of the guards:
       --write           writes docs/dtls-interop.md
       --verbose         what both sides said, where it is not as expected
 
+  nightly               interop with every peer, sim-dtls, and a million executions of each fuzz target
+
 Exit codes: 0 passed, 1 findings, 2 the guard could not run.
 ";
 
@@ -103,6 +105,7 @@ fn run(args: &[String]) -> Result<Findings> {
         ["prose"] => prose::check(&repository_root()?),
         ["proto"] => proto::write(&repository_root()?),
         ["proto", "--check"] => proto::check(&repository_root()?),
+        ["nightly"] => nightly(&repository_root()?),
         ["fuzz", target] => fuzz::run(&repository_root()?, target, fuzz::RUNS),
         ["fuzz", target, runs] => fuzz::run(&repository_root()?, target, runs),
         ["sim-dtls"] => sim::dtls(&repository_root()?, sim::SEEDS),
@@ -115,6 +118,20 @@ fn run(args: &[String]) -> Result<Findings> {
         }
         other => bail!("no such task: {}\n\n{HELP}", other.join(" ")),
     }
+}
+
+/// The campaigns one after the other, to the first that finds something.
+fn nightly(root: &Path) -> Result<Findings> {
+    let mut findings = interop::run(root, &[])?;
+    if findings.is_empty() {
+        findings = sim::dtls(root, sim::SEEDS)?;
+    }
+    for target in fuzz::TARGETS {
+        if findings.is_empty() {
+            findings = fuzz::run(root, target, "1000000")?;
+        }
+    }
+    Ok(findings)
 }
 
 /// The root of the checkout that this run was started in: cargo sets the variable for `run` and for `test` alike. The

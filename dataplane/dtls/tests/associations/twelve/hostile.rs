@@ -204,7 +204,7 @@ fn a_forged_hello_gives_way_to_the_clients() {
     let hello = meeting.client.hello();
     type Change = fn(&mut Client);
     let changes: [(Change, bool); 6] = [
-        (|eve| eve.offer.groups(&[24]), true),
+        (|eve| eve.offer.groups(&[24, 23]), true),
         (|eve| eve.offer.groups(&[0x0100]), false),
         (|eve| eve.offer.random = [1; 32], false),
         (|eve| eve.offer.suites = vec![0xc02b], false),
