@@ -232,7 +232,10 @@ impl Association {
                 }
             }
             Stage::Established(Established { post: Post::V13(post), .. }) => {
-                post.handle_timeout(&mut self.records, now);
+                if post.handle_timeout(&mut self.records, now) {
+                    self.exchange.rest();
+                    self.events.shrink_to_fit();
+                }
                 if post.has_waited_too_long(&self.exchange, now) {
                     let why = Ended::TimedOut(post.patience(), None);
                     return self.end(why);

@@ -149,10 +149,10 @@ impl PostHandshake {
             && self.waiting_since.is_some_and(|since| now.saturating_since(since) >= self.patience)
     }
 
-    /// Forgets keys whose time has come.
-    pub(crate) fn handle_timeout(&mut self, records: &mut RecordLayer, now: BootInstant) {
-        if self.handshake_keys_until.is_some_and(|until| until <= now) {
-            self.handshake_keys_until = None;
+    /// Forgets keys whose time has come. Whether the handshake is now over and done with.
+    pub(crate) fn handle_timeout(&mut self, records: &mut RecordLayer, now: BootInstant) -> bool {
+        let is_over = self.handshake_keys_until.take_if(|until| *until <= now).is_some();
+        if is_over {
             records.drop_rx(HANDSHAKE);
         }
         if let Some((old, Some(until))) = self.old_rx
@@ -161,6 +161,7 @@ impl PostHandshake {
             self.old_rx = None;
             records.drop_rx(old);
         }
+        is_over
     }
 
     /// When [`PostHandshake::handle_timeout`] wants to be called.

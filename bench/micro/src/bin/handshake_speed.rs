@@ -25,6 +25,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ROUNDS: usize = 30;
 const HANDSHAKES: usize = 20;
 const HELLOS: u16 = 2_000;
+const ASSOCIATIONS: usize = 20_000;
 const START: BootInstant = BootInstant::from_nanos(1_000_000_000_000);
 
 fn main() -> Result<()> {
@@ -42,6 +43,7 @@ fn main() -> Result<()> {
         println!("{:<34} {server:>10.1} {:>12.0} {both:>14.1}", format!("handshake, {group:?}"), 1e6 / server);
     }
     println!("a hello without cookie, answered: {:.0} ns", keys.ends(Group::X25519)?.hellos()?);
+    println!("an established association: {:.0} bytes", keys.ends(Group::X25519)?.bytes()?);
     Ok(())
 }
 
@@ -94,6 +96,13 @@ impl Keys {
     }
 }
 
+/// What the process has in memory now (proc(5), statm).
+fn resident_bytes() -> Result<i64> {
+    let text = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: i64 = text.split(' ').nth(1).context("statm has another form")?.parse()?;
+    Ok(pages * 4_096)
+}
+
 fn address(port: u16) -> SocketAddr {
     ([192, 0, 2, 7], port).into()
 }
@@ -113,6 +122,27 @@ impl Ends {
 
     /// One handshake; gives the time that the server spent.
     fn shake_hands(&self) -> Result<Duration> {
+        Ok(self.connect()?.0)
+    }
+
+    /// What an established association of the server's takes of the process's memory, a while after its handshake.
+    fn bytes(&self) -> Result<f64> {
+        let mut all = Vec::with_capacity(ASSOCIATIONS);
+        // The allocators' first pages are nobody's.
+        for _ in 0..ASSOCIATIONS / 10 {
+            all.push(self.connect()?.1);
+        }
+        let (before, count) = (resident_bytes()?, all.len());
+        while all.len() < ASSOCIATIONS {
+            let mut association = self.connect()?.1;
+            association.handle_timeout(START + Duration::from_secs(60));
+            all.push(association);
+        }
+        Ok((resident_bytes()? - before) as f64 / (all.len() - count) as f64)
+    }
+
+    /// One handshake; gives the time that the server spent, and its association.
+    fn connect(&self) -> Result<(Duration, Association)> {
         let (mut front, mut reply, mut spent) = (Front::new(&[3; 32]), [0; 2_000], Duration::ZERO);
         let mut client = self.client();
         let mut server: Option<Association> = None;
@@ -139,11 +169,11 @@ impl Ends {
                     Screened::Dropped(why) => bail!("the hello was dropped: {why:?}"),
                 }
             }
-            let Some(server) = &mut server else { continue };
-            while let Some(mut datagram) = timed(&mut spent, || server.poll_transmit()) {
+            let Some(association) = &mut server else { continue };
+            while let Some(mut datagram) = timed(&mut spent, || association.poll_transmit()) {
                 client.handle_datagram(&mut datagram, START, |_| {});
             }
-            for event in [client.poll_event(), server.poll_event()].into_iter().flatten() {
+            for event in [client.poll_event(), association.poll_event()].into_iter().flatten() {
                 match event {
                     Event::Established(_) => established += 1,
                     Event::ConnectionIdsWanted(_) => {}
@@ -151,7 +181,7 @@ impl Ends {
                 }
             }
             if established == 2 {
-                return Ok(spent);
+                return Ok((spent, server.context("no server")?));
             }
         }
         bail!("no handshake")

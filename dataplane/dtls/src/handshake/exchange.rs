@@ -331,6 +331,14 @@ impl Exchange {
         [self.repeat_at, self.acknowledge_at].into_iter().flatten().min()
     }
 
+    /// Gives memory back that only a handshake needs.
+    pub(crate) fn rest(&mut self) {
+        self.out.shrink_to_fit();
+        self.to_acknowledge.shrink_to_fit();
+        self.flight.rest();
+        self.incoming.rest();
+    }
+
     /// The next datagram for the peer.
     pub(crate) fn poll_transmit(&mut self) -> Option<Box<[u8]>> {
         self.out.pop_front()

@@ -44,6 +44,12 @@ struct Sent {
 }
 
 impl Flight {
+    /// Gives memory back that is not in use.
+    pub(super) fn rest(&mut self) {
+        self.items.shrink_to_fit();
+        self.sent.shrink_to_fit();
+    }
+
     /// Messages from number `next` on.
     pub(super) fn starting_at(next: u16) -> Self {
         Self { next_sequence: next, ..Self::default() }

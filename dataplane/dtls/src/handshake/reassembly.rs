@@ -79,6 +79,11 @@ impl UnderWay {
 }
 
 impl Reassembly {
+    /// Gives memory back that is not in use.
+    pub(super) fn rest(&mut self) {
+        self.under_way.shrink_to_fit();
+    }
+
     /// Messages from number `next` on.
     pub(crate) fn starting_at(next: u16) -> Self {
         Self { next, ..Self::default() }

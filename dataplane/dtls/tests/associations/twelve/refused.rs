@@ -369,6 +369,6 @@ fn the_hybrid_group_is_not_for_this_version() {
     let ca = Ca::root();
     let only = Settings { groups: vec![Group::X25519MlKem768], ..Settings::default() };
     let ends = Ends::with(&ca, &ca.gateway(), &ca.device(), only, Settings::default());
-    let offer = changed(|offer| offer.groups(&[0x11ec, 29]));
+    let offer = changed(|offer| offer.groups(&[0x11ec, 29, 23]));
     assert!(matches!(screen(&ends, &offer), Screened::Reply { reply: Reply::Refusal(Alert::HANDSHAKE_FAILURE), .. }));
 }
