@@ -17,6 +17,7 @@ mod malformed;
 mod mtu;
 mod restart;
 mod return_path;
+mod roaming;
 mod rules;
 mod sockets;
 mod spoof;
@@ -97,6 +98,10 @@ const CASES: &[Case<Backend>] = cases! {
         an_unknown_device_gets_nothing,
         the_newest_session_of_a_device_replaces_the_older,
         a_client_refuses_another_gateway,
+    }
+    roaming {
+        a_session_goes_on_from_another_address,
+        a_record_sent_on_from_elsewhere_costs_nobody_much,
     }
     bypass {
         other_traffic_goes_its_own_way,
