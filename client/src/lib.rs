@@ -21,6 +21,7 @@ mod controller;
 mod down;
 mod join;
 mod login;
+mod network;
 mod password;
 mod random;
 mod renewal;

@@ -237,6 +237,15 @@ impl Site {
         }
     }
 
+    /// The machine has another address: whatever channel there is ends at the old one. The tunnel goes on and is bound again.
+    pub(crate) fn handle_network_changed(&mut self, now: BootInstant) {
+        if matches!(self.channel, Channel::Opening | Channel::Open(_)) {
+            self.pause = Duration::ZERO;
+            self.lose("this machine's address has changed".into(), now);
+            self.pause = PAUSE_FIRST;
+        }
+    }
+
     /// The Gateway said something.
     pub(crate) fn handle_message(&mut self, message: ToClient, now: BootInstant) {
         use to_client::Say;

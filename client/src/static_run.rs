@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use ringfort_dtls::ClientConfig;
-use ringfort_engine::client::{Client, Config, Event, Release};
+use ringfort_engine::client::{Client, Command, Config, Event, Release};
 use ringfort_service::desk::{Desk, Letter};
 use ringfort_service::{credentials, file, notify_ready, random};
 use ringfort_worker::{Report, Sink, Worker, Workers, spawn};
 use serde_json::{Map, Value, json};
 
+use crate::network;
 use crate::static_config::{self, ClientSection};
-use crate::tunnel::Interface;
+use crate::tunnel::{Interface, OuterPath};
 
 /// Brings a tunnel up from the file at `path` and keeps it up until told to stop: by SIGTERM or SIGINT or, with
 /// `stop_with_stdin`, by the end of standard input. To be called before any thread is made.
@@ -23,11 +24,13 @@ use crate::tunnel::Interface;
 pub fn up_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
     let desk = Desk::open(stop_with_stdin)?;
     let config = static_config::read(path)?;
-    let (interface, worker) = machine(path, &config)?;
+    let (interface, worker, path_outside) = machine(path, &config)?;
     let sink: Sink<Event> = {
         let report = desk.reporter();
-        Arc::new(move |_, told| report(told))
+        Arc::new(move |_, told| report(Told::Worker(told)).map_err(Told::into_report))
     };
+    let report = desk.reporter();
+    network::watch(move || report(Told::NetworkChanged).is_ok())?;
     let mut workers = spawn(vec![worker], config.backend.into(), 0, &sink)?;
     let socket = match &config.status_socket {
         Some(socket) => {
@@ -37,7 +40,7 @@ pub fn up_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
         }
         None => None,
     };
-    let result = Control::default().run(&desk, &workers);
+    let result = Control::default().run(&desk, &workers, &path_outside);
     drop(socket);
     workers.stop();
     drop(interface);
@@ -45,7 +48,7 @@ pub fn up_static(path: &Path, stop_with_stdin: bool) -> Result<()> {
 }
 
 /// Opens the interface, and what the worker needs.
-fn machine(path: &Path, config: &ClientSection) -> Result<(Interface, Worker<Client>)> {
+fn machine(path: &Path, config: &ClientSection) -> Result<(Interface, Worker<Client>, OuterPath)> {
     let beside = |name: &Path| file::beside(path, name);
     let own = credentials::load(&beside(&config.certificate), &beside(&config.key))?;
     let anchor = credentials::load_trust(&beside(&config.ca))?;
@@ -68,8 +71,25 @@ fn machine(path: &Path, config: &ClientSection) -> Result<(Interface, Worker<Cli
         release: Release::AtOnce,
         random: random()?,
     };
-    let worker = interface.worker(config.gateway, machine, config.core).context("client.gateway")?;
-    Ok((interface, worker))
+    let (worker, path) = interface.worker(config.gateway, machine, config.core).context("client.gateway")?;
+    Ok((interface, worker, path))
+}
+
+/// What comes in at the desk.
+enum Told {
+    Worker(Report<Event>),
+    NetworkChanged,
+}
+
+impl Told {
+    /// The report of a worker's that the desk gave back.
+    fn into_report(self) -> Report<Event> {
+        match self {
+            Self::Worker(report) => report,
+            // The desk gives back what it was given.
+            Self::NetworkChanged => Report::Ended(Ok(())),
+        }
+    }
 }
 
 /// The control thread: it hears the worker.
@@ -81,10 +101,20 @@ struct Control {
 }
 
 impl Control {
-    fn run(mut self, desk: &Desk<Report<Event>>, workers: &Workers<Client>) -> Result<()> {
+    fn run(mut self, desk: &Desk<Told>, workers: &Workers<Client>, path: &OuterPath) -> Result<()> {
         while let Some(letter) = desk.receive() {
             match letter {
-                Letter::Report(report) => self.handle_report(report)?,
+                Letter::Report(Told::Worker(report)) => self.handle_report(report)?,
+                Letter::Report(Told::NetworkChanged) => match path.follow() {
+                    Ok(true) => {
+                        tracing::info!("this machine's address has changed");
+                        workers.broadcast(&Command::PathChanged)?;
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), "the change of address was not followed")
+                    }
+                },
                 Letter::Status(question) => question.answer(self.document(workers)),
                 Letter::Stop => break,
             }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use ringfort_engine::client::{Client, Config};
 use ringfort_io::{PortSharing, Tun, TunQueue, UdpSocket};
-use ringfort_link::{LinkError, LinkIndex, Links};
+use ringfort_link::{LinkError, LinkIndex, Links, RouteAnswer};
 use ringfort_packet::coalesce::Offloads;
 use ringfort_service::settings::Mtu;
 use ringfort_worker::{Worker, now};
@@ -75,13 +75,41 @@ impl Interface {
         self.offloads
     }
 
-    /// A worker that carries packets between this interface and `gateway`.
-    pub(crate) fn worker(&self, gateway: SocketAddr, config: Config, core: Option<usize>) -> Result<Worker<Client>> {
+    /// A worker that carries packets between this interface and `gateway`, and what keeps it on the path there.
+    pub(crate) fn worker(
+        &self,
+        gateway: SocketAddr,
+        config: Config,
+        core: Option<usize>,
+    ) -> Result<(Worker<Client>, OuterPath)> {
         let any: IpAddr = if gateway.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         let udp = UdpSocket::bind((any, 0).into(), PortSharing::Exclusive, SOCKET_BUFFER_BYTES)?;
         udp.connect(gateway).with_context(|| format!("no way to the Gateway at {gateway}"))?;
         let tun = self.queue.try_clone()?;
-        Ok(Worker { machine: Client::new(config, now()), udp, tun, core })
+        let path = OuterPath { socket: udp.try_clone()?, gateway };
+        Ok((Worker { machine: Client::new(config, now()), udp, tun, core }, path))
+    }
+}
+
+/// The way to a Gateway outside the tunnel.
+#[derive(Debug)]
+pub(crate) struct OuterPath {
+    socket: UdpSocket,
+    gateway: SocketAddr,
+}
+
+impl OuterPath {
+    /// Sends from the machine's address for this Gateway as it is now; `true` if that is another one than before. Without any way
+    /// to the Gateway everything stays as it is, until there is one again.
+    pub(crate) fn follow(&self) -> Result<bool> {
+        let Ok(RouteAnswer { source: Some(source), .. }) = Links::open()?.route_to(self.gateway.ip()) else {
+            return Ok(false);
+        };
+        if self.socket.local_addr()?.ip() == source {
+            return Ok(false);
+        }
+        self.socket.reconnect(self.gateway).with_context(|| format!("no way to the Gateway at {}", self.gateway))?;
+        Ok(true)
     }
 }
 

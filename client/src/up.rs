@@ -30,11 +30,12 @@ use tokio::runtime::Runtime;
 
 use crate::channel::{Channel, Told};
 use crate::down::Running;
+use crate::network;
 use crate::renewal::{self, Renewed, Schedule};
 use crate::routes::LeftOut;
 use crate::site::{Action, SiteGateway};
 use crate::tokens::{self, Judge, Tokens};
-use crate::tunnel;
+use crate::tunnel::{self, OuterPath};
 use crate::up::sites::SiteRun;
 
 /// Name of the status socket in the state folder.
@@ -78,6 +79,8 @@ pub fn up(options: &Up) -> Result<()> {
     let socket = options.status_socket.clone().unwrap_or_else(|| options.state.join(STATUS_SOCKET));
     let served = desk.serve_status(&socket);
     let served = served.with_context(|| format!("cannot serve the status at {}", socket.display()))?;
+    let report = desk.reporter();
+    network::watch(move || report(Event::NetworkChanged).is_ok())?;
     let result = control.run(&desk);
     drop(served);
     control.stop();
@@ -90,6 +93,8 @@ enum Event {
     Worker(String, u64, Report<TunnelEvent>),
     /// From the channel of a site, likewise.
     Channel(String, u64, Told),
+    /// The machine's addresses or routes have changed.
+    NetworkChanged,
     /// A renewal came to its end.
     Renewed(Result<Box<Renewed>>),
 }
@@ -173,6 +178,7 @@ impl<'a> Control<'a> {
             match letter {
                 Letter::Stop => return Ok(()),
                 Letter::Status(question) => question.answer(self.document()),
+                Letter::Report(Event::NetworkChanged) => self.follow_network()?,
                 Letter::Report(Event::Renewed(result)) => self.renewed(result)?,
                 Letter::Report(Event::Worker(site, number, report)) => self.hear_worker(&site, number, report)?,
                 Letter::Report(Event::Channel(site, number, told)) => self.hear_channel(&site, number, told),
@@ -258,6 +264,26 @@ impl<'a> Control<'a> {
         Ok(())
     }
 
+    /// Tunnels go on from the machine's new address, channels are opened anew and bind them again.
+    fn follow_network(&mut self) -> Result<()> {
+        for site in &mut self.sites {
+            match site.path.as_ref().map_or(Ok(false), OuterPath::follow) {
+                Ok(true) => {
+                    tracing::info!(site = site.name, "this machine's address has changed");
+                    site.command(&Command::PathChanged)?;
+                    site.channel = None;
+                    site.machine.handle_network_changed(now().boot);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(site = site.name, error, "the change of address was not followed");
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn start_tunnel(&mut self, index: usize, number: u64, gateway: SiteGateway) -> Result<()> {
         let site = &mut self.sites[index];
         let dtls = ClientConfig::pinned(&self.credentials, self.judge.trust().clone(), gateway.digests)?;
@@ -270,7 +296,8 @@ impl<'a> Control<'a> {
             release: Release::ByCommand,
             random: random()?,
         };
-        let worker = site.interface.worker(gateway.address, config, None)?;
+        let (worker, path) = site.interface.worker(gateway.address, config, None)?;
+        site.path = Some(path);
         let (report, id) = (Arc::clone(&self.report), site.id.clone());
         let sink: Sink<TunnelEvent> = Arc::new(move |_, told| {
             report(Event::Worker(id.clone(), number, told)).map_err(|back| match back {

@@ -120,6 +120,26 @@ fn a_tunnel_is_released_once_both_ends_have_shown_the_same_secret() {
     assert_eq!(world.site.standing(), (4, 99));
 }
 
+/// The machine moved: the channel is opened anew at once, at the same Gateway, and the tunnel stays as it is.
+// Covers: X10 allow
+#[test]
+fn a_machine_that_moves_keeps_its_tunnel() {
+    let mut world = World::new(&["g1", "g2"]);
+    world.bound();
+    world.site.handle_network_changed(world.now);
+    let actions = world.actions();
+    assert!(matches!(&actions[..], [Action::Close, Action::Open(gateway)] if &*gateway.id == "g1"), "{actions:?}");
+    assert!(world.site.is_up(), "packets pass all along");
+    world.site.handle_opened(DIGEST, world.now);
+    assert!(!world.says(welcome()).iter().any(|action| matches!(action, Action::StartTunnel(_))));
+    let bind = world.says(accepted(4));
+    assert!(matches!(&bind[..], [Action::Say(_)]), "the same tunnel is bound again: {bind:?}");
+    // Without a channel there is nothing to open anew.
+    let mut world = World::new(&["g1"]);
+    world.site.handle_network_changed(world.now);
+    assert!(matches!(world.actions()[..], [Action::Open(_)]));
+}
+
 // Covers: C15 refuse
 #[test]
 fn another_secret_releases_nothing() {

@@ -15,7 +15,7 @@ use crate::channel::Channel;
 use crate::login::parse_hex;
 use crate::routes::{self, SiteGrants};
 use crate::site::{Site, SiteGateway};
-use crate::tunnel::{self, Interface};
+use crate::tunnel::{self, Interface, OuterPath};
 
 /// Prefix of interface names; a number follows.
 const INTERFACE_PREFIX: &str = "ringfort";
@@ -29,6 +29,8 @@ pub(super) struct SiteRun {
     pub(super) inner: InnerAddresses,
     pub(super) routes: BTreeSet<IpNet>,
     pub(super) worker: Option<(u64, Workers<Client>)>,
+    /// The worker's way to its Gateway.
+    pub(super) path: Option<OuterPath>,
     pub(super) channel: Option<(u64, Channel)>,
     pub(super) backend: String,
 }
@@ -63,6 +65,7 @@ impl Control<'_> {
                 inner: InnerAddresses::default(),
                 routes: BTreeSet::new(),
                 worker: None,
+                path: None,
                 channel: None,
                 backend: String::new(),
             };
@@ -128,6 +131,7 @@ impl Control<'_> {
 
 impl SiteRun {
     pub(super) fn stop_worker(&mut self) {
+        self.path = None;
         if let Some((_, mut workers)) = self.worker.take() {
             workers.stop();
         }

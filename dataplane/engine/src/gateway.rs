@@ -128,6 +128,13 @@ pub enum Event {
         /// What binds other channels to its tunnel (C15).
         exporter: ExporterSecret,
     },
+    /// A session goes on from another address, and has shown that it receives there (X10).
+    Moved {
+        /// Which session.
+        session: SessionId,
+        /// Where it is.
+        outer: SocketAddr,
+    },
     /// The rules of an `Install` decide from the next packet on.
     RulesApplied {
         /// Whose rules.
@@ -278,8 +285,9 @@ impl Gateway {
                     Some(Message::Request) if matches!(session.phase, Phase::Bound(_)) => {
                         session.send(&Message::Reply.encode(), &mut self.output.outside);
                     }
-                    Some(Message::Response(token)) if session.outer == from => {
-                        self.counters.paths_proven += u64::from(session.path.answered(token, from));
+                    Some(Message::Response(token)) if session.outer == from && session.path.answered(token, from) => {
+                        self.counters.paths_proven += 1;
+                        self.events.push_back(Event::Moved { session: session.id, outer: from });
                     }
                     _ => {}
                 }

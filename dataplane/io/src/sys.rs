@@ -36,6 +36,15 @@ pub(crate) fn bind(fd: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
+/// Undoes a `connect`: the socket has no peer then, nor an address or a port that it was not bound to (connect(2), `AF_UNSPEC`).
+pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes of `nobody`, which lives until the call returns.
+    check(unsafe { libc::connect(fd.as_raw_fd(), &raw const nobody, length) })?;
+    Ok(())
+}
+
 /// An event descriptor for wake-ups.
 pub(crate) fn event_fd() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointers.

@@ -66,6 +66,24 @@ impl UdpSocket {
         self.socket.connect(peer)
     }
 
+    /// Connects anew, from the address and a port that the kernel now chooses. For a connected socket whose machine has moved to
+    /// another network: it would go on sending from the address that it had.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::connect`]; the socket is then connected to nobody.
+    pub fn reconnect(&self, peer: SocketAddr) -> io::Result<()> {
+        sys::disconnect(self.socket.as_fd())?;
+        self.connect(peer)
+    }
+
+    /// The same socket once more.
+    ///
+    /// # Errors
+    /// The process has too many files open.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, family: self.family })
+    }
+
     /// Drops what has arrived so far. For sockets that share a port, once all of them are bound: what came before was
     /// spread over fewer, and what follows it goes to another one.
     pub fn discard_arrived(&self) {
@@ -103,6 +121,30 @@ impl AsFd for UdpSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_that_connects_anew_has_another_port_and_the_same_peer() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let peer = std::net::UdpSocket::bind(address).unwrap();
+            peer.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+            let any: IpAddr = if address.starts_with('[') { [0; 16].into() } else { [0; 4].into() };
+            let socket = UdpSocket::bind((any, 0).into(), PortSharing::Exclusive, 1 << 20).unwrap();
+            let twin = socket.try_clone().unwrap();
+            let mut received = [0; 16];
+            socket.connect(peer.local_addr().unwrap()).unwrap();
+            socket.send(b"one", None).unwrap();
+            let (_, first) = peer.recv_from(&mut received).unwrap();
+            twin.reconnect(peer.local_addr().unwrap()).unwrap();
+            socket.send(b"two", None).unwrap();
+            let (length, second) = peer.recv_from(&mut received).unwrap();
+            assert_eq!((&received[..length], second.ip()), (&b"two"[..], first.ip()));
+            assert_ne!(first.port(), second.port());
+            assert_eq!(socket.local_addr().unwrap(), second);
+            peer.send_to(b"back", second).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(socket.socket.recv(&mut received).unwrap(), 4);
+        }
+    }
 
     #[test]
     fn what_has_arrived_is_discarded_and_what_comes_later_is_not() {

@@ -82,7 +82,7 @@ fn remedy(source: &io::Error) -> &'static str {
 }
 
 /// `errno` values of Linux that this crate tells apart (asm-generic/errno.h; x86-64 and AArch64 share them).
-mod errno {
+pub(crate) mod errno {
     pub(super) const EPERM: i32 = 1;
     pub(super) const ENOENT: i32 = 2;
     pub(super) const ESRCH: i32 = 3;
@@ -94,6 +94,7 @@ mod errno {
     pub(super) const EADDRNOTAVAIL: i32 = 99;
     pub(super) const ENETUNREACH: i32 = 101;
     pub(super) const EHOSTUNREACH: i32 = 113;
+    pub(crate) const ENOBUFS: i32 = 105;
 }
 
 #[cfg(test)]

@@ -193,6 +193,16 @@ impl Links {
         self.change(index, words, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
+    /// Takes an address back that [`Links::add_address`] gave with the same arguments. With it go the routes that name it as source.
+    ///
+    /// # Errors
+    /// As [`Links::set_up`]; [`LinkError::is_not_found`] if the interface has it not.
+    pub fn delete_address(&mut self, index: LinkIndex, address: IpAddr, prefix_bits: u8) -> Result<(), LinkError> {
+        let words = |name: &str| format!("delete the address {address}/{prefix_bits} from {name}");
+        let message = address_message(index, address, prefix_bits);
+        self.change(index, words, RouteNetlinkMessage::DelAddress(message), 0)
+    }
+
     /// Adds a route to `destination` by the interface, through the next hop `via` or, without one, to neighbours. The
     /// lowest `metric` wins among routes to the same prefix; without one the kernel's default holds.
     ///

@@ -60,6 +60,11 @@ impl Admission {
     pub fn handle_event(&mut self, event: &Event) {
         match event {
             Event::Authenticated { session, peer, outer, .. } => self.admit(*session, peer.id(), *outer),
+            Event::Moved { session, outer } => {
+                if let Some(live) = self.live.get_mut(session) {
+                    live.outer = *outer;
+                }
+            }
             Event::Denied { session, flow, rule } => {
                 if let Some(live) = self.live.get(session) {
                     self.denials.record(&live.user.name, *flow, *rule);

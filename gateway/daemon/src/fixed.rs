@@ -119,6 +119,10 @@ impl Control {
                 tracing::info!(%session, device = peer.id(), "session authenticated");
                 tracing::debug!(%session, %outer, "session address");
             }
+            Event::Moved { session, outer } => {
+                tracing::info!(%session, user = user(*session), "session at another address");
+                tracing::debug!(%session, %outer, "session address");
+            }
             Event::RulesApplied { session, epoch } => {
                 tracing::info!(%session, user = user(*session), epoch = epoch.0, "rules applied")
             }

@@ -32,6 +32,11 @@ impl Admission {
                     self.effects.confirmed(session, tunnel.confirmed);
                 }
             }
+            Event::Moved { session, outer } => {
+                if let Some(tunnel) = self.tunnels.get_mut(&session) {
+                    tunnel.outer = outer;
+                }
+            }
             Event::Denied { session, flow, rule } => self.denied(session, flow, rule),
             Event::Ended { session, .. } => self.ended(session, now),
             Event::HandshakeFailed { .. } => {}

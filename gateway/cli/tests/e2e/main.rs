@@ -101,6 +101,7 @@ const CASES: &[Case<Backend>] = cases! {
     }
     roaming {
         a_session_goes_on_from_another_address,
+        a_machine_with_another_address_keeps_its_tunnel,
         a_record_sent_on_from_elsewhere_costs_nobody_much,
     }
     bypass {

@@ -1,15 +1,17 @@
 //! A client behind an address translator that changes its mind, and somebody on the way who sends records on from elsewhere (X10).
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ringfort_link::Links;
 use ringfort_stage::files::Plan;
-use toml::{Table, Value};
+use serde_json::Value;
+use toml::Table;
 
 use crate::world::{Backend, PATIENCE, WIKI, World, plan, sessions, stage};
 
@@ -96,7 +98,7 @@ fn behind_a_translator(backend: Backend) -> Result<(World, Translator)> {
     let stage = stage(&plan)?;
     let file = Plan::user_file(&stage.files(), "alice");
     let mut table: Table = fs::read_to_string(&file)?.parse()?;
-    let section = table.get_mut("client").and_then(Value::as_table_mut).context("no section [client]")?;
+    let section = table.get_mut("client").and_then(toml::Value::as_table_mut).context("no section [client]")?;
     section.insert("gateway".into(), TRANSLATOR.into());
     fs::write(&file, table.to_string())?;
     let gateway = plan.gateway;
@@ -107,7 +109,7 @@ fn behind_a_translator(backend: Backend) -> Result<(World, Translator)> {
 /// Where the one session is, by the Gateway.
 fn is_at(world: &World, address: SocketAddr) -> Result<()> {
     let port = format!(":{}", address.port());
-    let is_there = |session: &serde_json::Value| session["outer"].as_str().is_some_and(|outer| outer.ends_with(&port));
+    let is_there = |session: &Value| session["outer"].as_str().is_some_and(|outer| outer.ends_with(&port));
     world.gateway.wait_until(PATIENCE, |status| sessions(status).any(is_there)).map(drop)
 }
 
@@ -129,6 +131,49 @@ pub(crate) fn a_session_goes_on_from_another_address(backend: Backend) -> Result
         ensure!(world.client("alice")?.status()?["up"] == true, "alice's tunnel is down");
         Ok(())
     })
+}
+
+/// alice's machine itself gets another address and loses the one that it had: her tunnel goes on from there.
+// Covers: X10 allow
+pub(crate) fn a_machine_with_another_address_keeps_its_tunnel(backend: Backend) -> Result<()> {
+    World::start(backend, &["alice"])?.play(|world| {
+        let _wiki = world.serve(WIKI[0], "wiki")?;
+        world.get_page("alice", WIKI[0], "wiki")?;
+        let handshakes = world.count("handshakes_finished")?;
+        let gateway = world.plan.gateway.ip();
+        let router = world.stage.lab.internet();
+        world.run_in(router, || {
+            let mut links = Links::open()?;
+            let index = links.index_of("to-alice")?;
+            links.add_address(index, ELSEWHERE[0].into(), ELSEWHERE_BITS)
+        })?;
+        let (old, new) = (world.run_at("alice", || moves(gateway))?, ELSEWHERE[1]);
+        world.get_page_again("alice", WIKI[0], "wiki")?;
+        let is_there =
+            |session: &Value| session["outer"].as_str().is_some_and(|outer| outer.starts_with(&new.to_string()));
+        world.gateway.wait_until(PATIENCE, |status| sessions(status).any(is_there))?;
+        ensure!(world.count("handshakes_finished")? == handshakes, "it shook hands anew, after it left {old}");
+        ensure!(world.count("sessions")? == 1 && world.count("sessions_moved")? >= 1);
+        Ok(())
+    })
+}
+
+/// The network to which alice's machine moves: the router's address and hers.
+const ELSEWHERE: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 51, 100, 129), Ipv4Addr::new(198, 51, 100, 130)];
+const ELSEWHERE_BITS: u8 = 30;
+
+/// Moves this machine to the other network: its old address goes, and with it the way by which it reached `gateway`.
+fn moves(gateway: IpAddr) -> Result<IpAddr> {
+    let mut links = Links::open()?;
+    let way = links.route_to(gateway)?;
+    let (old, index) = (way.source.context("no source address")?, way.output);
+    let found = links.addresses()?.into_iter().find(|found| found.address == old).context("not our own address")?;
+    let [router, own] = ELSEWHERE.map(IpAddr::from);
+    links.delete_address(index, old, found.prefix_bits)?;
+    links.add_address(index, own, ELSEWHERE_BITS)?;
+    links.add_route(([0, 0, 0, 0].into(), 0), Some(router), index, None)?;
+    ensure!(links.route_to(gateway)?.source == Some(own), "another source address than {own}");
+    Ok(old)
 }
 
 /// One of alice's records is sent on from the address of somebody who never asked. That one hears little, and alice goes on.

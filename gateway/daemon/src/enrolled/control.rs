@@ -431,6 +431,10 @@ fn log(event: &Event, admission: &Admission) {
             tracing::info!(%session, device = peer.id(), "tunnel authenticated");
             tracing::debug!(%session, %outer, "tunnel address");
         }
+        Event::Moved { session, outer } => {
+            tracing::info!(%session, user = user(*session), "session at another address");
+            tracing::debug!(%session, %outer, "session address");
+        }
         Event::RulesApplied { session, epoch } => {
             tracing::info!(%session, user = user(*session), epoch = epoch.0, "rules applied");
         }
