@@ -83,3 +83,24 @@ fn an_association_stays_quiet() {
     assert_eq!((pair.client.poll_timeout(), pair.server_end().poll_timeout()), (None, None));
     pair.assert_alive();
 }
+
+/// Both sides update at once and both ACKs get lost: each still owes the other one for what it repeats, although it waits for
+/// one itself (RFC 9147 §7.1, §8).
+#[test]
+fn crossing_updates_survive_the_loss_of_both_acks() {
+    let mut pair = Pair::established(&Ends::usual());
+    for _ in 0..3 {
+        let now = pair.now;
+        pair.client.update_keys(now);
+        pair.server_end().update_keys(now);
+        let (up, down) = (pair.client_sends(), pair.server.transmits());
+        assert_eq!((up.len(), down.len()), (1, 1));
+        up.into_iter().for_each(|mut datagram| pair.reaches_server(&mut datagram));
+        down.into_iter().for_each(|mut datagram| pair.reaches_client(&mut datagram));
+        // The ACKs, and whatever else comes with them.
+        assert!(!pair.client_sends().is_empty() && !pair.server.transmits().is_empty());
+        pair.pass(Duration::from_secs(12));
+        assert!(pair.client_events.is_empty() && pair.server_events.is_empty(), "{:?}", pair.client_events);
+        pair.assert_alive();
+    }
+}
