@@ -436,6 +436,9 @@ impl Association {
             (handshake.doubt, handshake.anew_at, handshake.refused, handshake.tell_at) = (None, None, None, None);
             handshake.deadline = handshake.deadline_most;
         }
+        if let Some(post) = self.stage.post_13() {
+            post.note_record(record.number.epoch, now);
+        }
         let content = datagram.get(record.content.clone()).unwrap_or_default();
         let is_12 = self.stage.is_12();
         match record.content_type {

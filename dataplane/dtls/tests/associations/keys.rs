@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ringfort_dtls::cid::ConnectionId;
+
 use crate::world::{Ends, Pair};
 
 /// The epoch's low bits in the header of the next record that each side seals.
@@ -103,4 +105,23 @@ fn crossing_updates_survive_the_loss_of_both_acks() {
         assert!(pair.client_events.is_empty() && pair.server_events.is_empty(), "{:?}", pair.client_events);
         pair.assert_alive();
     }
+}
+
+/// Who has nothing to send still leaves the old keys: an ACK under the new ones is enough to know that they are in use.
+#[test]
+fn old_keys_go_even_if_no_packet_comes_under_the_new_ones() {
+    let mut pair = Pair::established(&Ends { client_cid: ConnectionId::new(&[0xc2; 8]), ..Ends::usual() });
+    let mut late = vec![0; 60];
+    let length = pair.client.seal(b"late", &mut late).unwrap();
+    late.truncate(length);
+    let now = pair.now;
+    pair.client.update_keys(now);
+    pair.run();
+    // Whatever the server says, the client acknowledges it under its new keys.
+    let now = pair.now;
+    pair.server_end().request_connection_ids(1, now);
+    pair.run();
+    pair.pass(Duration::from_secs(4));
+    pair.reaches_server(&mut late);
+    assert!(pair.delivered.is_empty());
 }
