@@ -464,10 +464,8 @@ impl Association {
             ContentType::Alert => {
                 match Alert::decode(content) {
                     Some((_, Alert::CLOSE_NOTIFY)) => {
-                        // DTLS 1.2 wants an answer (RFC 5246 §7.2.1).
-                        if is_12 {
-                            self.tell(Alert::CLOSE_NOTIFY);
-                        }
+                        // Each side says it before it goes (RFC 8446 §6.1, RFC 5246 §7.2.1).
+                        self.tell(Alert::CLOSE_NOTIFY);
                         self.end(Ended::ClosedByPeer);
                     }
                     // There they are warnings, and nothing comes of them.
