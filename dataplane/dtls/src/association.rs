@@ -473,6 +473,10 @@ impl Association {
                     // It only announces a close_notify (RFC 8446 §6.1).
                     Some((_, Alert::USER_CANCELED)) => {}
                     Some((_, alert)) => self.end(Ended::Alerted(alert)),
+                    // RFC 8446 §5.4.
+                    None if content.is_empty() => {
+                        return Err(Fatal::new(Alert::UNEXPECTED_MESSAGE, "a record of alerts without content"));
+                    }
                     None => return Err(Fatal::new(Alert::DECODE_ERROR, "an alert")),
                 }
                 Ok(())
