@@ -606,7 +606,7 @@ impl Association {
             Post::V12(PostHandshake12::default())
         } else {
             self.exchange.acknowledge_now();
-            Post::V13(PostHandshake::new(patience, now))
+            Post::V13(PostHandshake::new(handshake.is_client(), patience, now))
         };
         self.events.push_back(Event::Established(peer.clone()));
         self.stage = Stage::Established(Established { peer, exporter, post });
