@@ -371,8 +371,11 @@ impl Gateway {
         session.heard = now.boot;
         let (id, outer) = (session.id, session.outer);
         let at = self.sessions.by_outer.entry(outer).or_default();
-        at.handshaking = None;
-        if let Some(old) = at.established.replace(index) {
+        at.handshaking = at.handshaking.filter(|other| *other != index);
+        // One that has not shown that it receives here was perhaps only said to be here: it has an id, or a way back.
+        if let Some(old) = at.established.replace(index)
+            && self.sessions.is_at_home(old)
+        {
             self.end(old, EndReason::Replaced, now);
         }
         if let Phase::Handshaking { waiting, .. } = before {

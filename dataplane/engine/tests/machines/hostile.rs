@@ -166,3 +166,32 @@ fn a_client_takes_packets_only_from_where_its_routes_lead() {
     assert_eq!(world.at_client[client], [udp("10.98.0.10:53")]);
     assert_eq!(world.client_counter(client, "packets_unexpected"), 1);
 }
+
+/// A user who sees another's records sends one on from his own address and then shakes hands from there: the session that was
+/// only ever said to be there stays, and goes back to its client.
+#[test]
+fn a_session_that_was_moved_by_force_is_not_replaced_where_it_is_said_to_be() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let worker = usize::from(session.worker().0);
+    let own = SocketAddr::new(inner_address(client), 5_000);
+    let syn = Tcp { sequence: 100, acknowledgement: 0, flags: tcp_flags::SYN, window: 1_000, options: &[] };
+    let packet = build::tcp(own, SocketAddr::new(SITE.parse().unwrap(), 80), &syn, &[]);
+    world.client_sends(client, &packet);
+    let [record] = <[Vec<u8>; 1]>::try_from(world.intercept()).unwrap();
+    // Addresses of two clients reach one worker.
+    world.add_client(Some("g1"), None);
+    let other = world.add_client(Some("g1"), None);
+    assert_eq!(usize::from(client_address(other).port()) % 2, worker);
+    world.reaches_worker(worker, client_address(other), &mut record.clone(), record.len());
+    world.run(Duration::from_millis(50));
+    assert!(matches!(world.client_events[other].first(), Some(ClientEvent::Up(_))));
+    let ended = world.events.iter().any(|event| matches!(event, Event::Ended { session: of, .. } if *of == session));
+    assert!(!ended, "{:?}", world.events);
+    world.run(Duration::from_secs(4));
+    world.at_site.clear();
+    world.client_sends(client, &packet);
+    world.run(Duration::from_millis(5));
+    assert_eq!(world.at_site, [packet]);
+    assert!(matches!(world.client_events[client][..], [ClientEvent::Up(_)]), "{:?}", world.client_events[client]);
+}
