@@ -528,8 +528,8 @@ impl Gateway {
             Screened::Opening(opening)
                 if at.handshaking.is_none_or(|index| self.sessions.is_another_attempt(index, *opening.random())) =>
             {
-                // The attempt before it, if any, is one that the peer has given up without a word.
-                at.handshaking.into_iter().for_each(|index| self.end(index, EndReason::Replaced, now));
+                // The attempt before it, if any, is one that the peer has given up without a word, or the peer's and this one is
+                // somebody's who sees what is sent there: it goes on as long as its records name it, or is given up in time.
                 if let Some(index) = self.begin_handshake(from, &opening, now) {
                     self.handshake_datagram(index, datagram);
                     self.after_association(index, now);

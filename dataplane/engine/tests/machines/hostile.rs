@@ -195,3 +195,30 @@ fn a_session_that_was_moved_by_force_is_not_replaced_where_it_is_said_to_be() {
     assert_eq!(world.at_site, [packet]);
     assert!(matches!(world.client_events[client][..], [ClientEvent::Up(_)]), "{:?}", world.client_events[client]);
 }
+
+/// Whoever sees what the Gateway sends to an address can bring a cookie back from there and begin a handshake of his own. The one
+/// that is under way goes on beside it.
+#[test]
+fn another_handshake_at_an_address_does_not_end_the_one_under_way() {
+    let mut world = World::new();
+    world.admits = true;
+    let client = world.add_client(Some("g1"), None);
+    // Up to the Gateway's flight.
+    let mut hello = world.hello_of_client(client);
+    let length = hello.len();
+    world.reaches_worker(0, client_address(client), &mut hello, length);
+    world.threads_are_busy = true;
+    world.run(Duration::from_millis(5));
+    world.threads_are_busy = false;
+    world.finish_errands();
+    assert_eq!(world.counter("handshakes_begun"), 1);
+    let flight = world.take_wire();
+    world.half_open_from(client_address(client), 7);
+    assert_eq!(world.counter("handshakes_begun"), 2);
+    world.put_on_wire(flight);
+    world.run(Duration::from_millis(100));
+    assert!(matches!(world.client_events[client][..], [ClientEvent::Up(_)]), "{:?}", world.client_events[client]);
+    assert_eq!(world.counter("handshakes_finished"), 1);
+    world.run(Duration::from_secs(12));
+    assert_eq!(world.counter("sessions"), 1, "the other one is given up in time");
+}
