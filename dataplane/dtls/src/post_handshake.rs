@@ -133,7 +133,8 @@ impl PostHandshake {
         } else {
             self.waiting_since.get_or_insert(now);
         }
-        if records.wants_key_update() {
+        // One that is under way answers it.
+        if records.wants_key_update() && !self.is_updating {
             self.wish(Wish::UpdateBoth);
         }
         // One at a time (RFC 9147 §8), and none while the handshake's last flight is not acknowledged.
