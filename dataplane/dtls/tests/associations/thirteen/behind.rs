@@ -5,7 +5,9 @@ use std::time::Duration;
 use ringfort_dtls::record::ContentType;
 use ringfort_dtls::{Alert, Ended, Event};
 
-use super::client::{CERTIFICATE, CERTIFICATE_REQUEST, Client, FINISHED, HELLO, KEY_UPDATE, NEW_SESSION_TICKET, Offer};
+use super::client::{
+    CERTIFICATE, CERTIFICATE_REQUEST, Client, FINISHED, HELLO, KEY_UPDATE, NEW_SESSION_TICKET, Offer, message,
+};
 use crate::world::{Ca, Ends};
 
 const REQUEST_CONNECTION_ID: u8 = 9;
@@ -128,4 +130,20 @@ fn many_updates_follow_each_other() {
     }
     client.assert_alive();
     assert!(client.events.is_empty() && client.alerts.is_empty());
+}
+
+/// A message too far ahead is not kept, so it is not acknowledged: its sender would never send it again (RFC 9147 §5.5, §7).
+#[test]
+fn what_is_not_kept_is_not_acknowledged() {
+    let ca = Ca::root();
+    let ends = Ends::of(&ca, &ca.gateway(), &ca.device());
+    let mut client = Client::established(&ends, Offer::default(), &ca.device());
+    client.acks.clear();
+    let next = client.next_out;
+    for (ahead, acknowledged) in [(8, false), (100, false), (7, true)] {
+        let ahead = message(KEY_UPDATE, next + ahead, &[0]);
+        client.send_messages(&[ahead]);
+        client.pass(Duration::from_millis(300));
+        assert_eq!(!client.acks.is_empty(), acknowledged);
+    }
 }
