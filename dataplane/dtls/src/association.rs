@@ -263,6 +263,20 @@ impl Association {
         }
     }
 
+    /// Whether packets that were sealed have led to something that neither a datagram nor the time would lead to: a new key is
+    /// wanted (RFC 9147 §4.5.3), or the association has ended for want of one. Who seals much and hears little looks now and then,
+    /// and calls [`Association::handle_timeout`].
+    #[must_use]
+    #[inline]
+    pub fn is_due(&self) -> bool {
+        match &self.stage {
+            Stage::Established(Established { post: Post::V13(_), .. }) => {
+                self.records.wants_key_update() && self.exchange.is_acknowledged()
+            }
+            _ => !self.events.is_empty(),
+        }
+    }
+
     /// Asks for new keys both ways (RFC 9147 §8), before any limit demands it. Nothing before the handshake is done, nor with
     /// DTLS 1.2, which has no other keys than the handshake's.
     pub fn update_keys(&mut self, now: BootInstant) {

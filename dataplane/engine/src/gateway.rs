@@ -652,6 +652,10 @@ impl Machine for Gateway {
                 self.counters.packets_unsent += 1;
             }
         }
+        if let Some(association) = session.association.as_mut().filter(|association| association.is_due()) {
+            association.handle_timeout(now.boot);
+            self.after_association(index, now);
+        }
         None
     }
 
