@@ -147,3 +147,62 @@ fn what_is_not_kept_is_not_acknowledged() {
         assert_eq!(!client.acks.is_empty(), acknowledged);
     }
 }
+
+/// Keys of the handshake are for a last flight whose ACK got lost, and go after 30 s (RFC 9147 §4.2.1).
+#[test]
+fn the_handshakes_keys_go_after_half_a_minute() {
+    let ca = Ca::root();
+    let ends = Ends::of(&ca, &ca.gateway(), &ca.device());
+    let mut client = Client::established(&ends, Offer::default(), &ca.device());
+    let finished = message(FINISHED, client.next_out - 1, &[0; 32]);
+    for (after, acknowledged) in [(29, true), (2, false)] {
+        client.acks.clear();
+        client.pass(Duration::from_secs(after));
+        let record = client.seal_in(2, ContentType::Handshake, &finished);
+        client.send(&record);
+        assert_eq!(!client.acks.is_empty(), acknowledged);
+    }
+    client.assert_alive();
+}
+
+/// RFC 9147 §9: of ids there is no end of asking and giving, of what is kept of them there is.
+#[test]
+fn ids_are_taken_and_given_within_bounds() {
+    let ca = Ca::root();
+    let ends = Ends::of(&ca, &ca.gateway(), &ca.device());
+    let mut offer = Offer::default();
+    offer.set(54, &[2, 0xc2, 0]);
+    let mut client = Client::established(&ends, offer, &ca.device());
+    let wish = client.say(REQUEST_CONNECTION_ID, &[200]);
+    client.send_messages(&[wish]);
+    assert_eq!(client.events, [Event::ConnectionIdsWanted(4)]);
+    let ids: Vec<u8> = (1..=9).flat_map(|number| [2, 0xc2, number]).collect();
+    for usage in [1, 1, 0] {
+        let body = [&(ids.len() as u16).to_be_bytes()[..], &ids, &[usage]].concat();
+        let given = client.say(NEW_CONNECTION_ID, &body);
+        let record = client.seal(ContentType::Handshake, &given);
+        client.server.handle(&mut record.clone(), client.now, |_| ());
+        client.server.transmits();
+    }
+    let now = client.now;
+    let server = client.server.association.as_mut().unwrap();
+    let mut used = Vec::new();
+    loop {
+        let mut record = [0; 100];
+        server.seal(b"x", &mut record).unwrap();
+        used.push(record[2]);
+        if !server.change_connection_id(now) {
+            break;
+        }
+    }
+    // One that is to be used at once, and four in reserve.
+    assert_eq!(used, [1, 1, 2, 3, 4]);
+    for (case, body) in [("empty", vec![0, 1, 0, 1]), ("of 21 bytes", [&[0, 22, 21][..], &[7; 21], &[1]].concat())] {
+        let mut offer = Offer::default();
+        offer.set(54, &[2, 0xc2, 0]);
+        let mut client = Client::established(&ends, offer, &ca.device());
+        let given = client.say(NEW_CONNECTION_ID, &body);
+        client.send_messages(&[given]);
+        assert_eq!(client.alerts, [[2, Alert::ILLEGAL_PARAMETER.0]], "{case}");
+    }
+}

@@ -24,7 +24,7 @@ pub(crate) const CERTIFICATE_VERIFY: u8 = 15;
 pub(crate) const FINISHED: u8 = 20;
 pub(crate) const KEY_UPDATE: u8 = 24;
 
-const SUITE: Suite = Suite::Aes128GcmSha256;
+pub(super) const SUITE: Suite = Suite::Aes128GcmSha256;
 
 /// What a ClientHello says.
 #[derive(Clone, Debug)]
@@ -117,17 +117,17 @@ pub(crate) fn message(kind: u8, sequence: u16, body: &[u8]) -> Vec<u8> {
     fragment(kind, sequence, body, 0..body.len())
 }
 
-fn expand(secret: &[u8], label: &str, context: &[u8]) -> Vec<u8> {
+pub(super) fn expand(secret: &[u8], label: &str, context: &[u8]) -> Vec<u8> {
     let label = [b"dtls13", label.as_bytes()].concat();
     let info = [&[0, 32], &vec8(&label)[..], &vec8(context), &[1]].concat();
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), &info).as_ref().to_vec()
 }
 
-fn extract(salt: &[u8], input: &[u8]) -> Vec<u8> {
+pub(super) fn extract(salt: &[u8], input: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, salt), input).as_ref().to_vec()
 }
 
-fn sha256(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn sha256(bytes: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
 }
 

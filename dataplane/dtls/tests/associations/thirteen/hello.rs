@@ -1,9 +1,9 @@
 //! ClientHellos that cannot be, and such as must be put up with (RFC 9147 §5.3, RFC 8446 §4.1.2, §4.2, §9.2).
 
-use ringfort_dtls::{Alert, Event};
+use ringfort_dtls::{Alert, Association, Event, Screened, Unwelcome};
 
 use super::client::{Client, Offer, vec16};
-use crate::world::{Ca, Ends};
+use crate::world::{Ca, Ends, START, UNIX, client_address};
 
 fn usual() -> (Ca, Ends) {
     let ca = Ca::root();
@@ -156,6 +156,15 @@ fn a_second_hello_is_as_it_was_asked_for() {
                 o.set(51, &vec16(&[&[0, 23, 0, 65, 4], &[1; 64][..]].concat()));
             }),
         ),
+        (
+            "another share beside the one asked for",
+            Alert::ILLEGAL_PARAMETER,
+            Box::new(|o| {
+                let (_, shares) = o.extensions.iter().find(|(number, _)| *number == 51).unwrap().clone();
+                o.set(10, &[0, 4, 0, 29, 0, 30]);
+                o.set(51, &vec16(&[&shares[2..], &[0, 30, 0, 1, 1]].concat()));
+            }),
+        ),
         ("a share too short", Alert::ILLEGAL_PARAMETER, Box::new(|o| o.set(51, &vec16(&[0, 29, 0, 2, 1, 1])))),
         ("a share of zeros", Alert::ILLEGAL_PARAMETER, Box::new(move |o| o.set(51, &point(0)))),
         ("no version", Alert::PROTOCOL_VERSION, Box::new(|o| o.set(43, &[2, 0xfe, 0xfd]))),
@@ -170,4 +179,41 @@ fn a_second_hello_is_as_it_was_asked_for() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The hello that opened an association is the one that counts: another one in its place has to have its cookie.
+#[test]
+fn an_association_that_a_cookie_opened_takes_no_hello_without_it() {
+    let (_, ends) = usual();
+    let mut client = Client::new(&ends, Offer::default(), None);
+    let hello = client.hello();
+    client.send(&hello);
+    client.retry(|_| ());
+    let hello = client.hello();
+    let mut front = ringfort_dtls::Front::new(&[ends.seed; 32]);
+    let screened = front.screen(&ends.server, &hello, client_address(), START, &mut [0; 300]);
+    let Screened::Opening(opening) = screened else { panic!("{screened:?}") };
+    let mut server = Association::server(&ends.server, &opening, None, [7; 32], START, UNIX);
+    for other in [None, Some([&[0, 65][..], &[1; 65]].concat())] {
+        client.offer.remove(44);
+        other.into_iter().for_each(|cookie| client.offer.set(44, &cookie));
+        client.next_out = 1;
+        let mut hello = client.hello();
+        server.handle_datagram(&mut hello, START, |_| ());
+        let told: Vec<_> = std::iter::from_fn(|| server.poll_transmit()).collect();
+        // Told once, and only that.
+        assert!(told.iter().all(|told| told[0] == 21 && told[14] == Alert::ILLEGAL_PARAMETER.0), "{told:02x?}");
+    }
+}
+
+/// RFC 9147 §5.1: an answer would be longer than what it answers, however much room there is for it.
+#[test]
+fn a_hello_shorter_than_its_answer_draws_none() {
+    let (_, ends) = usual();
+    let mut offer = Offer::default();
+    offer.remove(21);
+    let hello = Client::new(&ends, offer, None).hello();
+    let mut front = ringfort_dtls::Front::new(&[ends.seed; 32]);
+    let screened = front.screen(&ends.server, &hello, client_address(), START, &mut [0; 2_000]);
+    assert!(matches!(screened, Screened::Dropped(Unwelcome::Amplification)), "{screened:?}");
 }

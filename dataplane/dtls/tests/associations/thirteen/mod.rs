@@ -4,3 +4,4 @@ mod behind;
 mod client;
 mod flight;
 mod hello;
+mod server;
