@@ -111,3 +111,24 @@ fn nobody_asks_who_has_nothing_to_name() {
     assert!(pair.client_events.is_empty() && pair.server_events.is_empty());
     pair.assert_alive();
 }
+
+/// RFC 9146 §6: an older record, late or held back by somebody, is a packet like any other and says nothing of where the peer is.
+#[test]
+fn only_the_newest_record_is_news() {
+    let mut pair = Pair::established(&Ends::usual());
+    let mut records: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..3 {
+        let mut record = vec![0; 60];
+        let length = pair.client.seal(b"x", &mut record).unwrap();
+        record.truncate(length);
+        records.push(record);
+    }
+    pair.server_end().take_news();
+    for (which, is_news) in [(1, true), (0, false), (2, true)] {
+        pair.delivered.clear();
+        pair.reaches_server(&mut records[which].clone());
+        assert_eq!((pair.delivered.len(), pair.server_end().take_news()), (1, is_news), "{which}");
+        pair.reaches_server(&mut records[which].clone());
+        assert!(pair.delivered.len() == 1 && !pair.server_end().take_news(), "a replay");
+    }
+}
