@@ -208,6 +208,30 @@ fn an_association_that_a_cookie_opened_takes_no_hello_without_it() {
     assert_eq!((told[0], told[14]), (21, Alert::ILLEGAL_PARAMETER.0));
 }
 
+/// RFC 9147 §5.1: the first answer has the number of what it answers, and what follows has higher ones, or a client that looks
+/// for repetitions would not hear it.
+#[test]
+fn the_numbers_of_records_go_on_behind_the_first_answer() {
+    let (_, ends) = usual();
+    let mut client = Client::new(&ends, Offer::default(), None);
+    let number = |record: &[u8]| u64::from_be_bytes(record[3..11].try_into().unwrap());
+    for first in [0, 7] {
+        client.records.set_plaintext_sequence(first);
+        client.next_out = 0;
+        let mut hello = client.hello();
+        client.server.handle(&mut hello, client.now, |_| ());
+        assert_eq!(number(&client.server.transmits()[0]), first);
+    }
+    let mut client = Client::new(&ends, Offer::default(), None);
+    client.records.set_plaintext_sequence(7);
+    let hello = client.hello();
+    client.send(&hello);
+    client.retry(|_| ());
+    let mut hello = client.hello();
+    client.server.handle(&mut hello, client.now, |_| ());
+    assert_eq!(number(&client.server.transmits()[0]), 8);
+}
+
 /// Until something sealed has come, another hello is believed instead of the one before, but not for ever: each costs a key
 /// exchange and a signature.
 #[test]
