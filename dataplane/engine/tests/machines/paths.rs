@@ -159,3 +159,29 @@ fn an_answer_from_another_address_proves_nothing() {
     }
     assert!(world.wire().is_empty(), "{:?}", world.destinations());
 }
+
+/// What an association has to say of itself counts like packets: acknowledgements, connection ids and their repetitions.
+// Covers: X10 refuse
+#[test]
+fn an_association_itself_sends_no_more_to_a_new_address_than_packets_may() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let worker = usize::from(session.worker().0);
+    let victim: SocketAddr = ([192, 0, 2, 66], 666).into();
+    // The client asks for another id.
+    world.client_command(client, Command::PathChanged);
+    let records = world.intercept();
+    assert_eq!(records.len(), 2);
+    let cost: usize = records.iter().map(Vec::len).sum();
+    for record in &records {
+        world.reaches_worker(worker, victim, &mut record.clone(), record.len());
+    }
+    let mut given = 0;
+    for _ in 0..58 {
+        assert!(world.destinations().iter().all(|to| *to == victim));
+        given += world.intercept().iter().map(Vec::len).sum::<usize>();
+        world.run_gateway(Duration::from_millis(50));
+    }
+    assert_eq!(world.counter("sessions_moved"), 1);
+    assert!(given > 0 && given <= 3 * cost, "{given} bytes for {cost}");
+}
