@@ -5,6 +5,8 @@ use ringfort_dtls::{Alert, Association, Event, Screened, Unwelcome};
 use super::client::{Client, Offer, vec16};
 use crate::world::{Ca, Ends, START, UNIX, client_address};
 
+type Change = Box<dyn Fn(&mut Offer)>;
+
 fn usual() -> (Ca, Ends) {
     let ca = Ca::root();
     let ends = Ends::of(&ca, &ca.gateway(), &ca.device());
@@ -24,7 +26,7 @@ fn told(ends: &Ends, change: impl FnOnce(&mut Offer)) -> Vec<u8> {
 #[test]
 fn a_first_hello_that_cannot_be_is_told_so() {
     let (_, ends) = usual();
-    let cases: Vec<(&str, Alert, Box<dyn Fn(&mut Offer)>)> = vec![
+    let cases: Vec<(&str, Alert, Change)> = vec![
         ("a legacy cookie", Alert::ILLEGAL_PARAMETER, Box::new(|o| o.legacy_cookie = vec![1; 8])),
         ("compression", Alert::ILLEGAL_PARAMETER, Box::new(|o| o.compression = vec![0, 1])),
         ("no compression at all", Alert::ILLEGAL_PARAMETER, Box::new(|o| o.compression = vec![])),
@@ -79,7 +81,7 @@ fn a_first_hello_that_cannot_be_is_told_so() {
 fn a_hello_with_what_means_nothing_here_is_answered() {
     let (ca, ends) = usual();
     let device = ca.device();
-    let cases: Vec<(&str, Box<dyn Fn(&mut Offer)>)> = vec![
+    let cases: Vec<(&str, Change)> = vec![
         ("a session id", Box::new(|o| o.session_id = vec![7; 32])),
         ("another legacy version", Box::new(|o| o.version = 0xfeff)),
         ("1.3 as a legacy version", Box::new(|o| o.version = 0xfefc)),
@@ -144,7 +146,7 @@ fn a_hello_with_what_means_nothing_here_is_answered() {
 fn a_second_hello_is_as_it_was_asked_for() {
     let (_, ends) = usual();
     let point = |byte: u8| vec16(&[&[0, 29, 0, 32], &[byte; 32][..]].concat());
-    let cases: Vec<(&str, Alert, Box<dyn Fn(&mut Offer)>)> = vec![
+    let cases: Vec<(&str, Alert, Change)> = vec![
         ("without its suite", Alert::ILLEGAL_PARAMETER, Box::new(|o| o.suites = vec![0x1302])),
         ("without a share", Alert::ILLEGAL_PARAMETER, Box::new(|o| o.set(51, &[0, 0]))),
         ("without shares", Alert::MISSING_EXTENSION, Box::new(|o| o.remove(51))),
