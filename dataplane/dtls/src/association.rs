@@ -295,7 +295,7 @@ impl Association {
     }
 
     /// Gives the peer these connection ids, as long as the first one each: its records may name us by any of them. Of more than
-    /// eight in all, the oldest is no longer taken.
+    /// eight in all, one that is older than the one in use is no longer taken; where there is none, no more are given.
     pub fn give_connection_ids(&mut self, ids: &[ConnectionId], now: BootInstant) {
         if self.stage.post_13().is_some() {
             ConnectionIds::give(ids, &mut self.records, &mut self.exchange);
