@@ -266,6 +266,20 @@ impl Association {
         }
     }
 
+    /// Whether packets that were sealed have led to something that neither a datagram nor the time would lead to: a new key is
+    /// wanted (RFC 9147 §4.5.3), or the association has ended for want of one. Who seals much and hears little looks now and then,
+    /// and calls [`Association::handle_timeout`].
+    #[must_use]
+    #[inline]
+    pub fn is_due(&self) -> bool {
+        match &self.stage {
+            Stage::Established(Established { post: Post::V13(_), .. }) => {
+                self.records.wants_key_update() && self.exchange.is_acknowledged()
+            }
+            _ => !self.events.is_empty(),
+        }
+    }
+
     /// Asks for new keys both ways (RFC 9147 §8), before any limit demands it. Nothing before the handshake is done, nor with
     /// DTLS 1.2, which has no other keys than the handshake's.
     pub fn update_keys(&mut self, now: BootInstant) {
@@ -284,7 +298,7 @@ impl Association {
     }
 
     /// Gives the peer these connection ids, as long as the first one each: its records may name us by any of them. Of more than
-    /// eight in all, the oldest is no longer taken.
+    /// eight in all, one that is older than the one in use is no longer taken; where there is none, no more are given.
     pub fn give_connection_ids(&mut self, ids: &[ConnectionId], now: BootInstant) {
         if self.stage.post_13().is_some() {
             ConnectionIds::give(ids, &mut self.records, &mut self.exchange);
@@ -439,6 +453,9 @@ impl Association {
             (handshake.doubt, handshake.anew_at, handshake.refused, handshake.tell_at) = (None, None, None, None);
             handshake.deadline = handshake.deadline_most;
         }
+        if let Some(post) = self.stage.post_13() {
+            post.note_record(record.number.epoch, now);
+        }
         let content = datagram.get(record.content.clone()).unwrap_or_default();
         let is_12 = self.stage.is_12();
         match record.content_type {
@@ -464,10 +481,8 @@ impl Association {
             ContentType::Alert => {
                 match Alert::decode(content) {
                     Some((_, Alert::CLOSE_NOTIFY)) => {
-                        // DTLS 1.2 wants an answer (RFC 5246 §7.2.1).
-                        if is_12 {
-                            self.tell(Alert::CLOSE_NOTIFY);
-                        }
+                        // Each side says it before it goes (RFC 8446 §6.1, RFC 5246 §7.2.1).
+                        self.tell(Alert::CLOSE_NOTIFY);
                         self.end(Ended::ClosedByPeer);
                     }
                     // There they are warnings, and nothing comes of them.
@@ -475,6 +490,10 @@ impl Association {
                     // It only announces a close_notify (RFC 8446 §6.1).
                     Some((_, Alert::USER_CANCELED)) => {}
                     Some((_, alert)) => self.end(Ended::Alerted(alert)),
+                    // RFC 8446 §5.4.
+                    None if content.is_empty() => {
+                        return Err(Fatal::new(Alert::UNEXPECTED_MESSAGE, "a record of alerts without content"));
+                    }
                     None => return Err(Fatal::new(Alert::DECODE_ERROR, "an alert")),
                 }
                 Ok(())
@@ -604,7 +623,7 @@ impl Association {
             Post::V12(PostHandshake12::default())
         } else {
             self.exchange.acknowledge_now();
-            Post::V13(PostHandshake::new(patience, now))
+            Post::V13(PostHandshake::new(handshake.is_client(), patience, now))
         };
         self.events.push_back(Event::Established(peer.clone()));
         self.stage = Stage::Established(Established { peer, exporter, post });

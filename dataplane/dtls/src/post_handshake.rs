@@ -38,6 +38,7 @@ pub(crate) enum Wish {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct PostHandshake {
+    is_client: bool,
     /// How long a message of ours may go without ACK.
     patience: Duration,
     /// Since when the peer owes an ACK.
@@ -52,8 +53,9 @@ pub(crate) struct PostHandshake {
 }
 
 impl PostHandshake {
-    pub(crate) fn new(patience: Duration, now: BootInstant) -> Self {
+    pub(crate) fn new(is_client: bool, patience: Duration, now: BootInstant) -> Self {
         Self {
+            is_client,
             patience,
             waiting_since: None,
             is_updating: false,
@@ -104,8 +106,8 @@ impl PostHandshake {
             }
             MessageType::NEW_CONNECTION_ID => self.ids.handle_new(body, records)?,
             MessageType::REQUEST_CONNECTION_ID => self.ids.handle_request(body, records)?,
-            // We resume nothing.
-            MessageType::NEW_SESSION_TICKET => {}
+            // A server's to give (RFC 8446 §4.6.1); we resume nothing.
+            MessageType::NEW_SESSION_TICKET if self.is_client => {}
             kind => return fail(Alert::UNEXPECTED_MESSAGE, format!("a message of type {} was not expected", kind.0)),
         }
         exchange.acknowledge_now();
@@ -131,7 +133,8 @@ impl PostHandshake {
         } else {
             self.waiting_since.get_or_insert(now);
         }
-        if records.wants_key_update() {
+        // One that is under way answers it.
+        if records.wants_key_update() && !self.is_updating {
             self.wish(Wish::UpdateBoth);
         }
         // One at a time (RFC 9147 §8), and none while the handshake's last flight is not acknowledged.

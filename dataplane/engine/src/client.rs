@@ -382,6 +382,10 @@ impl Machine for Client {
                 self.counters.packets_unsent += 1;
             }
         }
+        if up.association.is_due() {
+            up.association.handle_timeout(now.boot);
+            self.after_association(now);
+        }
         None
     }
 

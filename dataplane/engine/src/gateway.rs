@@ -379,8 +379,11 @@ impl Gateway {
         session.heard = now.boot;
         let (id, outer) = (session.id, session.outer);
         let at = self.sessions.by_outer.entry(outer).or_default();
-        at.handshaking = None;
-        if let Some(old) = at.established.replace(index) {
+        at.handshaking = at.handshaking.filter(|other| *other != index);
+        // One that has not shown that it receives here was perhaps only said to be here: it has an id, or a way back.
+        if let Some(old) = at.established.replace(index)
+            && self.sessions.is_at_home(old)
+        {
             self.end(old, EndReason::Replaced, now);
         }
         if let Phase::Handshaking { waiting, .. } = before {
@@ -533,8 +536,8 @@ impl Gateway {
             Screened::Opening(opening)
                 if at.handshaking.is_none_or(|index| self.sessions.is_another_attempt(index, *opening.random())) =>
             {
-                // The attempt before it, if any, is one that the peer has given up without a word.
-                at.handshaking.into_iter().for_each(|index| self.end(index, EndReason::Replaced, now));
+                // The attempt before it, if any, is one that the peer has given up without a word, or the peer's and this one is
+                // somebody's who sees what is sent there: it goes on as long as its records name it, or is given up in time.
                 if let Some(index) = self.begin_handshake(from, &opening, now) {
                     self.handshake_datagram(index, datagram);
                     self.after_association(index, now);
@@ -656,6 +659,10 @@ impl Machine for Gateway {
             } else {
                 self.counters.packets_unsent += 1;
             }
+        }
+        if let Some(association) = session.association.as_mut().filter(|association| association.is_due()) {
+            association.handle_timeout(now.boot);
+            self.after_association(index, now);
         }
         None
     }

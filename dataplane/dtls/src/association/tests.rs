@@ -1,4 +1,4 @@
-//! What only a key near its limit shows.
+//! What only a key near its limit shows, and what has become of keys.
 
 use super::*;
 use crate::record::{Keys12, Secret, Suite};
@@ -44,5 +44,40 @@ fn a_key_that_is_used_up_ends_the_association_with_a_goodbye() {
         assert_eq!((opened.content_type, &goodbye[opened.content]), (ContentType::Alert, &[1, 0][..]));
         assert!(association.seal(b"packet", &mut record).is_none());
         assert_eq!(association.poll_timeout(), None);
+        assert_eq!((association.records.tx_epoch(), association.records.rx_epoch()), (0, 0), "the keys are gone");
     }
+}
+
+/// RFC 9147 §4.2.1, §8: write keys go as soon as nothing can have to be sent again under them.
+#[test]
+fn old_write_keys_go_with_the_ack_behind_them() {
+    let (suite, secret) = (Suite::Aes128GcmSha256, Secret::new(&[3; 32]).unwrap());
+    let (mut records, mut peer) = (Box::new(RecordLayer::new()), RecordLayer::new());
+    for layer in [&mut *records, &mut peer] {
+        for epoch in [2, 3] {
+            layer.install_tx(epoch, suite, &secret).unwrap();
+            layer.install_rx(epoch, suite, &secret).unwrap();
+        }
+    }
+    let now = BootInstant::from_nanos(1);
+    let post = Post::V13(PostHandshake::new(true, Duration::from_secs(10), now));
+    let mut association = Association {
+        records,
+        exchange: exchange(&Settings::default(), 0, InTheClear::CLIENT),
+        stage: Stage::Established(Established { peer: None, exporter: ExporterSecret::new(suite, secret), post }),
+        unix_offset: Duration::ZERO,
+        events: VecDeque::new(),
+        newest: RecordNumber { epoch: 0, sequence: 0 },
+        has_news: false,
+    };
+    assert!(association.records.next_number(2).is_some());
+    association.update_keys(now);
+    assert_eq!(association.records.next_number(2), None, "nothing of the handshake is under way");
+    assert!(association.poll_transmit().is_some());
+    assert_eq!(association.records.tx_epoch(), 3, "before the ACK");
+    let mut ack = [0; 100];
+    let content = [&[0, 16][..], &3_u64.to_be_bytes(), &0_u64.to_be_bytes()].concat();
+    let length = peer.seal(ContentType::Ack, &content, &mut ack).unwrap();
+    association.handle_datagram(&mut ack[..length], now, |_| ());
+    assert_eq!((association.records.tx_epoch(), association.records.next_number(3)), (4, None));
 }

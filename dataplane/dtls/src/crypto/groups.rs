@@ -163,6 +163,18 @@ mod tests {
         assert_eq!(Group::from_number(0x0100), None);
     }
 
+    /// RFC 8446 §4.2.8.2: points are uncompressed. The library would take others.
+    #[test]
+    fn compressed_points_are_refused() {
+        for group in [Group::P256, Group::P384] {
+            let point = KeyShare::new(group).unwrap().public().to_vec();
+            assert!(answer_share(group, &point).is_ok());
+            let coordinate = (point.len() - 1) / 2;
+            let compressed = [&[2 | point[2 * coordinate] & 1], &point[1..=coordinate]].concat();
+            assert_eq!(answer_share(group, &compressed).unwrap_err().alert, Alert::ILLEGAL_PARAMETER);
+        }
+    }
+
     /// Against another implementation of the same exchange.
     #[test]
     fn the_hybrid_group_is_that_of_others() {

@@ -259,6 +259,11 @@ impl Client13 {
                 return fail(Alert::ILLEGAL_PARAMETER, "the server asks for a group that was not offered");
             };
             Some(Arc::new(KeyShare::new(group)?))
+        } else if server.cookie.is_none() {
+            return fail(
+                Alert::ILLEGAL_PARAMETER,
+                "a HelloRetryRequest that asks for nothing (RFC 8446 section 4.1.4)",
+            );
         } else {
             // It asks for nothing but the cookie, and will ask for a group never: without a share there is no handshake.
             return fail(

@@ -148,9 +148,11 @@ impl Exchange {
             self.peer_repeats(records, now)?;
         }
         // What was not kept must be sent again, so it is not acknowledged. In DTLS 1.2 the answer to what is sealed is there
-        // before any key to seal an ACK with. ACKs of plaintext tell a peer nothing that the
-        // flight behind it does not.
-        if sealed && kept && (fresh || self.flight.is_done()) {
+        // before any key to seal an ACK with. ACKs of plaintext tell a peer nothing that the flight behind it does not, and
+        // neither do those of a flight that ours answers. Behind the handshake nothing answers a message but its ACK, whatever
+        // of ours is under way: two messages that cross each other would else be repeated for ever once both ACKs are lost.
+        let only_acks_answer = !self.next_flight_acknowledges;
+        if sealed && kept && (fresh || self.flight.is_done() || only_acks_answer) {
             if self.to_acknowledge.len() < ACKED_MAX && !self.to_acknowledge.contains(&number) {
                 self.to_acknowledge.push(number);
             }

@@ -102,6 +102,8 @@ fn certificate_alert(error: &VerifyError) -> Alert {
             webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => Alert::CERTIFICATE_EXPIRED,
             webpki::Error::CertRevoked => Alert::CERTIFICATE_REVOKED,
             webpki::Error::UnknownIssuer => Alert::UNKNOWN_CA,
+            // A good certificate for something else, as other stacks say it.
+            webpki::Error::RequiredEkuNotFoundContext(_) => Alert::UNSUPPORTED_CERTIFICATE,
             _ => Alert::BAD_CERTIFICATE,
         },
         VerifyError::Role { .. } => Alert::ACCESS_DENIED,

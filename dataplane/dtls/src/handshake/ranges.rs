@@ -12,13 +12,18 @@ pub(super) struct Ranges(Vec<Range<usize>>);
 impl Ranges {
     /// Adds `new`; `false` if there are too many pieces for it.
     pub(super) fn add(&mut self, new: Range<usize>) -> bool {
+        self.add_within(new, usize::MAX)
+    }
+
+    /// The same, within `left` more bytes of memory.
+    pub(super) fn add_within(&mut self, new: Range<usize>, left: usize) -> bool {
         if new.is_empty() {
             return true;
         }
         // Those that the new one touches become one with it.
         let first = self.0.partition_point(|range| range.end < new.start);
         let behind = self.0.partition_point(|range| range.start <= new.end);
-        if first == behind && self.0.len() == PIECES_MAX {
+        if first == behind && (self.0.len() >= PIECES_MAX || left < size_of::<Range<usize>>()) {
             return false;
         }
         let touched = &self.0[first..behind];
@@ -43,6 +48,11 @@ impl Ranges {
         let starts = std::iter::once(0).chain(self.0.iter().map(|range| range.end));
         let ends = self.0.iter().map(|range| range.start).chain(std::iter::once(length));
         starts.zip(ends).map(move |(start, end)| start..end.min(length)).filter(|range| !range.is_empty())
+    }
+
+    /// The memory that its pieces take.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.0.len() * size_of::<Range<usize>>()
     }
 
     /// How many positions are in it.

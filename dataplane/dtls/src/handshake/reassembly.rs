@@ -12,7 +12,7 @@ use crate::wire::messages::{Fragment, MessageType};
 
 /// Longest message: a chain of ten large certificates, with room.
 const MESSAGE_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of all messages that are under way together.
+/// Bytes of all messages that are under way together, with what it takes to remember which of them have come.
 const UNDER_WAY_BYTES_MAX: usize = 48 * 1024;
 /// Messages that are kept ahead of the next one: the longest flight has five.
 const AHEAD_MAX: u16 = 8;
@@ -134,9 +134,9 @@ impl Reassembly {
             }
         }
         let grows_by = range.end.saturating_sub(known.map_or(0, |known| known.body.len()));
-        if self.bytes + grows_by > UNDER_WAY_BYTES_MAX {
-            return Taken::NoRoom;
-        }
+        let left = UNDER_WAY_BYTES_MAX.checked_sub(self.bytes + self.pieces_bytes() + grows_by);
+        // What joins pieces needs no room for another.
+        let Some(left) = left.or((grows_by == 0).then_some(0)) else { return Taken::NoRoom };
         while self.under_way.len() <= place {
             self.under_way.push_back(None);
         }
@@ -149,7 +149,7 @@ impl Reassembly {
         });
         let after_gap = ahead > 0 || !message.have.contains(&(0..range.start));
         let missing: Vec<_> = message.have.missing(range.end).filter(|missing| missing.end > range.start).collect();
-        if !message.have.add(range.clone()) {
+        if !message.have.add_within(range.clone(), left) {
             return Taken::NoRoom;
         }
         if message.body.len() < range.end {
@@ -162,6 +162,11 @@ impl Reassembly {
             message.body[gap].copy_from_slice(&fragment.bytes[from]);
         }
         Taken::Fresh { after_gap }
+    }
+
+    /// What it takes to remember which bytes have come.
+    fn pieces_bytes(&self) -> usize {
+        self.under_way.iter().flatten().map(|message| message.have.memory_bytes()).sum()
     }
 
     /// The next message, once it is whole.
@@ -280,6 +285,32 @@ mod tests {
         }
         assert!(reassembly.bytes <= UNDER_WAY_BYTES_MAX);
         assert_eq!(reassembly.handle_fragment(&fragment(7, &long[1..], 0..10_000), Believed::First), Taken::NoRoom);
+    }
+
+    /// What it takes to remember which bytes have come counts too: it may be more than the bytes.
+    #[test]
+    fn the_memory_of_pieces_is_bounded() {
+        let body = vec![5; 2_000];
+        let mut reassembly = Reassembly::default();
+        let most = |reassembly: &Reassembly| {
+            assert!(reassembly.bytes + reassembly.pieces_bytes() <= UNDER_WAY_BYTES_MAX);
+        };
+        for sequence in 0..AHEAD_MAX {
+            for at in (1..body.len()).step_by(2) {
+                reassembly.handle_fragment(&fragment(sequence, &body, at..at + 1), Believed::First);
+                most(&reassembly);
+            }
+        }
+        assert!(reassembly.pieces_bytes() > UNDER_WAY_BYTES_MAX / 2);
+        // Whoever fills the gaps from the start still gets through.
+        for sequence in 0..AHEAD_MAX {
+            for at in 0..body.len() {
+                reassembly.handle_fragment(&fragment(sequence, &body, at..at + 1), Believed::First);
+                most(&reassembly);
+            }
+            assert_eq!(reassembly.next_message().unwrap().body, body);
+        }
+        assert_eq!((reassembly.bytes, reassembly.pieces_bytes()), (0, 0));
     }
 
     #[test]

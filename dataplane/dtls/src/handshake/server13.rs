@@ -26,7 +26,7 @@ use crate::crypto::{
     finished_mac,
 };
 use crate::record::{Secret, Suite};
-use crate::wire::hello::{ClientHello, DTLS_1_2, DTLS_1_3, write_hello_retry_request, write_server_hello};
+use crate::wire::hello::{ClientHello, DTLS_1_3, write_hello_retry_request, write_server_hello};
 use crate::wire::messages::{
     MessageType, parse_certificate, parse_certificate_verify, write_certificate, write_certificate_request,
     write_certificate_verify, write_encrypted_extensions,
@@ -288,7 +288,8 @@ impl<'a> Choice<'a> {
     /// As RFC 8446 §4 and §9.2 say for what is missing, not for us, or not allowed.
     pub(crate) fn make(hello: &ClientHello<'a>, config: &ServerConfig) -> Result<Self, Fatal> {
         let settings = &config.settings;
-        if hello.legacy_version != DTLS_1_2 || !hello.offers(DTLS_1_3) {
+        // `legacy_version` says nothing where versions are listed (RFC 8446 §4.2.1).
+        if !hello.offers(DTLS_1_3) {
             return fail(Alert::PROTOCOL_VERSION, "expected a client that speaks DTLS 1.3");
         }
         if !hello.legacy_cookie.is_empty() || hello.compression != [0] {

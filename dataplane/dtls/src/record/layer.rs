@@ -37,10 +37,13 @@ pub struct RecordLayer {
     /// One more than the highest epochs ever installed, so that none is installed twice.
     rx_epochs: u64,
     tx_epochs: u64,
+    /// The id that the peer used last.
     local_cid: ConnectionId,
     peer_cid: ConnectionId,
     /// Other ids that the peer may send to us, the newest last.
     more_local_cids: Vec<ConnectionId>,
+    /// How many of them were given before the one that the peer used last.
+    older_local_cids: u8,
 }
 
 /// An association should stay below 3 KiB with all that it allocates.
@@ -110,26 +113,42 @@ impl RecordLayer {
             local_cid: ConnectionId::NONE,
             peer_cid: ConnectionId::NONE,
             more_local_cids: Vec::new(),
+            older_local_cids: 0,
         }
     }
 
     /// Sets the connection id that the peer must send to us. Protected records without it are dropped from now on.
     pub fn set_local_cid(&mut self, id: ConnectionId) {
         self.local_cid = id;
-        self.more_local_cids = Vec::new();
+        (self.more_local_cids, self.older_local_cids) = (Vec::new(), 0);
     }
 
-    /// Lets the peer send this id in place of the one before, if it is as long. Of more than eight the oldest is no
-    /// longer taken.
+    /// Lets the peer send this id in place of the one before, if it is as long and there is room. Of more than eight the oldest
+    /// gives way if the peer has used a newer one; an id that it uses, or may use next, never does.
     pub fn add_local_cid(&mut self, id: ConnectionId) -> bool {
-        let is_possible = id.len() == self.local_cid.len() && !id.is_empty();
-        if is_possible {
-            self.more_local_cids.push(id);
-            if self.more_local_cids.len() >= LOCAL_CIDS_MAX {
-                self.local_cid = self.more_local_cids.remove(0);
-            }
+        if id.len() != self.local_cid.len() || id.is_empty() {
+            return false;
         }
-        is_possible
+        if self.more_local_cids.len() + 1 >= LOCAL_CIDS_MAX {
+            if self.older_local_cids == 0 {
+                return false;
+            }
+            self.more_local_cids.remove(0);
+            self.older_local_cids -= 1;
+        }
+        self.more_local_cids.push(id);
+        true
+    }
+
+    /// The peer has used another id of ours than before.
+    #[cold]
+    fn note_local_cid(&mut self, id: &[u8]) {
+        let Some(at) = self.more_local_cids.iter().position(|more| more.as_bytes() == id) else { return };
+        let older = usize::from(self.older_local_cids);
+        let before = std::mem::replace(&mut self.local_cid, self.more_local_cids.remove(at));
+        let (place, older) = if at < older { (older - 1, at) } else { (older, at + 1) };
+        self.more_local_cids.insert(place, before);
+        self.older_local_cids = older as u8;
     }
 
     /// Sets the connection id that we send to the peer.
@@ -431,13 +450,21 @@ impl RecordLayer {
             return Open::Dropped(Dropped::Malformed);
         };
         *offset = header.end();
-        let opened = match header {
-            Header::Unified(header) => self.open_unified(&header, datagram),
+        let (opened, id) = match header {
+            Header::Unified(header) => (self.open_unified(&header, datagram), header.connection_id),
             Header::Plain(header) if header.epoch == 0 => return plaintext(header),
-            Header::Plain(header) => self.open_plain(&header, datagram),
+            Header::Plain(header) => (self.open_plain(&header, datagram), header.connection_id),
         };
         match opened {
-            Ok(record) => Open::Record(record),
+            Ok(record) => {
+                if !self.more_local_cids.is_empty()
+                    && let Some(id) = datagram.get(id)
+                    && id != self.local_cid.as_bytes()
+                {
+                    self.note_local_cid(id);
+                }
+                Open::Record(record)
+            }
             Err(reason) => {
                 if reason == Dropped::ConnectionId {
                     *offset = datagram.len();

@@ -36,19 +36,36 @@ pub(crate) mod extension {
 /// Extensions of one message at most; every one costs a comparison with those before it.
 const EXTENSIONS_MAX: usize = 64;
 
+/// What a server is told of an extension that does not belong where it stands: one that our hello has says something elsewhere,
+/// any other was not asked for (RFC 8446 §4.2).
+pub(super) fn misplaced<T>(number: u16, place: &str) -> Result<T, Fatal> {
+    let alert = match number {
+        extension::SUPPORTED_GROUPS
+        | extension::SIGNATURE_ALGORITHMS
+        | extension::ALPN
+        | extension::PADDING
+        | extension::SUPPORTED_VERSIONS
+        | extension::COOKIE
+        | extension::KEY_SHARE
+        | extension::CONNECTION_ID => Alert::ILLEGAL_PARAMETER,
+        _ => Alert::UNSUPPORTED_EXTENSION,
+    };
+    fail(alert, format!("extension {number} in {place}"))
+}
+
 /// Walks a block of extensions; refuses a number that comes twice (RFC 8446 §4.2).
-struct Extensions<'a> {
+pub(super) struct Extensions<'a> {
     reader: Reader<'a>,
     seen: [u16; EXTENSIONS_MAX],
     count: usize,
 }
 
 impl<'a> Extensions<'a> {
-    const fn new(reader: Reader<'a>) -> Self {
+    pub(super) const fn new(reader: Reader<'a>) -> Self {
         Self { reader, seen: [0; EXTENSIONS_MAX], count: 0 }
     }
 
-    fn next(&mut self) -> Result<Option<(u16, &'a [u8])>, Fatal> {
+    pub(super) fn next(&mut self) -> Result<Option<(u16, &'a [u8])>, Fatal> {
         if self.reader.is_empty() {
             return Ok(None);
         }
@@ -391,8 +408,8 @@ impl<'a> ServerHello<'a> {
     /// Reads a message's body.
     ///
     /// # Errors
-    /// `decode_error`; `protocol_version` for another version; `illegal_parameter` and `unsupported_extension` for what a client
-    /// of 1.3 may not be told.
+    /// `decode_error`; `protocol_version` for a version before 1.3; `illegal_parameter` and `unsupported_extension` for what a
+    /// client of 1.3 may not be told.
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Fatal> {
         let mut reader = Reader::new("a ServerHello", body);
         let (legacy_version, random): (u16, [u8; 32]) = (reader.u16()?, reader.array()?);
@@ -400,15 +417,19 @@ impl<'a> ServerHello<'a> {
         let (suite, compression) = (reader.u16()?, reader.u8()?);
         let block = if reader.is_empty() { &[][..] } else { reader.vec16()? };
         reader.end()?;
+        let extensions = || Extensions::new(Reader::new("extensions of a ServerHello", block));
+        Self::check_version(extensions(), legacy_version)?;
+        if !session_id.is_empty() || compression != 0 {
+            return fail(Alert::ILLEGAL_PARAMETER, "expected neither session id nor compression in a ServerHello");
+        }
         let is_retry = random == RETRY_RANDOM;
         let mut hello =
             Self { suite, group: 0, share: &[], cookie: None, connection_id: None, is_retry, has_key_share: false };
-        let mut version = None;
-        let mut extensions = Extensions::new(Reader::new("extensions of a ServerHello", block));
+        let mut extensions = extensions();
         while let Some((number, content)) = extensions.next()? {
             let mut reader = Reader::new("an extension of a ServerHello", content);
             match number {
-                extension::SUPPORTED_VERSIONS => version = Some(reader.u16()?),
+                extension::SUPPORTED_VERSIONS => continue,
                 extension::KEY_SHARE => {
                     hello.has_key_share = true;
                     hello.group = reader.u16()?;
@@ -423,18 +444,26 @@ impl<'a> ServerHello<'a> {
                     }
                 }
                 extension::CONNECTION_ID if !is_retry => hello.connection_id = Some(reader.vec8()?),
-                _ => return fail(Alert::UNSUPPORTED_EXTENSION, format!("extension {number} in a ServerHello")),
+                number => return misplaced(number, "a ServerHello"),
             }
             reader.end()?;
         }
-        if version != Some(DTLS_1_3) || legacy_version != DTLS_1_2 {
-            let found = version.unwrap_or(legacy_version);
-            return fail(Alert::PROTOCOL_VERSION, format!("expected DTLS 1.3, the server chose {found:#06x}"));
-        }
-        if !session_id.is_empty() || compression != 0 {
-            return fail(Alert::ILLEGAL_PARAMETER, "expected neither session id nor compression in a ServerHello");
-        }
         Ok(hello)
+    }
+
+    /// The version comes before all else, since what else there is depends on it, and where it is listed `legacy_version` says
+    /// nothing (RFC 8446 §4.2.1).
+    fn check_version(mut extensions: Extensions<'_>, legacy_version: u16) -> Result<(), Fatal> {
+        let expected = |alert, found| fail(alert, format!("expected DTLS 1.3, the server chose {found:#06x}"));
+        while let Some((number, content)) = extensions.next()? {
+            if number == extension::SUPPORTED_VERSIONS {
+                let mut reader = Reader::new("the version of a ServerHello", content);
+                let version = reader.u16()?;
+                reader.end()?;
+                return if version == DTLS_1_3 { Ok(()) } else { expected(Alert::ILLEGAL_PARAMETER, version) };
+            }
+        }
+        expected(Alert::PROTOCOL_VERSION, legacy_version)
     }
 }
 
@@ -549,5 +578,65 @@ mod tests {
         let hello = ServerHello::parse(&body).unwrap();
         assert!(hello.is_retry);
         assert_eq!((hello.suite, hello.group, hello.cookie), (0x1302, 23, Some(&b"cookie"[..])));
+    }
+    /// RFC 8446 §4.1.3, §4.2, §4.2.1.
+    #[test]
+    fn what_a_server_may_not_say_is_told_apart() {
+        type Change<'a> = &'a dyn Fn(&mut Writer) -> &mut Writer;
+        let hello = |legacy_version, random: &[u8; 32], extensions: Change<'_>| {
+            let mut w = Writer::default();
+            w.u16(legacy_version).bytes(random).u8(0).u16(0x1301).u8(0).vec16(|w| extensions(w));
+            w.0
+        };
+        let version = |w: &mut Writer, version| {
+            w.extension(extension::SUPPORTED_VERSIONS, |w| w.u16(version));
+        };
+        let alert = |random: &[u8; 32], change: Change<'_>| {
+            ServerHello::parse(&hello(DTLS_1_2, random, change)).err().map(|fatal| fatal.alert)
+        };
+        let with = |random: &[u8; 32], number| {
+            alert(random, &|w| {
+                version(w, DTLS_1_3);
+                w.extension(number, |w| w)
+            })
+        };
+        // A server of DTLS 1.2 says so by saying nothing, whatever else it says.
+        assert_eq!(alert(&[1; 32], &|w| w), Some(Alert::PROTOCOL_VERSION));
+        let of_12 = |w: &mut Writer| {
+            w.extension(extension::EXTENDED_MASTER_SECRET, |w| w).extension(extension::RENEGOTIATION_INFO, |w| w.u8(0));
+        };
+        assert_eq!(
+            alert(&[1; 32], &|w| {
+                of_12(w);
+                w
+            }),
+            Some(Alert::PROTOCOL_VERSION)
+        );
+        // A version that was not offered, by this way.
+        for other in [DTLS_1_2, 0xfefb, 0x0304] {
+            let chosen = alert(&[1; 32], &|w| {
+                version(w, other);
+                w
+            });
+            assert_eq!(chosen, Some(Alert::ILLEGAL_PARAMETER), "{other:#06x}");
+        }
+        let legacy = hello(0xfeff, &[1; 32], &|w| {
+            version(w, DTLS_1_3);
+            w
+        });
+        assert!(ServerHello::parse(&legacy).is_ok());
+        // What our hello has means something elsewhere; the rest was not asked for.
+        for (random, number, expected) in [
+            (&[1; 32], extension::SUPPORTED_GROUPS, Alert::ILLEGAL_PARAMETER),
+            (&[1; 32], extension::COOKIE, Alert::ILLEGAL_PARAMETER),
+            (&[1; 32], extension::ALPN, Alert::ILLEGAL_PARAMETER),
+            (&RETRY_RANDOM, extension::CONNECTION_ID, Alert::ILLEGAL_PARAMETER),
+            (&[1; 32], extension::PRE_SHARED_KEY, Alert::UNSUPPORTED_EXTENSION),
+            (&[1; 32], 0x4a4a, Alert::UNSUPPORTED_EXTENSION),
+            (&[1; 32], extension::SUPPORTED_VERSIONS, Alert::ILLEGAL_PARAMETER),
+            (&[1; 32], extension::KEY_SHARE, Alert::DECODE_ERROR),
+        ] {
+            assert_eq!(with(random, number), Some(expected), "{number}");
+        }
     }
 }

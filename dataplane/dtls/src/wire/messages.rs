@@ -2,7 +2,7 @@
 
 use rustls_pki_types::CertificateDer;
 
-use super::hello::{extension, write_protocol};
+use super::hello::{Extensions, extension, misplaced, write_protocol};
 use super::{Reader, U16List, Writer};
 use crate::alert::{Alert, Fatal, fail};
 use crate::record::RecordNumber;
@@ -108,15 +108,25 @@ pub(crate) fn write_certificate_request(schemes: &[u16], authorities: &[Vec<u8>]
 pub(crate) fn parse_certificate_request(body: &[u8]) -> Result<(&[u8], U16List<'_>), Fatal> {
     let mut reader = Reader::new("a CertificateRequest", body);
     let context = reader.vec8()?;
-    let mut extensions = Reader::new("extensions of a CertificateRequest", reader.vec16()?);
+    let mut extensions = Extensions::new(Reader::new("extensions of a CertificateRequest", reader.vec16()?));
     reader.end()?;
     let mut schemes = None;
-    while !extensions.is_empty() {
-        let (number, content) = (extensions.u16()?, extensions.vec16()?);
-        if number == extension::SIGNATURE_ALGORITHMS {
-            let mut list = Reader::new("signature_algorithms", content);
-            schemes = Some(U16List::parse("signature_algorithms", list.vec16()?)?);
-            list.end()?;
+    while let Some((number, content)) = extensions.next()? {
+        match number {
+            extension::SIGNATURE_ALGORITHMS => {
+                let mut list = Reader::new("signature_algorithms", content);
+                schemes = Some(U16List::parse("signature_algorithms", list.vec16()?)?);
+                list.end()?;
+            }
+            extension::SUPPORTED_GROUPS
+            | extension::ALPN
+            | extension::PADDING
+            | extension::SUPPORTED_VERSIONS
+            | extension::COOKIE
+            | extension::KEY_SHARE
+            | extension::CONNECTION_ID => return misplaced(number, "a CertificateRequest"),
+            // Others are passed over (RFC 8446 §4.3.2).
+            _ => {}
         }
     }
     match schemes {
@@ -128,13 +138,12 @@ pub(crate) fn parse_certificate_request(body: &[u8]) -> Result<(&[u8], U16List<'
 /// The protocol that an EncryptedExtensions names.
 pub(crate) fn parse_encrypted_extensions(body: &[u8]) -> Result<Option<&[u8]>, Fatal> {
     let mut reader = Reader::new("EncryptedExtensions", body);
-    let mut extensions = Reader::new("EncryptedExtensions", reader.vec16()?);
+    let mut extensions = Extensions::new(Reader::new("EncryptedExtensions", reader.vec16()?));
     reader.end()?;
     let mut protocol = None;
-    while !extensions.is_empty() {
-        let (number, content) = (extensions.u16()?, extensions.vec16()?);
+    while let Some((number, content)) = extensions.next()? {
         match number {
-            extension::ALPN if protocol.is_none() => {
+            extension::ALPN => {
                 let mut list = Reader::new("the chosen protocol", content);
                 let mut names = Reader::new("the chosen protocol", list.vec16()?);
                 protocol = Some(names.vec8()?);
@@ -143,7 +152,7 @@ pub(crate) fn parse_encrypted_extensions(body: &[u8]) -> Result<Option<&[u8]>, F
             }
             // A server may say which groups it likes.
             extension::SUPPORTED_GROUPS => {}
-            _ => return fail(Alert::UNSUPPORTED_EXTENSION, format!("extension {number} in EncryptedExtensions")),
+            number => return misplaced(number, "EncryptedExtensions"),
         }
     }
     Ok(protocol)
@@ -308,6 +317,27 @@ mod tests {
         assert_eq!(parse_new_connection_id(&body).unwrap(), (vec![&[1, 2][..], &[3]], true));
         assert_eq!(parse_encrypted_extensions(&write_encrypted_extensions(Some(b"x"))).unwrap(), Some(&b"x"[..]));
         assert_eq!(parse_encrypted_extensions(&write_encrypted_extensions(None)).unwrap(), None);
+        let block = |extensions: &[u8]| [&(extensions.len() as u16).to_be_bytes(), extensions].concat();
+        let alpn = [0, 16, 0, 4, 0, 2, 1, b'x'];
+        for (extensions, alert) in [
+            (&[0, 51, 0, 0][..], Alert::ILLEGAL_PARAMETER),
+            (&[0, 43, 0, 2, 0xfe, 0xfc], Alert::ILLEGAL_PARAMETER),
+            (&[0, 42, 0, 0], Alert::UNSUPPORTED_EXTENSION),
+            (&[alpn, alpn].concat(), Alert::ILLEGAL_PARAMETER),
+            (&[0, 51, 0], Alert::DECODE_ERROR),
+        ] {
+            assert_eq!(parse_encrypted_extensions(&block(extensions)).unwrap_err().alert, alert, "{extensions:?}");
+        }
+        let schemes = [0, 13, 0, 4, 0, 2, 4, 3];
+        let request = |extensions: &[u8]| [&[0][..], &block(extensions)].concat();
+        for (extensions, alert) in [
+            (&[][..], Alert::MISSING_EXTENSION),
+            (&[schemes, schemes].concat(), Alert::ILLEGAL_PARAMETER),
+            (&[&schemes[..], &[0, 51, 0, 0]].concat(), Alert::ILLEGAL_PARAMETER),
+        ] {
+            assert_eq!(parse_certificate_request(&request(extensions)).unwrap_err().alert, alert, "{extensions:?}");
+        }
+        assert!(parse_certificate_request(&request(&[&schemes[..], &[0x4a, 0x4a, 0, 0]].concat())).is_ok());
         let body = write_certificate_request(&[0x0403], &[vec![0x30, 0]]);
         let (context, schemes) = parse_certificate_request(&body).unwrap();
         assert!(context.is_empty() && schemes.contains(0x0403));

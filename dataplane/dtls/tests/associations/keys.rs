@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ringfort_dtls::cid::ConnectionId;
+
 use crate::world::{Ends, Pair};
 
 /// The epoch's low bits in the header of the next record that each side seals.
@@ -82,4 +84,44 @@ fn an_association_stays_quiet() {
     assert!(pair.client_events.is_empty() && pair.server_events.is_empty());
     assert_eq!((pair.client.poll_timeout(), pair.server_end().poll_timeout()), (None, None));
     pair.assert_alive();
+}
+
+/// Both sides update at once and both ACKs get lost: each still owes the other one for what it repeats, although it waits for
+/// one itself (RFC 9147 §7.1, §8).
+#[test]
+fn crossing_updates_survive_the_loss_of_both_acks() {
+    let mut pair = Pair::established(&Ends::usual());
+    for _ in 0..3 {
+        let now = pair.now;
+        pair.client.update_keys(now);
+        pair.server_end().update_keys(now);
+        let (up, down) = (pair.client_sends(), pair.server.transmits());
+        assert_eq!((up.len(), down.len()), (1, 1));
+        up.into_iter().for_each(|mut datagram| pair.reaches_server(&mut datagram));
+        down.into_iter().for_each(|mut datagram| pair.reaches_client(&mut datagram));
+        // The ACKs, and whatever else comes with them.
+        assert!(!pair.client_sends().is_empty() && !pair.server.transmits().is_empty());
+        pair.pass(Duration::from_secs(12));
+        assert!(pair.client_events.is_empty() && pair.server_events.is_empty(), "{:?}", pair.client_events);
+        pair.assert_alive();
+    }
+}
+
+/// Who has nothing to send still leaves the old keys: an ACK under the new ones is enough to know that they are in use.
+#[test]
+fn old_keys_go_even_if_no_packet_comes_under_the_new_ones() {
+    let mut pair = Pair::established(&Ends { client_cid: ConnectionId::new(&[0xc2; 8]), ..Ends::usual() });
+    let mut late = vec![0; 60];
+    let length = pair.client.seal(b"late", &mut late).unwrap();
+    late.truncate(length);
+    let now = pair.now;
+    pair.client.update_keys(now);
+    pair.run();
+    // Whatever the server says, the client acknowledges it under its new keys.
+    let now = pair.now;
+    pair.server_end().request_connection_ids(1, now);
+    pair.run();
+    pair.pass(Duration::from_secs(4));
+    pair.reaches_server(&mut late);
+    assert!(pair.delivered.is_empty());
 }

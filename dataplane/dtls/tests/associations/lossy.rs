@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use ringfort_dtls::Settings;
+use ringfort_dtls::cid::ConnectionId;
+use ringfort_dtls::{Event, Settings};
 
 use crate::world::{Ca, Ends, Pair, ended};
 
@@ -97,6 +98,82 @@ fn handshake(ends: &Ends, seed: u64) -> Result<Duration, String> {
         "seed {seed}: neither established nor ended in 60 s: server {:?} {:?}",
         pair.server.association, pair.server_events
     );
+}
+
+/// Half a minute of an established association in which both sides update keys, ask for connection ids, give and change them at
+/// whatever moment, alone or together. Says why it ended, if it did.
+fn life(ends: &Ends, seed: u64) -> Result<(), String> {
+    let (mut pair, mut dice, mut network) = (Pair::established(ends), Dice(seed), Network::default());
+    let begun = pair.now;
+    for step in 0..6_000u64 {
+        let at = Duration::from_millis(step * 5);
+        let now = begun + at;
+        pair.now = now;
+        pair.tick();
+        while let Some((to, mut datagram)) = network.arrived(at) {
+            match to {
+                To::Server => pair.reaches_server(&mut datagram),
+                To::Client => pair.reaches_client(&mut datagram),
+            }
+        }
+        // Often something happens on both sides at once.
+        let (what, whose) = (dice.roll(600), dice.roll(3));
+        for (is_asked, events) in [(whose != 1, &pair.server_events), (whose != 2, &pair.client_events)] {
+            let is_server = std::ptr::eq(events, &pair.server_events);
+            let wanted = events.iter().any(|event| matches!(event, Event::ConnectionIdsWanted(_)));
+            let end = if is_server { pair.server.association.as_mut().unwrap() } else { &mut pair.client };
+            if wanted {
+                let ids: Vec<_> =
+                    (0..2).filter_map(|_| ConnectionId::new(&dice.roll(u64::MAX).to_be_bytes())).collect();
+                end.give_connection_ids(&ids, now);
+            }
+            match what {
+                _ if !is_asked => {}
+                0 | 1 => end.update_keys(now),
+                2 => end.request_connection_ids(2, now),
+                3 => drop(end.change_connection_id(now)),
+                4..40 => {
+                    let mut record = vec![0; 80];
+                    if let Some(length) = end.seal(b"packet", &mut record) {
+                        record.truncate(length);
+                        let to = if is_server { To::Client } else { To::Server };
+                        network.send(to, record.into(), at, &mut dice);
+                    }
+                }
+                _ => {}
+            }
+        }
+        pair.server_events.retain(|event| !matches!(event, Event::ConnectionIdsWanted(_)));
+        pair.client_events.retain(|event| !matches!(event, Event::ConnectionIdsWanted(_)));
+        pair.client_sends().into_iter().for_each(|datagram| network.send(To::Server, datagram, at, &mut dice));
+        pair.server.transmits().into_iter().for_each(|datagram| network.send(To::Client, datagram, at, &mut dice));
+        pair.take_events();
+        for events in [&pair.client_events, &pair.server_events] {
+            if let Some(why) = ended(events) {
+                return Err(format!("after {at:?}: {why}"));
+            }
+        }
+    }
+    // What is still to be said is said in peace.
+    pair.pass(Duration::from_secs(20));
+    for events in [&pair.client_events, &pair.server_events] {
+        if let Some(why) = ended(events) {
+            return Err(format!("in peace: {why}"));
+        }
+    }
+    pair.assert_alive();
+    Ok(())
+}
+
+/// Messages behind the handshake get through as those of the handshake do, whatever crosses what, and whichever ACKs get lost.
+#[test]
+fn established_associations_live_on() {
+    let patient = Settings { handshake_time_max: Duration::from_secs(40), ..Settings::default() };
+    let ca = Ca::root();
+    let ends = Ends::with(&ca, &ca.gateway(), &ca.device(), patient.clone(), patient);
+    let ends = Ends { client_cid: ConnectionId::new(&[0xc2; 8]), ..ends };
+    let ended: Vec<_> = (0..300).filter_map(|seed| life(&ends, seed).err().map(|why| (seed, why))).collect();
+    assert!(ended.is_empty(), "{ended:#?}");
 }
 
 /// What became of the handshakes of some seeds.

@@ -10,5 +10,6 @@ mod keys;
 mod lossy;
 mod paths;
 mod refused;
+mod thirteen;
 mod twelve;
 mod world;

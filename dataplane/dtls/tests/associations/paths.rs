@@ -88,11 +88,18 @@ fn records_by_ids_that_were_never_given_are_dropped_and_old_ones_age() {
     let length = pair.client.seal(b"first", &mut by_first).unwrap();
     by_first.truncate(length);
     give(&mut pair, &[8]);
+    pair.assert_alive();
+    // The one in use never goes. Once another is used, the first makes room for a ninth.
+    assert!(pair.client.change_connection_id(now));
+    pair.assert_alive();
+    give(&mut pair, &[9]);
     pair.delivered.clear();
     pair.reaches_server(&mut by_first);
     assert!(pair.delivered.is_empty(), "a ninth ends the first");
-    assert!(pair.client.change_connection_id(now));
-    pair.assert_alive();
+    for _ in 0..3 {
+        assert!(pair.client.change_connection_id(now));
+        pair.assert_alive();
+    }
 }
 
 /// Where one side has no id, the other has none to ask for.
@@ -110,4 +117,25 @@ fn nobody_asks_who_has_nothing_to_name() {
     pair.run();
     assert!(pair.client_events.is_empty() && pair.server_events.is_empty());
     pair.assert_alive();
+}
+
+/// RFC 9146 §6: an older record, late or held back by somebody, is a packet like any other and says nothing of where the peer is.
+#[test]
+fn only_the_newest_record_is_news() {
+    let mut pair = Pair::established(&Ends::usual());
+    let mut records: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..3 {
+        let mut record = vec![0; 60];
+        let length = pair.client.seal(b"x", &mut record).unwrap();
+        record.truncate(length);
+        records.push(record);
+    }
+    pair.server_end().take_news();
+    for (which, is_news) in [(1, true), (0, false), (2, true)] {
+        pair.delivered.clear();
+        pair.reaches_server(&mut records[which].clone());
+        assert_eq!((pair.delivered.len(), pair.server_end().take_news()), (1, is_news), "{which}");
+        pair.reaches_server(&mut records[which].clone());
+        assert!(pair.delivered.len() == 1 && !pair.server_end().take_news(), "a replay");
+    }
 }

@@ -219,6 +219,11 @@ impl Sessions {
         session.is_some_and(|session| !matches!(session.phase, Phase::Handshaking { .. }))
     }
 
+    /// Whether the peer of the session in `index` has shown that it receives where the session is.
+    pub(super) fn is_at_home(&self, index: usize) -> bool {
+        self.slots.get(index).and_then(Option::as_ref).is_some_and(|session| session.path.is_proven())
+    }
+
     /// The session in `index` goes on from `outer`. If another one stands there, new handshakes from there replace that one.
     pub(super) fn move_to(&mut self, index: usize, outer: SocketAddr) {
         let Some(session) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };

@@ -78,3 +78,37 @@ fn a_handshake_that_ended_meanwhile_is_forgotten() {
     assert!(!world.destinations().is_empty());
     assert_eq!(world.counter("sessions"), 1);
 }
+
+/// What waits is bounded in bytes too: 32 KiB for a handshake.
+#[test]
+fn long_datagrams_wait_within_bounds() {
+    let mut world = World::new();
+    world.threads_are_busy = true;
+    world.add_client(Some("g1"), None);
+    world.run(Duration::from_millis(5));
+    assert_eq!(world.counter("handshakes_begun"), 1);
+    let mut long = [&[0x2e, 0, 0, 0x27, 0x0b][..], &[0xaa; 9_995]].concat();
+    for _ in 0..10 {
+        world.reaches_worker(0, client_address(0), &mut long, 10_000);
+    }
+    assert_eq!(world.counter("handshake_datagrams_dropped"), 7, "three of 10,000 bytes have room");
+}
+
+/// The next handshake in a place goes on although the one that had it before comes back late.
+#[test]
+fn a_late_handshake_does_not_take_the_place_of_another() {
+    let mut world = World::new();
+    (world.admits, world.threads_are_busy) = (true, true);
+    world.half_open(1_000..1_001);
+    world.run_gateway(Duration::from_secs(11));
+    assert_eq!((world.counter("sessions"), world.counter("handshakes_failed")), (0, 1));
+    let client = world.add_client(Some("g1"), None);
+    world.run(Duration::from_millis(5));
+    assert_eq!((world.counter("sessions"), world.counter("handshakes_begun")), (1, 2));
+    world.threads_are_busy = false;
+    // The youngest comes back first.
+    world.finish_errands();
+    world.run(Duration::from_millis(50));
+    assert!(matches!(world.client_events[client].first(), Some(ClientEvent::Up(_))), "{:?}", world.client_events);
+    assert_eq!(world.counter("handshakes_begun"), 2);
+}

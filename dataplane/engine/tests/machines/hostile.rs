@@ -166,3 +166,59 @@ fn a_client_takes_packets_only_from_where_its_routes_lead() {
     assert_eq!(world.at_client[client], [udp("10.98.0.10:53")]);
     assert_eq!(world.client_counter(client, "packets_unexpected"), 1);
 }
+
+/// A user who sees another's records sends one on from his own address and then shakes hands from there: the session that was
+/// only ever said to be there stays, and goes back to its client.
+#[test]
+fn a_session_that_was_moved_by_force_is_not_replaced_where_it_is_said_to_be() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let worker = usize::from(session.worker().0);
+    let own = SocketAddr::new(inner_address(client), 5_000);
+    let syn = Tcp { sequence: 100, acknowledgement: 0, flags: tcp_flags::SYN, window: 1_000, options: &[] };
+    let packet = build::tcp(own, SocketAddr::new(SITE.parse().unwrap(), 80), &syn, &[]);
+    world.client_sends(client, &packet);
+    let [record] = <[Vec<u8>; 1]>::try_from(world.intercept()).unwrap();
+    // Addresses of two clients reach one worker.
+    world.add_client(Some("g1"), None);
+    let other = world.add_client(Some("g1"), None);
+    assert_eq!(usize::from(client_address(other).port()) % 2, worker);
+    world.reaches_worker(worker, client_address(other), &mut record.clone(), record.len());
+    world.run(Duration::from_millis(50));
+    assert!(matches!(world.client_events[other].first(), Some(ClientEvent::Up(_))));
+    let ended = world.events.iter().any(|event| matches!(event, Event::Ended { session: of, .. } if *of == session));
+    assert!(!ended, "{:?}", world.events);
+    world.run(Duration::from_secs(4));
+    world.at_site.clear();
+    world.client_sends(client, &packet);
+    world.run(Duration::from_millis(5));
+    assert_eq!(world.at_site, [packet]);
+    assert!(matches!(world.client_events[client][..], [ClientEvent::Up(_)]), "{:?}", world.client_events[client]);
+}
+
+/// Whoever sees what the Gateway sends to an address can bring a cookie back from there and begin a handshake of his own. The one
+/// that is under way goes on beside it.
+#[test]
+fn another_handshake_at_an_address_does_not_end_the_one_under_way() {
+    let mut world = World::new();
+    world.admits = true;
+    let client = world.add_client(Some("g1"), None);
+    // Up to the Gateway's flight.
+    let mut hello = world.hello_of_client(client);
+    let length = hello.len();
+    world.reaches_worker(0, client_address(client), &mut hello, length);
+    world.threads_are_busy = true;
+    world.run(Duration::from_millis(5));
+    world.threads_are_busy = false;
+    world.finish_errands();
+    assert_eq!(world.counter("handshakes_begun"), 1);
+    let flight = world.take_wire();
+    world.half_open_from(client_address(client), 7);
+    assert_eq!(world.counter("handshakes_begun"), 2);
+    world.put_on_wire(flight);
+    world.run(Duration::from_millis(100));
+    assert!(matches!(world.client_events[client][..], [ClientEvent::Up(_)]), "{:?}", world.client_events[client]);
+    assert_eq!(world.counter("handshakes_finished"), 1);
+    world.run(Duration::from_secs(12));
+    assert_eq!(world.counter("sessions"), 1, "the other one is given up in time");
+}

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ringfort_engine::Machine;
 use ringfort_engine::client::{Command, Event as ClientEvent};
 use ringfort_packet::build::{self, Tcp};
 use ringfort_packet::parse::tcp_flags;
 
-use crate::world::{SITE, World, inner_address};
+use crate::world::{SITE, World, client_address, gateway_address, inner_address};
 
 const TCP: Tcp<'_> = Tcp { sequence: 100, acknowledgement: 0, flags: tcp_flags::SYN, window: 1_000, options: &[] };
 
@@ -123,4 +124,64 @@ fn the_next_record_from_home_takes_a_session_back() {
     world.run(Duration::from_millis(5));
     assert_eq!(world.at_client[client].len(), 10);
     assert_eq!((world.counter("sessions_moved"), world.counter("paths_proven")), (2, 0));
+}
+
+/// The answer counts only where it comes from: one that somebody has held back and sends from home, while a newer record has the
+/// session elsewhere, proves nothing of elsewhere.
+// Covers: X10 refuse
+#[test]
+fn an_answer_from_another_address_proves_nothing() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let worker = usize::from(session.worker().0);
+    let (victim, home): (SocketAddr, _) = (([192, 0, 2, 66], 666).into(), client_address(client));
+    let reaches = |world: &mut World, from, record: &[u8]| {
+        world.reaches_worker(worker, from, &mut record.to_vec(), record.len());
+    };
+    world.client_sends(client, &syn(client));
+    let [record] = <[Vec<u8>; 1]>::try_from(world.intercept()).unwrap();
+    reaches(&mut world, victim, &record);
+    // The question is seen on its way to the victim, and brought to the client, which answers.
+    for mut question in world.intercept() {
+        let length = question.len();
+        world.clients[client].handle_outside(0, gateway_address(), &mut question, length, world.now);
+    }
+    world.client_sends(client, &syn(client));
+    let records = world.intercept();
+    let (newest, answers) = records.split_last().unwrap();
+    assert!(!answers.is_empty());
+    reaches(&mut world, victim, newest);
+    answers.iter().for_each(|answer| reaches(&mut world, home, answer));
+    assert_eq!((world.counter("sessions_moved"), world.counter("paths_proven")), (1, 0));
+    world.intercept();
+    for _ in 0..100 {
+        world.site_sends(worker, &answer(client, 1_000));
+    }
+    assert!(world.wire().is_empty(), "{:?}", world.destinations());
+}
+
+/// What an association has to say of itself counts like packets: acknowledgements, connection ids and their repetitions.
+// Covers: X10 refuse
+#[test]
+fn an_association_itself_sends_no_more_to_a_new_address_than_packets_may() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    let worker = usize::from(session.worker().0);
+    let victim: SocketAddr = ([192, 0, 2, 66], 666).into();
+    // The client asks for another id.
+    world.client_command(client, Command::PathChanged);
+    let records = world.intercept();
+    assert_eq!(records.len(), 2);
+    let cost: usize = records.iter().map(Vec::len).sum();
+    for record in &records {
+        world.reaches_worker(worker, victim, &mut record.clone(), record.len());
+    }
+    let mut given = 0;
+    for _ in 0..58 {
+        assert!(world.destinations().iter().all(|to| *to == victim));
+        given += world.intercept().iter().map(Vec::len).sum::<usize>();
+        world.run_gateway(Duration::from_millis(50));
+    }
+    assert_eq!(world.counter("sessions_moved"), 1);
+    assert!(given > 0 && given <= 3 * cost, "{given} bytes for {cost}");
 }

@@ -11,7 +11,7 @@ use ringfort_packet::build::{self, Tcp};
 use ringfort_packet::parse::tcp_flags;
 use ringfort_types::BootInstant;
 
-use crate::world::{Ca, SITE, World, client_address, forged_hello, inner_address, rules};
+use crate::world::{Ca, SITE, World, client_address, forged_hello, gateway_address, inner_address, rules};
 
 fn ends(world: &World) -> Vec<&EndReason> {
     world.events.iter().filter_map(end).collect()
@@ -63,7 +63,7 @@ fn a_client_is_up_only_once_it_is_admitted() {
     let mut world = World::new();
     let client = world.add_client(None, None);
     let foreign = world.add_client(None, Some(&Ca::new()));
-    world.run(Duration::from_millis(500));
+    world.run(Duration::from_millis(2_900));
     assert!(world.client_events[client].is_empty(), "{:?}", world.client_events[client]);
     let session = world.session_of(client);
     world.install(session, client, rules(), BootInstant::FAR_FUTURE);
@@ -201,4 +201,57 @@ fn a_command_for_a_session_that_is_gone_does_nothing() {
     world.install(session, client, rules(), BootInstant::FAR_FUTURE);
     world.command(&Command::Remove { session });
     assert!(world.events.is_empty(), "{:?}", world.events);
+}
+
+/// An id names one session: the next one in the same place has another, and is not bothered with records of the one before.
+#[test]
+fn an_old_connection_id_names_nobody() {
+    let mut world = World::new();
+    let (client, session) = world.bound_client();
+    world.client_sends(client, &[0x45; 40]);
+    world.client_command(client, ringfort_engine::client::Command::PathChanged);
+    let records = world.intercept();
+    world.cut = true;
+    world.command(&Command::Remove { session });
+    world.intercept();
+    world.cut = false;
+    let other = world.add_client(Some("g1"), None);
+    let mut next = world.add_client(Some("g1"), None);
+    if client_address(other).port() % 2 == client_address(client).port() % 2 {
+        next = other;
+    }
+    world.run(Duration::from_millis(100));
+    assert!(matches!(world.client_events[next].first(), Some(ClientEvent::Up(_))));
+    let (unknown, discarded) = (world.counter("datagrams_unknown"), world.counter("records_discarded"));
+    for record in &records {
+        world.reaches_worker(usize::from(session.worker().0), client_address(next), &mut record.clone(), record.len());
+    }
+    assert_eq!(world.counter("datagrams_unknown"), unknown + records.len() as u64);
+    assert_eq!(world.counter("records_discarded"), discarded);
+}
+
+/// A hello that is repeated, or doubled on the way, goes to the handshake that it began.
+#[test]
+fn a_hello_that_comes_twice_begins_one_handshake() {
+    let mut world = World::new();
+    world.admits = true;
+    let client = world.add_client(Some("g1"), None);
+    let mut hello = world.hello_of_client(client);
+    let length = hello.len();
+    world.reaches_worker(0, client_address(client), &mut hello, length);
+    let mut retry = world.intercept().remove(0);
+    let length = retry.len();
+    world.clients[client].handle_outside(0, gateway_address(), &mut retry, length, world.now);
+    let output = world.clients[client].output();
+    let second: Vec<_> =
+        (0..output.outside.len()).map(|at| output.outside.transmit(at).unwrap().bytes.to_vec()).collect();
+    world.clients[client].clear_output();
+    for _ in 0..3 {
+        for datagram in &second {
+            world.reaches_worker(0, client_address(client), &mut datagram.clone(), datagram.len());
+        }
+    }
+    assert_eq!((world.counter("handshakes_begun"), world.counter("sessions")), (1, 1));
+    world.run(Duration::from_millis(100));
+    assert!(matches!(world.client_events[client].first(), Some(ClientEvent::Up(_))));
 }

@@ -56,6 +56,9 @@ struct Datagram {
     bytes: Vec<u8>,
 }
 
+/// What was under way.
+pub(crate) struct Wire(VecDeque<Datagram>);
+
 pub(crate) struct World {
     ca: Ca,
     pub(crate) now: Now,
@@ -369,21 +372,41 @@ impl World {
         let own = self.ca.leaf("ringfort://example/device/x", ExtendedKeyUsagePurpose::ClientAuth);
         let config = Arc::new(ClientConfig::new(&own, self.ca.anchor.clone()).unwrap());
         for port in ports {
-            let (from, [high, low]) = (([192, 0, 2, 1], port).into(), port.to_be_bytes());
-            let mut random = [0; 32];
-            (random[0], random[1]) = (high, low);
-            let mut client = Association::client(&config, None, random, self.now.boot, self.now.unix);
-            for _ in 0..2 {
-                while let Some(mut datagram) = client.poll_transmit() {
-                    let length = datagram.len();
-                    self.reaches_worker(0, from, &mut datagram, length);
-                }
-                let answers = self.intercept();
-                if let [retry] = answers.as_slice() {
-                    client.handle_datagram(&mut retry.clone(), self.now.boot, |_| {});
-                }
+            self.half_open_by(&config, ([192, 0, 2, 1], port).into(), port);
+        }
+    }
+
+    /// The same from one address, by a client that no other is like.
+    pub(crate) fn half_open_from(&mut self, from: SocketAddr, number: u16) {
+        let own = self.ca.leaf("ringfort://example/device/x", ExtendedKeyUsagePurpose::ClientAuth);
+        let config = Arc::new(ClientConfig::new(&own, self.ca.anchor.clone()).unwrap());
+        self.half_open_by(&config, from, number);
+    }
+
+    fn half_open_by(&mut self, config: &Arc<ClientConfig>, from: SocketAddr, number: u16) {
+        let [high, low] = number.to_be_bytes();
+        let mut random = [0; 32];
+        (random[0], random[1]) = (high, low);
+        let mut client = Association::client(config, None, random, self.now.boot, self.now.unix);
+        for _ in 0..2 {
+            while let Some(mut datagram) = client.poll_transmit() {
+                let length = datagram.len();
+                self.reaches_worker(0, from, &mut datagram, length);
+            }
+            let answers = self.intercept();
+            if let [retry] = answers.as_slice() {
+                client.handle_datagram(&mut retry.clone(), self.now.boot, |_| {});
             }
         }
+    }
+
+    /// Takes what is under way off the wire, to be put back.
+    pub(crate) fn take_wire(&mut self) -> Wire {
+        Wire(std::mem::take(&mut self.wire))
+    }
+
+    pub(crate) fn put_on_wire(&mut self, Wire(datagrams): Wire) {
+        self.wire.extend(datagrams);
     }
 
     /// Where what is under way goes to.

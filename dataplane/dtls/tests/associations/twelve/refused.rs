@@ -216,7 +216,7 @@ fn a_client_without_the_right_certificate_is_refused_before_any_data() {
         ("foreign CA", other.leaf("ringfort://example/device/eve", CLIENT), Alert::UNKNOWN_CA),
         ("foreign intermediate", other.intermediate().device(), Alert::UNKNOWN_CA),
         ("expired", old, Alert::CERTIFICATE_EXPIRED),
-        ("serverAuth only", ca.leaf("ringfort://example/device/eve", SERVER), Alert::BAD_CERTIFICATE),
+        ("serverAuth only", ca.leaf("ringfort://example/device/eve", SERVER), Alert::UNSUPPORTED_CERTIFICATE),
         ("gateway role", ca.leaf("ringfort://example/gateway/g2", CLIENT), Alert::ACCESS_DENIED),
         ("no ringfort URI", ca.leaf("https://example.org/device/eve", CLIENT), Alert::BAD_CERTIFICATE),
     ];
