@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
-use ringfort_dtls::record::{ContentType, Open, RecordLayer, Secret, Version};
+use ringfort_dtls::record::{ContentType, Open, RecordLayer, Secret, Suite, Version};
 use ringfort_dtls::{Alert, Association, Event, Group, Settings};
 use ringfort_identity::Credentials;
 use rustls::SignatureScheme;
@@ -261,7 +261,11 @@ impl Server {
 fn usual() -> (Ends, Credentials) {
     let ca = Ca::root();
     let (gateway, device) = (ca.gateway(), ca.device());
-    let theirs = Settings { groups: vec![Group::X25519], suites: vec![SUITE], ..Settings::default() };
+    let theirs = Settings {
+        groups: vec![Group::X25519],
+        suites: vec![SUITE, Suite::ChaCha20Poly1305Sha256],
+        ..Settings::default()
+    };
     (Ends::with(&ca, &gateway, &device, Settings::default(), theirs), gateway)
 }
 
@@ -309,7 +313,7 @@ fn a_hello_that_cannot_be_is_told_so() {
                 s.say_hello(&hello);
             }),
         ),
-        ("a retry of another suite", Alert::ILLEGAL_PARAMETER, retry(|h| h.suite = 0x1303)),
+        ("a retry of another suite", Alert::ILLEGAL_PARAMETER, retry(|h| h.suite = 0x1302)),
         ("a retry for another group", Alert::ILLEGAL_PARAMETER, retry(|h| h.set(51, &[0, 23]))),
         (
             "a retry for nothing",
