@@ -43,13 +43,17 @@ pub struct Opening {
 
 impl Opening {
     /// The opening of a datagram from a peer whose address needs no cookie: something else has made sure of it
-    /// ([`AddressValidation::None`]). `None` if it does not begin with a ClientHello.
+    /// ([`AddressValidation::None`]). `None` if it does not begin with a ClientHello. Of one that comes in pieces too small to see its
+    /// random, that is taken to be zeros.
     #[must_use]
     pub fn unvalidated(datagram: &[u8]) -> Option<Self> {
         let (fragment, record_sequence) = first_fragment(datagram)?;
-        let hello = ClientHello::parse_start(fragment.bytes, fragment.length).ok()?;
-        let is_first = fragment.offset == 0;
-        let (message_sequence, random) = (fragment.sequence, hello.random);
+        let random = match ClientHello::parse_start(fragment.bytes, fragment.length) {
+            Ok(hello) => hello.random,
+            Err(_) if fragment.bytes.len() < fragment.length => [0; 32],
+            Err(_) => return None,
+        };
+        let (is_first, message_sequence) = (fragment.offset == 0, fragment.sequence);
         is_first.then_some(Self { echo: Echo::Nothing, message_sequence, record_sequence, random })
     }
 
@@ -146,18 +150,20 @@ impl Front {
         }
         let answer = Answer { datagram, reply, message_sequence: fragment.sequence, record_sequence };
         let is_whole = fragment.bytes.len() == fragment.length;
+        let is_trusted = config.settings.address_validation == AddressValidation::None;
         let hello = match ClientHello::parse_start(fragment.bytes, fragment.length) {
-            Ok(hello) => hello,
             Err(fatal) if is_whole => return answer.refuse(&fatal),
+            _ if is_trusted => {
+                let opening = Opening::unvalidated(datagram).map(Box::new);
+                return opening.map_or(Screened::Dropped(Unwelcome::Fragment), Screened::Opening);
+            }
+            Ok(hello) => hello,
             Err(_) => return Screened::Dropped(Unwelcome::Fragment),
         };
         let opening = |echo| {
             let (message_sequence, random) = (fragment.sequence, hello.random);
             Screened::Opening(Box::new(Opening { echo, message_sequence, record_sequence, random }))
         };
-        if config.settings.address_validation == AddressValidation::None {
-            return opening(Echo::Nothing);
-        }
         if let Some(cookie) = hello.cookie {
             return match self.cookies.judge(cookie, from, now) {
                 Some(Remembered { suite, group, hello_hash }) => {

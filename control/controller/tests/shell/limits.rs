@@ -69,7 +69,9 @@ async fn beyond_the_limit_connections_are_dropped_at_once_and_those_with_certifi
     assert_eq!(controller.total("connections_over_limit").await, 1);
     administrator.list::<Vec<api::UserRow>>("admin/users").await.unwrap();
     drop(held);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    while controller.status().await["connections"] != 1 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     administrator = controller.administrator().await;
     administrator.list::<Vec<api::UserRow>>("admin/users").await.unwrap();
 }

@@ -1,8 +1,9 @@
 //! ClientHellos that cannot be, and such as must be put up with (RFC 9147 §5.3, RFC 8446 §4.1.2, §4.2, §9.2).
 
-use ringfort_dtls::{Alert, Association, Event, Screened, Unwelcome};
+use ringfort_dtls::record::ContentType;
+use ringfort_dtls::{AddressValidation, Alert, Association, Event, Screened, Settings, Unwelcome};
 
-use super::client::{Client, Offer, vec16};
+use super::client::{Client, Offer, fragment, vec16};
 use crate::world::{Ca, Ends, START, UNIX, client_address};
 
 type Change = Box<dyn Fn(&mut Offer)>;
@@ -265,4 +266,30 @@ fn a_hello_shorter_than_its_answer_draws_none() {
     let mut front = ringfort_dtls::Front::new(&[ends.seed; 32]);
     let screened = front.screen(&ends.server, &hello, client_address(), START, &mut [0; 2_000]);
     assert!(matches!(screened, Screened::Dropped(Unwelcome::Amplification)), "{screened:?}");
+}
+
+/// Where something else has made sure of the address, a hello may come in pieces of any size (RFC 9147 §5.5), and some of them twice.
+#[test]
+fn a_hello_in_single_bytes_is_put_together_where_no_cookie_is_asked_for() {
+    let ca = Ca::root();
+    let settings = Settings { address_validation: AddressValidation::None, ..Settings::default() };
+    let ends = Ends::with(&ca, &ca.gateway(), &ca.device(), settings, Settings::default());
+    let mut client = Client::new(&ends, Offer::default(), None);
+    let body = client.hello_body();
+    for at in 0..body.len() {
+        let piece = client.clear(ContentType::Handshake, &fragment(1, 0, &body, at..at + 1));
+        for _ in 0..=usize::from(at % 7 == 0) {
+            assert!(client.said.is_empty(), "{at}");
+            client.send(&piece);
+        }
+    }
+    assert!(!client.said.is_empty() && client.clear_alerts.is_empty(), "{:?}", client.clear_alerts);
+    // With cookies nothing is kept of such a hello.
+    let mut client = Client::new(&usual().1, Offer::default(), None);
+    let body = client.hello_body();
+    for at in 0..body.len() {
+        let piece = client.clear(ContentType::Handshake, &fragment(1, 0, &body, at..at + 1));
+        client.send(&piece);
+    }
+    assert!(client.said.is_empty() && client.clear_alerts.is_empty());
 }
