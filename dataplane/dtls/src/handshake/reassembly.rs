@@ -2,8 +2,8 @@
 //!
 //! Fragments may come in any order, overlap, be repeated and be as short as one byte. Whoever comes first for a byte is
 //! believed; a fragment that says another length or kind than the first of its message does not belong to it. Where anybody
-//! can be first, it is the other way round: such a fragment begins its message anew. One that is the whole message goes ahead
-//! of what has come in pieces, which is kept in case that one is refused.
+//! can be first, it is the other way round: who comes last for a byte is believed, and such a fragment begins its message anew.
+//! One that is the whole message goes ahead of what has come in pieces, which is kept in case that one is refused.
 
 use std::collections::VecDeque;
 
@@ -129,7 +129,8 @@ impl Reassembly {
             if !known.belongs(fragment) {
                 return Taken::Mismatch;
             }
-            if known.have.contains(&range) {
+            let says_other = || known.body.get(range.clone()).is_some_and(|before| before != fragment.bytes);
+            if known.have.contains(&range) && !(believed == Believed::Newest && says_other()) {
                 return Taken::Repeated;
             }
         }
@@ -148,7 +149,10 @@ impl Reassembly {
             have: Ranges::default(),
         });
         let after_gap = ahead > 0 || !message.have.contains(&(0..range.start));
-        let missing: Vec<_> = message.have.missing(range.end).filter(|missing| missing.end > range.start).collect();
+        let missing: Vec<_> = match believed {
+            Believed::First => message.have.missing(range.end).filter(|missing| missing.end > range.start).collect(),
+            Believed::Newest => vec![range.clone()],
+        };
         if !message.have.add_within(range.clone(), left) {
             return Taken::NoRoom;
         }
@@ -272,6 +276,23 @@ mod tests {
         assert_eq!(reassembly.bytes, 20);
         reassembly.handle_fragment(&fragment(0, &[8; 100], 20..100), Believed::Newest);
         assert_eq!(reassembly.next_message().unwrap().body, [8; 100]);
+    }
+
+    #[test]
+    fn in_the_clear_the_newest_fragment_wins() {
+        let mut reassembly = Reassembly::default();
+        reassembly.handle_fragment(&fragment(0, &[1; 100], 0..40), Believed::Newest);
+        // Damaged, and then as it was said.
+        reassembly.handle_fragment(&fragment(0, &[9; 100], 30..70), Believed::Newest);
+        assert_eq!(
+            reassembly.handle_fragment(&fragment(0, &[1; 100], 30..70), Believed::Newest),
+            Taken::Fresh { after_gap: false }
+        );
+        assert_eq!(reassembly.handle_fragment(&fragment(0, &[1; 100], 30..70), Believed::Newest), Taken::Repeated);
+        assert_eq!(reassembly.bytes, 70);
+        reassembly.handle_fragment(&fragment(0, &[1; 100], 70..100), Believed::Newest);
+        assert_eq!(reassembly.next_message().unwrap().body, [1; 100]);
+        assert_eq!(reassembly.bytes, 0);
     }
 
     #[test]
