@@ -36,6 +36,9 @@ const WOLFSSL_OPTIONS: [&str; 14] = [
     "-DWOLFSSL_CRYPT_TESTS=no",
 ];
 
+/// The peer that is built into the package, and the package's feature for it.
+const BORING: &str = "boring";
+
 /// A peer, the programs that it needs, and Debian's packages that have them.
 struct Peer {
     name: &'static str,
@@ -47,11 +50,7 @@ const PEERS: [Peer; 5] = [
     Peer { name: "openssl", programs: &["openssl"], packages: "openssl" },
     Peer { name: "gnutls", programs: &["gnutls-cli"], packages: "gnutls-bin" },
     Peer { name: "wolfssl", programs: &["cmake", "make", "cc"], packages: "cmake make gcc" },
-    Peer {
-        name: "boring",
-        programs: &["cmake", "make", "c++", "clang"],
-        packages: "cmake make g++ clang libclang-dev",
-    },
+    Peer { name: BORING, programs: &["cmake", "make", "c++", "clang"], packages: "cmake make g++ clang libclang-dev" },
     Peer { name: "dimpl", programs: &[], packages: "" },
 ];
 
@@ -98,20 +97,11 @@ impl Options {
 /// Builds and runs. What is not as expected is one finding: the run itself has printed each.
 pub(crate) fn run(root: &Path, args: &[&str]) -> Result<Findings> {
     let options = Options::parse(args)?;
-    let target = match env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => root.join(folder),
-        None => root.join("target"),
-    };
-    let must_have_all = env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+    let target = target(root);
     let (mut peers, mut findings) = (Vec::new(), Findings::new());
     for peer in PEERS.iter().filter(|peer| options.asks_for(peer)) {
-        let missing: Vec<&str> = peer.programs.iter().copied().filter(|program| !is_in_path(program)).collect();
-        if missing.is_empty() {
+        if has_programs(peer, !options.peers.is_empty(), &mut findings) {
             peers.push(peer.name);
-        } else if must_have_all || !options.peers.is_empty() {
-            findings.push(format!("{} needs {}: install {}", peer.name, missing.join(", "), peer.packages));
-        } else {
-            println!("SKIPPED {}: install {}", peer.name, peer.packages);
         }
     }
     if !findings.is_empty() {
@@ -120,12 +110,7 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<Findings> {
     let wolfssl = if peers.contains(&"wolfssl") { Some(build_wolfssl(root, &target)?) } else { None };
     println!("building dtls_echo and the table");
     must(cargo(root, &target).args(["build", "--locked", "--workspace", "--example", "dtls_echo"]))?;
-    let manifest = root.join(PACKAGE).join("Cargo.toml");
-    let mut table = cargo(root, &target);
-    table.args(["run", "--quiet", "--locked", "--manifest-path"]).arg(manifest);
-    if peers.contains(&"boring") {
-        table.args(["--features", "boring"]);
-    }
+    let mut table = package(root, &target, &peers);
     table.args(["--", "run", "--peers", &peers.join(","), "--echo"]).arg(target.join("debug/examples/dtls_echo"));
     if let Some(wolfssl) = wolfssl {
         table.arg("--wolfssl").arg(wolfssl);
@@ -142,6 +127,53 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<Findings> {
         );
     }
     Ok(findings)
+}
+
+/// Handshakes with BoringSSL over a simulated network, one for each seed of `seeds` (`FROM..TO`). The run itself has printed what
+/// became of them.
+pub(crate) fn simulate(root: &Path, seeds: &str) -> Result<Findings> {
+    let mut findings = Findings::new();
+    let boring = PEERS.iter().find(|peer| peer.name == BORING).context("BoringSSL is a peer")?;
+    if has_programs(boring, false, &mut findings) {
+        let target = target(root);
+        let status = package(root, &target, &[BORING]).args(["--", "simulate", seeds]).status();
+        if !status.context("cannot start cargo")?.success() {
+            findings.push(format!("seeds {seeds}: too many handshakes with BoringSSL were given up, or one was wrong"));
+        }
+    }
+    Ok(findings)
+}
+
+fn target(root: &Path) -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => root.join(folder),
+        None => root.join("target"),
+    }
+}
+
+/// Whether a peer's programs are there. If not, that is a finding where the peer `must` be there or `CI` is set, else a word.
+fn has_programs(peer: &Peer, must: bool, findings: &mut Findings) -> bool {
+    let is_ci = env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+    let missing: Vec<&str> = peer.programs.iter().copied().filter(|program| !is_in_path(program)).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    if must || is_ci {
+        findings.push(format!("{} needs {}: install {}", peer.name, missing.join(", "), peer.packages));
+    } else {
+        println!("SKIPPED {}: install {}", peer.name, peer.packages);
+    }
+    false
+}
+
+/// `cargo run` of the package, built for `peers`; its own options come behind.
+fn package(root: &Path, target: &Path, peers: &[&str]) -> Command {
+    let mut command = cargo(root, target);
+    command.args(["run", "--quiet", "--locked", "--manifest-path"]).arg(root.join(PACKAGE).join("Cargo.toml"));
+    if peers.contains(&BORING) {
+        command.args(["--features", BORING]);
+    }
+    command
 }
 
 /// wolfSSL's library and the program of ours around it, in the target directory.

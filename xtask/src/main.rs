@@ -48,7 +48,7 @@ Campaigns, which take minutes and are no part of the guards:
 
   fuzz TARGET [RUNS]    libFuzzer on record, front, server13 or server12 (10000000 executions)
   sim-dtls [FROM..TO]   handshakes over a simulated network that loses, doubles, delays and damages,
-                        one for each seed (0..100000)
+                        one for each seed (0..100000): with itself, then with BoringSSL if that can be built
   interop [OPTIONS]     the DTLS engine against other implementations (tests/interop); builds them
       --peers LIST      of openssl, gnutls, wolfssl, boring, dimpl: only these; what they need must be there
       --only LIST       only cases with one of these words in their name

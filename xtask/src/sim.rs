@@ -5,12 +5,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::Findings;
+use crate::{Findings, interop};
 
 /// Seeds of a campaign when none are named.
 pub(crate) const SEEDS: &str = "0..100000";
 
-/// Handshakes over a bad network, one for each seed of `seeds` (`FROM..TO`).
+/// Handshakes over a bad network, one for each seed of `seeds` (`FROM..TO`): first of the engine with itself, then with BoringSSL.
 pub(crate) fn dtls(root: &Path, seeds: &str) -> Result<Findings> {
     let range =
         seeds.split_once("..").and_then(|(from, to)| Some((from.parse::<u64>().ok()?, to.parse::<u64>().ok()?)));
@@ -20,7 +20,10 @@ pub(crate) fn dtls(root: &Path, seeds: &str) -> Result<Findings> {
     let status =
         Command::new(cargo).arg("test").args(test).env("RINGFORT_DTLS_SEEDS", seeds).current_dir(root).status();
     let status = status.context("cannot run cargo")?;
-    Ok(if status.success() { Findings::new() } else { vec![format!("seeds {seeds}: {status}")] })
+    if !status.success() {
+        return Ok(vec![format!("seeds {seeds}: {status}")]);
+    }
+    interop::simulate(root, seeds)
 }
 
 #[cfg(test)]

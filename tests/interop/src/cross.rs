@@ -3,8 +3,6 @@
 //! RFC 8446 §7). So both key schedules are the same, and our record layer is that of others, without either having to be
 //! believed about it.
 
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +20,9 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::certificates::{Certificates, Shown};
 use crate::peers::boring as peer;
-use crate::peers::options::{Asked, PeerOptions, Side};
+use crate::peers::options::Side;
 use crate::peers::{EXPORTER_LABEL, Ours};
+use crate::wires::{Memory, Wires};
 
 const NOW: BootInstant = BootInstant::from_nanos(3_600_000_000_000);
 /// Within what the certificates of these tests are valid for.
@@ -174,7 +173,7 @@ fn secret(keylog: &[String], label: &str) -> Result<Secret> {
 
 /// Lets everybody pass: who is whom is not what is tested here.
 #[derive(Debug)]
-struct Anybody;
+pub struct Anybody;
 
 impl PeerPolicy for Anybody {
     fn judge(&self, _: &[CertificateDer<'_>], _: UnixSeconds) -> Result<Option<PeerIdentity>, VerifyError> {
@@ -186,73 +185,22 @@ fn settings(suite: Suite) -> Settings {
     Settings { suites: vec![suite], protocol: None, address_validation: AddressValidation::None, ..Settings::default() }
 }
 
-fn credentials(certificates: &Certificates) -> Result<Credentials> {
-    let (chain, key) = certificates.ours(Shown::P256).context("a certificate")?;
+/// What our end shows.
+pub fn credentials(certificates: &Certificates, shown: Shown) -> Result<Credentials> {
+    let (chain, key) = certificates.ours(shown).context("a certificate")?;
     let chain = CertificateDer::pem_file_iter(chain)?.collect::<Result<_, _>>()?;
     Ok(Credentials::new(chain, PrivatePkcs8KeyDer::from_pem_file(key)?)?)
 }
 
 fn server_config(certificates: &Certificates, suite: Suite) -> Result<Arc<ServerConfig>> {
     let clients = ClientAuth::Required(Arc::new(Anybody));
-    Ok(Arc::new(ServerConfig::with_settings(&credentials(certificates)?, clients, settings(suite))?))
+    Ok(Arc::new(ServerConfig::with_settings(&credentials(certificates, Shown::P256)?, clients, settings(suite))?))
 }
 
 fn our_client(certificates: &Certificates, suite: Suite) -> Result<Association> {
-    let own = credentials(certificates)?;
+    let own = credentials(certificates, Shown::P256)?;
     let config = Arc::new(ClientConfig::with_settings(Some(&own), Arc::new(Anybody), settings(suite))?);
     Ok(Association::client(&config, None, [8; 32], NOW, UNIX_TIME))
-}
-
-/// Datagrams on their way.
-#[derive(Clone, Debug, Default)]
-struct Wire(Arc<Mutex<VecDeque<Vec<u8>>>>);
-
-impl Wire {
-    fn put(&self, datagram: Vec<u8>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(datagram);
-    }
-
-    fn take(&self) -> Option<Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-    }
-
-    /// The newest; those before are forgotten.
-    fn take_last(&self) -> Option<Vec<u8>> {
-        let mut datagrams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = datagrams.pop_back();
-        datagrams.clear();
-        last
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct Wires {
-    to_us: Wire,
-    to_other: Wire,
-}
-
-/// BoringSSL's view of the wires.
-#[derive(Debug)]
-struct Memory(Wires);
-
-impl Read for Memory {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let datagram = self.0.to_other.take().ok_or(io::ErrorKind::WouldBlock)?;
-        let length = datagram.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&datagram[..length]);
-        Ok(length)
-    }
-}
-
-impl Write for Memory {
-    fn write(&mut self, datagram: &[u8]) -> io::Result<usize> {
-        self.0.to_us.put(datagram.to_vec());
-        Ok(datagram.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// BoringSSL's end.
@@ -264,23 +212,8 @@ enum Other {
 
 impl Other {
     fn start(certificates: &Certificates, ours: Ours, wires: &Wires, keylog: &Arc<Mutex<Vec<String>>>) -> Result<Self> {
-        let (cert, key) = certificates.theirs(Shown::P256).context("a certificate")?;
-        let options = PeerOptions {
-            side: if ours == Ours::Server { Side::Client } else { Side::Server },
-            address: [127, 0, 0, 1].into(),
-            port: 0,
-            version: "1.3".to_owned(),
-            cert: Some(cert),
-            key: Some(key),
-            ca: Some(certificates.ca()),
-            group: None,
-            exporter: None,
-            mtu: None,
-            count: 1,
-            text: String::new(),
-            update_keys: 0,
-            client_cert: Asked::Required,
-        };
+        let side = if ours == Ours::Server { Side::Client } else { Side::Server };
+        let options = peer::in_process(side, "1.3", certificates, Shown::P256)?;
         let mut context = peer::context(&options)?;
         let keylog = Arc::clone(keylog);
         context.set_keylog_callback(move |_, line| {

@@ -2,8 +2,9 @@
 //! double, reorder and cut.
 //!
 //! `cargo xtask interop` builds what this needs and runs it. [`matrix`] says which cases there are and what is expected,
-//! [`cell`] runs one, [`peers`] knows the other implementations, [`proxy`] is the network, [`report`] the table; [`cross`]
-//! opens records of either side with keys that the other one tells.
+//! [`cell`] runs one, [`peers`] knows the other implementations, [`proxy`] is the network, [`report`] the table; `cross`
+//! opens records of either side with keys that the other one tells, and `simulation` has handshakes with BoringSSL over a bad
+//! network in simulated time.
 
 mod cell;
 mod certificates;
@@ -14,6 +15,10 @@ mod peers;
 mod process;
 mod proxy;
 mod report;
+#[cfg(feature = "boring")]
+mod simulation;
+#[cfg(feature = "boring")]
+mod wires;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -45,6 +50,15 @@ struct Options {
 enum Task {
     /// Run the table
     Run(RunOptions),
+    /// Handshakes with BoringSSL over a simulated network, one for each seed
+    #[cfg(feature = "boring")]
+    Simulate {
+        /// The seeds, as FROM..TO
+        #[arg(value_parser = simulation::parse_seeds)]
+        seeds: std::ops::Range<u64>,
+        #[command(flatten)]
+        options: simulation::Options,
+    },
     /// Be the other side; the table starts these by itself
     Peer {
         #[command(subcommand)]
@@ -93,12 +107,14 @@ struct RunOptions {
 fn main() -> ExitCode {
     let result = match Options::parse().command {
         Task::Run(options) => run(&options),
+        #[cfg(feature = "boring")]
+        Task::Simulate { seeds, options } => simulation::run(seeds, options),
         Task::Peer { peer } => return be(&peer),
     };
     match result {
         Ok(0) => ExitCode::SUCCESS,
         Ok(wrong) => {
-            eprintln!("{wrong} cell(s) are not as expected");
+            eprintln!("{wrong} result(s) are not as expected");
             ExitCode::FAILURE
         }
         Err(error) => {

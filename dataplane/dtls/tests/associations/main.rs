@@ -8,6 +8,7 @@ mod handshake;
 mod hostile;
 mod keys;
 mod lossy;
+mod network;
 mod paths;
 mod refused;
 mod thirteen;

@@ -11,6 +11,8 @@ use boring::ssl::{
 };
 use foreign_types_shared::ForeignTypeRef;
 
+use crate::certificates::{Certificates, Shown};
+
 use super::options::{Asked, PeerOptions, Side, Talk, say_packet};
 
 /// A connected socket, of which each read and each write is one datagram.
@@ -48,6 +50,27 @@ pub fn run(options: &PeerOptions) -> Result<()> {
         println!("failed error=\"{error:#}\"");
     }
     end
+}
+
+/// The options of an end in the process of ours, without any address.
+pub fn in_process(side: Side, version: &str, certificates: &Certificates, shown: Shown) -> Result<PeerOptions> {
+    let (cert, key) = certificates.theirs(shown).context("a certificate")?;
+    Ok(PeerOptions {
+        side,
+        address: [127, 0, 0, 1].into(),
+        port: 0,
+        version: version.to_owned(),
+        cert: Some(cert),
+        key: Some(key),
+        ca: Some(certificates.ca()),
+        group: None,
+        exporter: None,
+        mtu: None,
+        count: 1,
+        text: String::new(),
+        update_keys: 0,
+        client_cert: Asked::Required,
+    })
 }
 
 /// A context of one version, with what the options say.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringfort_dtls::Settings;
 
 use crate::dimpl_peer::Other;
-use crate::lossy::{Dice, Network, To};
+use crate::network::{Dice, Network, To};
 use crate::world::{Ca, Ends, Pair, START};
 
 /// Of a hundred datagrams to the server, except hellos. The client would believe what it is told of a damaged hello, and
