@@ -1,14 +1,15 @@
-//! Records across: our engine and BoringSSL shake hands in memory, BoringSSL tells its secrets (as for `SSLKEYLOGFILE`), and
-//! record layers that know nothing but these secrets open what either side sealed, and seal what our side opens (RFC 9147 §4,
-//! RFC 8446 §7). So both key schedules are the same, and our record layer is that of others, without either having to be
-//! believed about it.
+//! Records across: our engine and BoringSSL shake hands in memory, BoringSSL tells its secrets (as for `SSLKEYLOGFILE`, and in
+//! DTLS 1.2 its key block), and record layers that know nothing but these open what either side sealed, and seal what our side
+//! opens (RFC 9147 §4, RFC 8446 §7; RFC 6347 §4.1, RFC 5246 §6.3). So both key schedules are the same, and our record layer is
+//! that of others, without either having to be believed about it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use boring::ssl::{ErrorCode, HandshakeError, MidHandshakeSslStream, SslStream, SslStreamBuilder};
-use ringfort_dtls::record::{ContentType, Open, RecordLayer, Secret, Suite};
+use boring::ssl::{ErrorCode, HandshakeError, MidHandshakeSslStream, SslRef, SslStream, SslStreamBuilder};
+use foreign_types_shared::ForeignTypeRef;
+use ringfort_dtls::record::{ContentType, KeyError, Keys12, Open, RecordLayer, Secret, Suite};
 use ringfort_dtls::{
     AddressValidation, Association, ClientAuth, ClientConfig, Event, Opening, PeerPolicy, Received, ServerConfig,
     Settings,
@@ -19,15 +20,16 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::certificates::{Certificates, Shown};
+use crate::matrix::HALVES;
 use crate::peers::boring as peer;
 use crate::peers::options::Side;
-use crate::peers::{EXPORTER_LABEL, Ours};
+use crate::peers::{EXPORTER_LABEL, Ours, Version};
 use crate::wires::{Memory, Wires};
 
 const NOW: BootInstant = BootInstant::from_nanos(3_600_000_000_000);
 /// Within what the certificates of these tests are valid for.
 const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
-/// The epoch of packets.
+/// The epoch of packets in DTLS 1.3.
 const PACKETS: u64 = 3;
 /// More round trips than any handshake needs.
 const ROUNDS_MAX: usize = 50;
@@ -37,23 +39,24 @@ const DOWN: &[u8] = b"sealed by the server";
 /// Runs all of it; says how much was compared.
 pub fn run(certificates: &Certificates) -> Result<String> {
     let mut records = 0;
-    for ours in [Ours::Server, Ours::Client] {
+    for (version, ours) in HALVES {
         for suite in Suite::ALL {
-            records += one(certificates, ours, suite).with_context(|| format!("{ours:?}, {suite:?}"))?;
+            let what = || format!("DTLS {}, {ours:?}, {suite:?}", version.name());
+            records += one(certificates, version, ours, suite).with_context(what)?;
         }
     }
     Ok(format!(
-        "{records} records under BoringSSL's secrets, in both roles and all {} suites, opened as they should, and the exported \
-         values agree",
+        "{records} records under BoringSSL's secrets, in DTLS 1.3 in both roles and in 1.2 as a server, in all {} suites, \
+         opened as they should, and the exported values agree",
         Suite::ALL.len()
     ))
 }
 
 /// One association; gives the number of records compared.
-fn one(certificates: &Certificates, ours: Ours, suite: Suite) -> Result<usize> {
+fn one(certificates: &Certificates, version: Version, ours: Ours, suite: Suite) -> Result<usize> {
     let wires = Wires::default();
     let keylog = Arc::new(Mutex::new(Vec::new()));
-    let mut other = Other::start(certificates, ours, &wires, &keylog)?;
+    let mut other = Other::start(certificates, version, ours, &wires, &keylog)?;
     let mut association = match ours {
         Ours::Client => Some(our_client(certificates, suite)?),
         Ours::Server => None,
@@ -79,19 +82,21 @@ fn one(certificates: &Certificates, ours: Ours, suite: Suite) -> Result<usize> {
         Some(Event::Established(_)) => {}
         event => bail!("not established on our side: {event:?}"),
     }
-    compare(&mut association, &mut stream, &wires, &keylog, (ours, suite))
+    let keys = match version {
+        Version::V13 => secrets(&keylog.lock().unwrap_or_else(PoisonError::into_inner))?,
+        Version::V12 => keys_12(stream.ssl(), suite)?,
+    };
+    compare(&mut association, &mut stream, &wires, keys, (ours, suite))
 }
 
 fn compare(
     association: &mut Association,
     stream: &mut SslStream<Memory>,
     wires: &Wires,
-    keylog: &Arc<Mutex<Vec<String>>>,
+    [client, server]: [Keys; 2],
     (ours, suite): (Ours, Suite),
 ) -> Result<usize> {
     let mut records = 0;
-    let keylog = keylog.lock().unwrap_or_else(PoisonError::into_inner);
-    let (client, server) = (secret(&keylog, "CLIENT_TRAFFIC_SECRET_0")?, secret(&keylog, "SERVER_TRAFFIC_SECRET_0")?);
     let (our_secret, their_secret, our_text, their_text) = match ours {
         Ours::Server => (&server, &client, DOWN, UP),
         Ours::Client => (&client, &server, UP, DOWN),
@@ -118,7 +123,7 @@ fn compare(
 
     // What is sealed under that secret by nobody's association is opened by ours. The first numbers are used up.
     let mut forger = RecordLayer::new();
-    forger.install_tx(PACKETS, suite, their_secret).map_err(|error| anyhow::anyhow!("{error}"))?;
+    their_secret.install_tx(&mut forger, suite).map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut delivered = Vec::new();
     for _ in 0..8 {
         let mut record = vec![0; 64];
@@ -134,7 +139,7 @@ fn compare(
 
     let exported = association.exporter().context("no exporter")?.export(EXPORTER_LABEL, &[]);
     let mut theirs = [0; 32];
-    stream.ssl().export_keying_material(&mut theirs, EXPORTER_LABEL, None)?;
+    stream.ssl().export_keying_material(&mut theirs, EXPORTER_LABEL, Some(&[]))?;
     ensure!(exported == theirs, "the exported values differ");
     Ok(records)
 }
@@ -149,10 +154,58 @@ fn deliver(association: &mut Association, record: &mut [u8]) -> Vec<Vec<u8>> {
     packets
 }
 
+/// What one direction's records are sealed with.
+enum Keys {
+    V13(Secret),
+    V12(Keys12),
+}
+
+impl Keys {
+    fn install_rx(&self, records: &mut RecordLayer, suite: Suite) -> Result<(), KeyError> {
+        match self {
+            Self::V13(secret) => records.install_rx(PACKETS, suite, secret),
+            Self::V12(keys) => records.install_rx12(keys),
+        }
+    }
+
+    fn install_tx(&self, records: &mut RecordLayer, suite: Suite) -> Result<(), KeyError> {
+        match self {
+            Self::V13(secret) => records.install_tx(PACKETS, suite, secret),
+            Self::V12(keys) => records.install_tx12(keys),
+        }
+    }
+}
+
+/// The client's secret and the server's.
+fn secrets(keylog: &[String]) -> Result<[Keys; 2]> {
+    let of = |label| secret(keylog, label).map(Keys::V13);
+    Ok([of("CLIENT_TRAFFIC_SECRET_0")?, of("SERVER_TRAFFIC_SECRET_0")?])
+}
+
+/// The client's keys and the server's, from BoringSSL's key block (RFC 5246 §6.3): both write keys, then both fixed IVs, as the
+/// suites have no MAC of their own.
+fn keys_12(ssl: &SslRef, suite: Suite) -> Result<[Keys; 2]> {
+    let (key, iv) = (suite.key_bytes(), suite.fixed_iv_bytes_12());
+    let mut block = vec![0; 2 * (key + iv)];
+    // SAFETY: the pointer is that of a live connection, which nobody else uses.
+    let bytes = unsafe { boring_sys::SSL_get_key_block_len(ssl.as_ptr()) };
+    ensure!(bytes == block.len(), "a key block of {bytes} bytes");
+    // SAFETY: as above, and the block is of the length that is said.
+    let done = unsafe { boring_sys::SSL_generate_key_block(ssl.as_ptr(), block.as_mut_ptr(), block.len()) };
+    ensure!(done == 1, "no key block");
+    let (keys, ivs) = block.split_at(2 * key);
+    let of = |half: usize| {
+        Keys12::new(suite, &keys[half * key..(half + 1) * key], &ivs[half * iv..(half + 1) * iv])
+            .map(Keys::V12)
+            .map_err(|error| anyhow::anyhow!("{error}"))
+    };
+    Ok([of(0)?, of(1)?])
+}
+
 /// Opens a record with nothing but the secret of its sender.
-fn open(secret: &Secret, suite: Suite, record: &mut [u8]) -> Result<Vec<u8>> {
+fn open(secret: &Keys, suite: Suite, record: &mut [u8]) -> Result<Vec<u8>> {
     let mut reader = RecordLayer::new();
-    reader.install_rx(PACKETS, suite, secret).map_err(|error| anyhow::anyhow!("{error}"))?;
+    secret.install_rx(&mut reader, suite).map_err(|error| anyhow::anyhow!("{error}"))?;
     match reader.open(record, &mut 0) {
         Open::Record(opened) if opened.content_type == ContentType::ApplicationData => {
             Ok(record.get(opened.content).unwrap_or_default().to_vec())
@@ -211,9 +264,15 @@ enum Other {
 }
 
 impl Other {
-    fn start(certificates: &Certificates, ours: Ours, wires: &Wires, keylog: &Arc<Mutex<Vec<String>>>) -> Result<Self> {
+    fn start(
+        certificates: &Certificates,
+        version: Version,
+        ours: Ours,
+        wires: &Wires,
+        keylog: &Arc<Mutex<Vec<String>>>,
+    ) -> Result<Self> {
         let side = if ours == Ours::Server { Side::Client } else { Side::Server };
-        let options = peer::in_process(side, "1.3", certificates, Shown::P256)?;
+        let options = peer::in_process(side, version.name(), certificates, Shown::P256)?;
         let mut context = peer::context(&options)?;
         let keylog = Arc::clone(keylog);
         context.set_keylog_callback(move |_, line| {
