@@ -3,8 +3,7 @@
 //! Ephemeral keys, AEADs and the extended master secret, or nothing: clients that offer only CBC, RSA key transport, a master
 //! secret that is not bound to the handshake, or a fallback from what we would have agreed on, are sent away.
 
-use rustls::sign::SigningKey;
-use rustls::{SignatureAlgorithm, SignatureScheme};
+use rustls::SignatureAlgorithm;
 
 use super::server::choose_protocol;
 use crate::alert::{Alert, Fatal, fail};
@@ -64,10 +63,6 @@ impl<'a> Choice12<'a> {
         let Some(suite) = suite.copied() else {
             return fail(Alert::HANDSHAKE_FAILURE, "the client offers no cipher suite for our key");
         };
-        let curve = curve_of(&*config.own.key);
-        if hello.groups.is_some_and(|groups| curve.is_some_and(|curve| !groups.contains(curve.number()))) {
-            return fail(Alert::HANDSHAKE_FAILURE, "the client does not take keys on the curve of our certificate's");
-        }
         let group = settings.groups.iter().copied().filter(|group| *group != Group::X25519MlKem768).find(|group| {
             match hello.groups {
                 Some(groups) => groups.contains(group.number()),
@@ -86,13 +81,6 @@ impl<'a> Choice12<'a> {
             renegotiation_info: hello.renegotiation_info.is_some() || hello.suites.contains(RENEGOTIATION_INFO_SCSV),
         })
     }
-}
-
-/// The curve of an ECDSA key, which a client must have offered as a group as well (RFC 8422 §5.3).
-fn curve_of(key: &dyn SigningKey) -> Option<Group> {
-    let curves =
-        [(SignatureScheme::ECDSA_NISTP256_SHA256, Group::P256), (SignatureScheme::ECDSA_NISTP384_SHA384, Group::P384)];
-    curves.into_iter().find(|(scheme, _)| key.choose_scheme(&[*scheme]).is_some()).map(|(_, group)| group)
 }
 
 /// The number of a suite with ECDHE and our kind of key (RFC 5289 §3.2, RFC 7905 §2). Ed25519 counts as ECDSA (RFC 8422 §2.2).
