@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ringfort_link::{Changes, LinkError};
+use anyhow::{Context, Result};
+use ringfort_link::Changes;
 
 /// What changes in one go, address by address and route by route, is one change.
 const SETTLES_IN: Duration = Duration::from_millis(250);
@@ -12,10 +13,13 @@ const SETTLES_IN: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// When nothing can be heard of changes.
-pub(crate) fn watch(changed: impl Fn() -> bool + Send + 'static) -> Result<(), LinkError> {
+pub(crate) fn watch(changed: impl Fn() -> bool + Send + 'static) -> Result<()> {
     let mut changes = Changes::open()?;
     let work = move || {
-        while let Ok(()) = changes.wait() {
+        loop {
+            if let Err(error) = changes.wait() {
+                return tracing::warn!(%error, "changes of this machine's address are no longer followed");
+            }
             std::thread::sleep(SETTLES_IN);
             if !changed() {
                 return;
@@ -23,5 +27,5 @@ pub(crate) fn watch(changed: impl Fn() -> bool + Send + 'static) -> Result<(), L
         }
     };
     let spawned = std::thread::Builder::new().name("network".into()).spawn(work);
-    spawned.map(drop).map_err(LinkError::Open)
+    spawned.map(drop).context("no thread for changes of the network")
 }

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn help_lists_every_task() {
-        for task in ["dag", "deny", "card", "layout", "prose", "rows", "interop"] {
+        for task in ["dag", "deny", "card", "layout", "prose", "rows", "interop", "fuzz", "sim-dtls", "nightly"] {
             assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use ringfort_dtls::cid::ConnectionId;
-use ringfort_dtls::{Association, ClientConfig, Event, RECORD_OVERHEAD_BYTES, Received};
+use ringfort_dtls::{Association, ClientConfig, Event, Received};
 use ringfort_engine::Message;
 use ringfort_service::{credentials, random};
 use ringfort_worker::now;
@@ -73,7 +73,7 @@ impl Probe {
     /// # Errors
     /// When the association has ended or the socket fails.
     pub fn send(&mut self, packet: &[u8]) -> Result<()> {
-        let mut record = vec![0; packet.len() + RECORD_OVERHEAD_BYTES];
+        let mut record = vec![0; packet.len() + self.association.overhead()];
         let length = self.association.seal(packet, &mut record).context("the association has ended")?;
         self.socket.send(&record[..length])?;
         Ok(())

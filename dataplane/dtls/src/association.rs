@@ -40,10 +40,8 @@ use stage::{Doubt, Established, Handshake, Machine, Post, Stage};
 /// unified header 13 (flags, id of 8, sequence number of 2, length of 2), content type 1, tag 16. Without an id it is 8 less.
 pub const RECORD_OVERHEAD_BYTES_13: usize = 30;
 /// The same for DTLS 1.2 with AES-GCM: header 21 (13 and the id), explicit nonce 8, content type 1, tag 16. Without an id it is
-/// 9 less, with ChaCha20-Poly1305 8 less.
+/// 9 less, with ChaCha20-Poly1305 8 less. [`Association::overhead`] has the figure of one association.
 pub const RECORD_OVERHEAD_BYTES_12: usize = 46;
-/// The longer of the two: room enough for any record. [`Association::overhead`] has the figure of one association.
-pub const RECORD_OVERHEAD_BYTES: usize = RECORD_OVERHEAD_BYTES_12;
 
 /// How long a handshake goes on after a message in the clear that cannot be: anybody may have sent it, and the right one may
 /// still come, to this attempt or to the next.

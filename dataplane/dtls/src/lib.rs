@@ -55,8 +55,7 @@ mod wire;
 
 pub use alert::{Alert, Fatal};
 pub use association::{
-    Association, Discarded, Ended, Event, RECORD_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES_12, RECORD_OVERHEAD_BYTES_13,
-    Received,
+    Association, Discarded, Ended, Event, RECORD_OVERHEAD_BYTES_12, RECORD_OVERHEAD_BYTES_13, Received,
 };
 pub use config::{AddressValidation, ClientAuth, ClientConfig, PROTOCOL, ProtocolVersion, ServerConfig, Settings};
 pub use crypto::{EXPORTED_BYTES, ExporterSecret, Group, Randomness};

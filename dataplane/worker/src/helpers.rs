@@ -23,15 +23,15 @@ const WAITING_PER_THREAD: usize = 64;
 const NICENESS: i32 = 10;
 
 /// Where a worker gives its errands.
-pub(crate) struct Counter<M: Machine>(SyncSender<(WorkerIndex, M::Errand)>);
+pub(crate) struct ErrandQueue<M: Machine>(SyncSender<(WorkerIndex, M::Errand)>);
 
-impl<M: Machine> Clone for Counter<M> {
+impl<M: Machine> Clone for ErrandQueue<M> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<M: Machine> Counter<M> {
+impl<M: Machine> ErrandQueue<M> {
     /// Gives an errand away, or gives it back if there is no room.
     pub(crate) fn give(&self, from: WorkerIndex, errand: M::Errand) -> Result<(), M::Errand> {
         self.0.try_send((from, errand)).map_err(|error| match error {
@@ -40,18 +40,18 @@ impl<M: Machine> Counter<M> {
     }
 }
 
-/// Starts `count` threads, which end when all counters are gone.
+/// Starts `count` threads, which end when all ways to the queue are gone.
 pub(crate) fn start<M: Machine + 'static>(
     count: usize,
     mailboxes: &Arc<[MailboxOf<M>]>,
-) -> io::Result<(Counter<M>, Vec<JoinHandle<()>>)> {
+) -> io::Result<(ErrandQueue<M>, Vec<JoinHandle<()>>)> {
     let (give, errands) = sync_channel(count * WAITING_PER_THREAD);
     let errands = Arc::new(Mutex::new(errands));
     let threads = (0..count).map(|number| {
         let (errands, mailboxes) = (Arc::clone(&errands), Arc::clone(mailboxes));
         std::thread::Builder::new().name(format!("helper-{number}")).spawn(move || run::<M>(&errands, &mailboxes))
     });
-    Ok((Counter(give), threads.collect::<io::Result<_>>()?))
+    Ok((ErrandQueue(give), threads.collect::<io::Result<_>>()?))
 }
 
 fn run<M: Machine>(errands: &Mutex<Receiver<(WorkerIndex, M::Errand)>>, mailboxes: &[MailboxOf<M>]) {

@@ -156,15 +156,15 @@ pub fn spawn<M: Machine + 'static>(
     let mailboxes: Arc<[_]> = workers.iter().map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>()?.into();
     let mut running =
         Workers { mailboxes: Arc::clone(&mailboxes), threads: Vec::with_capacity(workers.len() + helpers) };
-    let (counter, helpers) = match helpers {
+    let (errands, helpers) = match helpers {
         0 => (None, Vec::new()),
-        count => helpers::start::<M>(count, &mailboxes).map(|(counter, threads)| (Some(counter), threads))?,
+        count => helpers::start::<M>(count, &mailboxes).map(|(errands, threads)| (Some(errands), threads))?,
     };
     for (index, worker) in (0..=u8::MAX).map(WorkerIndex).zip(workers) {
-        let (mailboxes, sink, counter) = (Arc::clone(&mailboxes), Arc::clone(sink), counter.clone());
+        let (mailboxes, sink, errands) = (Arc::clone(&mailboxes), Arc::clone(sink), errands.clone());
         let thread = std::thread::Builder::new()
             .name(format!("ringfort-{index}"))
-            .spawn(move || run::run(index, worker, choice, Shared { mailboxes: &mailboxes, counter, sink: &sink }))?;
+            .spawn(move || run::run(index, worker, choice, Shared { mailboxes: &mailboxes, errands, sink: &sink }))?;
         running.threads.push(thread);
     }
     // They end when the last worker has, and with it the way to them.

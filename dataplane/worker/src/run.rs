@@ -9,7 +9,7 @@ use ringfort_io::{Arrivals, BackendChoice, Departures, NoDepartures, PacketIo, S
 use ringfort_types::{BootInstant, WorkerIndex};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::helpers::Counter;
+use crate::helpers::ErrandQueue;
 use crate::mail::{Mail, MailboxOf};
 use crate::{Report, Sink, Snapshot, Worker, WorkerError, now};
 
@@ -28,7 +28,7 @@ const FAREWELL_TURNS_MAX: usize = 512;
 pub(crate) struct Shared<'a, M: Machine> {
     pub(crate) mailboxes: &'a [MailboxOf<M>],
     /// Where errands are given.
-    pub(crate) counter: Option<Counter<M>>,
+    pub(crate) errands: Option<ErrandQueue<M>>,
     pub(crate) sink: &'a Sink<M::Event>,
 }
 
@@ -187,9 +187,9 @@ impl<'a, M: Machine> Loop<'a, M> {
 
     /// Gives errands away, as far as there is room.
     fn give_errands(&mut self) {
-        let Some(counter) = &self.shared.counter else { return };
+        let Some(errands) = &self.shared.errands else { return };
         while let Some(errand) = self.ungiven.take().or_else(|| self.machine.poll_errand()) {
-            if let Err(back) = counter.give(self.index, errand) {
+            if let Err(back) = errands.give(self.index, errand) {
                 self.ungiven = Some(back);
                 self.errands_postponed += 1;
                 return;
