@@ -4,7 +4,8 @@
 //! Clients of DTLS 1.3 are asked by a HelloRetryRequest (RFC 9147 §5.1): all there is to know of the first hello comes back
 //! inside the cookie. Those of DTLS 1.2 are asked by a HelloVerifyRequest (RFC 6347 §4.2.1): of their first hello nothing need
 //! be known, and the cookie comes back in a field of its own. An answer is one datagram, never longer than what it answers: who
-//! forges addresses gains nothing.
+//! forges addresses gains nothing. That goes for a cookie that is not good, too: it may be a client's that was slow, and that
+//! begins anew once it knows.
 //!
 //! A hello may come in fragments (RFC 9147 §5.5). Of the first hello the hash is needed, so that it must be whole in its
 //! datagram; of the second one the fragment with the cookie is enough, from which the association goes on. A client whose
@@ -85,6 +86,9 @@ pub enum Screened {
 pub enum Reply {
     /// That the hello is to be sent again with a cookie.
     Cookie,
+    /// That its cookie is not ours, of another address, or too old: by an `illegal_parameter` alert (RFC 9147 §5.1), or by asking
+    /// for another one (RFC 6347 §4.2.1).
+    OtherCookie,
     /// That there can be no association.
     Refusal(Alert),
 }
@@ -97,15 +101,13 @@ pub enum Unwelcome {
     NoHello,
     /// A first hello that does not fit into its datagram, or a later fragment.
     Fragment,
-    /// A cookie that is not ours, of another address, or too old.
-    Cookie,
     /// An answer would be longer than what it answers.
     Amplification,
 }
 
 impl Unwelcome {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 4] = [Self::NoHello, Self::Fragment, Self::Cookie, Self::Amplification];
+    pub const ALL: [Self; 3] = [Self::NoHello, Self::Fragment, Self::Amplification];
 
     /// The reason's name in a counter.
     #[must_use]
@@ -113,7 +115,6 @@ impl Unwelcome {
         match self {
             Self::NoHello => "hello_none",
             Self::Fragment => "hello_fragment",
-            Self::Cookie => "hello_cookie_refused",
             Self::Amplification => "hello_too_short_to_answer",
         }
     }
@@ -169,16 +170,16 @@ impl Front {
                 Some(Remembered { suite, group, hello_hash }) => {
                     opening(Echo::Retry(Retried { suite, group, hello_hash, cookie: Some(cookie.to_vec()) }))
                 }
-                None => Screened::Dropped(Unwelcome::Cookie),
+                None => answer.refuse_cookie(),
             };
         }
         let speaks_12 = config.settings.min_version == ProtocolVersion::Dtls12;
-        if speaks_12 && !hello.legacy_cookie.is_empty() && !hello.offers(DTLS_1_3) {
+        let has_cookie_12 = speaks_12 && !hello.legacy_cookie.is_empty() && !hello.offers(DTLS_1_3);
+        if has_cookie_12 {
             let (cookie, parameters) = (hello.legacy_cookie.to_vec(), Parameters::of(&hello));
-            return match self.cookies.judge_12(&cookie, &parameters, from, now) {
-                true => opening(Echo::Verify(Verified { cookie, parameters })),
-                false => Screened::Dropped(Unwelcome::Cookie),
-            };
+            if self.cookies.judge_12(&cookie, &parameters, from, now) {
+                return opening(Echo::Verify(Verified { cookie, parameters }));
+            }
         }
         if !is_whole {
             return Screened::Dropped(Unwelcome::Fragment);
@@ -190,7 +191,8 @@ impl Front {
                     return answer.refuse(&fatal);
                 }
                 let cookie = self.cookies.make_12(&Parameters::of(&hello), from, now);
-                return answer.verify(&write_hello_verify_request(&cookie));
+                let reply = if has_cookie_12 { Reply::OtherCookie } else { Reply::Cookie };
+                return answer.verify(&write_hello_verify_request(&cookie), reply);
             }
             Err(fatal) => Err(fatal),
         };
@@ -245,13 +247,19 @@ impl Answer<'_> {
     }
 
     /// Asks by a HelloVerifyRequest, whose record says the same version as itself.
-    fn verify(self, request: &[u8]) -> Screened {
+    fn verify(self, request: &[u8], reply: Reply) -> Screened {
         let message = self.message(MessageType::HELLO_VERIFY_REQUEST, request);
-        self.write(ContentType::Handshake, Version::DTLS_1_0, &message, Reply::Cookie)
+        self.write(ContentType::Handshake, Version::DTLS_1_0, &message, reply)
     }
 
     fn refuse(self, fatal: &Fatal) -> Screened {
         self.write(ContentType::Alert, Version::DTLS_1_2, &fatal.alert.encode(), Reply::Refusal(fatal.alert))
+    }
+
+    /// Refuses the cookie of a client of DTLS 1.3.
+    fn refuse_cookie(self) -> Screened {
+        let alert = Alert::ILLEGAL_PARAMETER.encode();
+        self.write(ContentType::Alert, Version::DTLS_1_2, &alert, Reply::OtherCookie)
     }
 
     fn message(&self, kind: MessageType, body: &[u8]) -> Vec<u8> {

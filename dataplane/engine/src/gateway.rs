@@ -25,7 +25,7 @@ use std::time::Duration;
 use ringfort_dtls::cid::{ConnectionId, ConnectionIdCodec, Location, OWN_CONNECTION_ID_BYTES as CONNECTION_ID_BYTES};
 use ringfort_dtls::{
     Association, Event as DtlsEvent, ExporterSecret, Front, Opening, ProtocolVersion, RECORD_OVERHEAD_BYTES_13,
-    Randomness, Received, Screened, ServerConfig, Unwelcome,
+    Randomness, Received, Reply, Screened, ServerConfig,
 };
 use ringfort_identity::PeerIdentity;
 use ringfort_packet::coalesce::{Coalescer, Offloads, Piece};
@@ -525,10 +525,15 @@ impl Gateway {
         let screened = self.front.screen(&self.config.dtls, datagram, from, now.boot, &mut reply[..room]);
         let at = self.sessions.by_outer.get(&from).copied().unwrap_or_default();
         match screened {
+            // A handshake goes on there that nobody shall end by a made-up cookie.
+            Screened::Reply { reply: Reply::OtherCookie, .. } if at.handshaking.is_some() => {
+                self.counters.hello_cookies_refused += 1;
+            }
             Screened::Reply { bytes, reply: what } => {
                 match what {
-                    ringfort_dtls::Reply::Cookie => self.counters.hellos_asked += 1,
-                    ringfort_dtls::Reply::Refusal(_) => self.counters.hellos_refused += 1,
+                    Reply::Cookie => self.counters.hellos_asked += 1,
+                    Reply::OtherCookie => self.counters.hello_cookies_refused += 1,
+                    Reply::Refusal(_) => self.counters.hellos_refused += 1,
                 }
                 self.output.outside.push(Some(from), &reply[..bytes]);
                 return None;
@@ -544,7 +549,6 @@ impl Gateway {
                 }
                 return None;
             }
-            Screened::Dropped(Unwelcome::Cookie) => self.counters.hello_cookies_refused += 1,
             Screened::Opening(_) | Screened::Dropped(_) => {}
         }
         if let Some(index) = at.handshaking {

@@ -26,7 +26,7 @@ fn a_hello_is_asked_for_a_cookie_and_opens_with_it() {
     let first_fragment = &second[0];
     let screened = front.screen(&ends.server, first_fragment, client_address(), START, &mut front_reply);
     assert!(matches!(screened, Screened::Opening(_)), "{screened:?}");
-    // From elsewhere, with another secret, or later it opens nothing.
+    // From elsewhere, with another secret, or later it opens nothing, and its sender may begin anew (RFC 9147 §5.1).
     let elsewhere = "192.0.2.8:50000".parse().unwrap();
     for (front, from, at) in [
         (&mut front, elsewhere, START),
@@ -34,7 +34,8 @@ fn a_hello_is_asked_for_a_cookie_and_opens_with_it() {
         (&mut Front::new(&[7; 32]), client_address(), START + std::time::Duration::from_secs(61)),
     ] {
         let screened = front.screen(&ends.server, first_fragment, from, at, &mut front_reply);
-        assert!(matches!(screened, Screened::Dropped(Unwelcome::Cookie)), "{screened:?}");
+        let Screened::Reply { bytes, reply: Reply::OtherCookie } = screened else { panic!("{screened:?}") };
+        assert_eq!(front_reply[..bytes], [21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 2, Alert::ILLEGAL_PARAMETER.0]);
     }
     // The hybrid share makes a second fragment, which nobody could judge by itself.
     assert_eq!(second.len(), 2);

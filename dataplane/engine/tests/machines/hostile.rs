@@ -222,3 +222,21 @@ fn another_handshake_at_an_address_does_not_end_the_one_under_way() {
     world.run(Duration::from_secs(12));
     assert_eq!(world.counter("sessions"), 1, "the other one is given up in time");
 }
+
+/// Nor does a made-up cookie in the name of somebody whose handshake is under way: it is not even answered. To others it is said
+/// that their cookie is not good (RFC 9147 §5.1).
+#[test]
+fn a_made_up_cookie_is_not_answered_where_a_handshake_is_under_way() {
+    let mut world = World::new();
+    let spoiled = world.second_hello_with_another_cookie(7);
+    let stranger = ([192, 0, 2, 1], 5_000).into();
+    world.half_open_from(stranger, 9);
+    assert_eq!(world.counter("handshakes_begun"), 1);
+    world.intercept();
+    world.reaches_worker(0, stranger, &mut spoiled.clone(), spoiled.len());
+    assert_eq!((world.counter("hello_cookies_refused"), world.intercept().len()), (1, 0));
+    world.reaches_worker(0, ([192, 0, 2, 1], 5_001).into(), &mut spoiled.clone(), spoiled.len());
+    assert_eq!((world.counter("hello_cookies_refused"), world.counter("handshakes_begun")), (2, 1));
+    let [alert] = <[Vec<u8>; 1]>::try_from(world.intercept()).unwrap();
+    assert_eq!((alert[0], alert.last()), (21, Some(&47)));
+}

@@ -383,11 +383,23 @@ impl World {
         self.half_open_by(&config, from, number);
     }
 
+    /// The hello of a client of that kind that has been asked for a cookie, with one that is not the Gateway's.
+    pub(crate) fn second_hello_with_another_cookie(&mut self, number: u16) -> Vec<u8> {
+        let own = self.ca.leaf("ringfort://example/device/x", ExtendedKeyUsagePurpose::ClientAuth);
+        let config = Arc::new(ClientConfig::new(&own, self.ca.anchor.clone()).unwrap());
+        let mut client = Association::client(&config, None, random_of(number), self.now.boot, self.now.unix);
+        let mut first = client.poll_transmit().unwrap();
+        let length = first.len();
+        self.reaches_worker(0, ([192, 0, 2, 255], 1).into(), &mut first, length);
+        let [mut retry] = <[Vec<u8>; 1]>::try_from(self.intercept()).unwrap();
+        // The cookie is the request's last extension.
+        *retry.last_mut().unwrap() ^= 1;
+        client.handle_datagram(&mut retry, self.now.boot, |_| {});
+        client.poll_transmit().unwrap().to_vec()
+    }
+
     fn half_open_by(&mut self, config: &Arc<ClientConfig>, from: SocketAddr, number: u16) {
-        let [high, low] = number.to_be_bytes();
-        let mut random = [0; 32];
-        (random[0], random[1]) = (high, low);
-        let mut client = Association::client(config, None, random, self.now.boot, self.now.unix);
+        let mut client = Association::client(config, None, random_of(number), self.now.boot, self.now.unix);
         for _ in 0..2 {
             while let Some(mut datagram) = client.poll_transmit() {
                 let length = datagram.len();
@@ -491,4 +503,12 @@ pub(crate) fn forged_hello() -> Vec<u8> {
     let mut hello = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 92, 1, 0, 0, 80, 0, 0, 0, 0, 0, 0, 0, 80];
     hello.resize(13 + 92, 0);
     hello
+}
+
+/// Another client hello's random for each number.
+fn random_of(number: u16) -> [u8; 32] {
+    let [high, low] = number.to_be_bytes();
+    let mut random = [0; 32];
+    (random[0], random[1]) = (high, low);
+    random
 }
