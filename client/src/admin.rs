@@ -23,6 +23,8 @@ pub enum List {
     Users,
     /// Gateways.
     Gateways,
+    /// Controllers.
+    Controllers,
     /// Logins that have not ended.
     Sessions,
     /// Audit events, the newest first.
@@ -40,6 +42,8 @@ pub enum Removed {
     Resource,
     /// A group.
     Group,
+    /// Another Controller, by address or id.
+    Controller,
 }
 
 /// An administrator's connection.
@@ -106,6 +110,7 @@ impl Admin {
             Removed::Site => "sites/remove",
             Removed::Resource => "resources/remove",
             Removed::Group => "groups/remove",
+            Removed::Controller => "controllers/remove",
         };
         self.post(path, &Named { name: name.into() }).await
     }
@@ -167,6 +172,7 @@ impl Admin {
         let path = match what {
             List::Users => "users",
             List::Gateways => "gateways",
+            List::Controllers => "controllers",
             List::Sessions => "sessions",
             List::Audit => "audit",
         };

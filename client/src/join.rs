@@ -81,7 +81,10 @@ pub async fn join(invitation: &str, ticket: &Ticket, state: &Path, addresses: &[
     let client_id = match ticket.kind {
         InviteeKind::Gateway => String::new(),
         InviteeKind::Device if addresses.is_empty() => random_hex()?,
-        InviteeKind::Device => bail!("only a Gateway has --address; the invitation is not used up"),
+        InviteeKind::Controller if addresses.is_empty() => String::new(),
+        InviteeKind::Device | InviteeKind::Controller => {
+            bail!("only a Gateway has --address; the invitation is not used up")
+        }
     };
     let folder = Folder::create(state)?;
     let joiner = Joiner { addresses: addresses.to_vec(), client_id };

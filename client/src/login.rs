@@ -6,13 +6,14 @@ use anyhow::{Context, Result, bail, ensure};
 use ringfort_enrol::tls::{self, ALPN_HTTP1, OwnCertificate, split_root};
 use ringfort_enrol::{Folder, Https, HttpsError, Identity, Kind, PrivateKey, file, wall_clock};
 use ringfort_identity::{Role, Side, Trust};
-use ringfort_proto::api::{BASE, LoginMethods, LoginRequest, LoginResponse, NONCE_HEADER};
+use ringfort_proto::api::{BASE, Known, LoginMethods, LoginRequest, LoginResponse, NONCE_HEADER};
+use ringfort_token::ClaimsToken;
 use rustls_pki_types::CertificateDer;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::controller::{ControllerClient, decode_certificate, decode_certificates};
 use crate::random::random_hex;
-use crate::tokens::{Judge, Tokens, TokensError};
+use crate::tokens::{Held, Judge, Tokens, TokensError};
 
 /// Port of a URL that names none.
 const HTTPS_PORT: u16 = 443;
@@ -68,6 +69,7 @@ pub async fn login(
     }
     let user = login.user.or_else(|| Some(identity.user.clone()).filter(|user| !user.is_empty()));
     let user = user.context("expected a user's name; name one with --user")?;
+    identity.user.clone_from(&user);
     let key = folder.key_or_new()?;
     let mut controller = ControllerClient::new(identity.controllers.clone(), folder.trust()?, None, &key)?;
     let methods = controller.login_methods().await?;
@@ -82,11 +84,8 @@ pub async fn login(
     let answer = controller.login(&request).await;
     request.password.zeroize();
     let session = Session::new(&folder, &identity, &key)?;
-    let (judge, claims) = session.take_claims(&answer?)?;
-    identity.user = user;
-    folder.write_identity(&identity)?;
-    let now = wall_clock();
-    let tokens = fetch(&judge, &mut controller, claims, now).await?;
+    let (_, claims) = session.take_claims(&answer?)?;
+    let (judge, tokens) = session.fetch(&mut controller, claims).await?;
     let chain = fetch_certificate(&judge, &mut controller, &key, &tokens).await?;
     folder.write_certificates(file::CHAIN, &chain)?;
     tokens.store(&folder)?;
@@ -186,36 +185,50 @@ impl<'a> Session<'a> {
         Ok(Self { folder, identity, key, roots: folder.certificates(file::CA)? })
     }
 
-    /// The claims token of an answer, and what judges everything else that comes with it. The signers' certificates are kept.
-    pub(crate) fn take_claims(
-        &self,
-        answer: &LoginResponse,
-    ) -> Result<(Judge, crate::tokens::Held<ringfort_token::ClaimsToken>)> {
-        let root = self.roots.first().context("ca.pem is empty")?;
-        ensure!(decode_certificate(&answer.root)? == *root, TokensError::OtherRoot);
-        let intermediates = decode_certificates(&answer.intermediates)?;
-        let trust = Trust::new(root, intermediates.iter().cloned())?;
-        let signers = decode_certificates(&answer.signers)?;
-        let now = wall_clock();
-        let judge = Judge::new(self.identity, self.key.thumbprint()?, trust, &signers, now)?;
-        let claims = judge.claims(&answer.claims, now)?;
-        self.folder.write_certificates(file::CA, std::iter::once(root).chain(&intermediates))?;
-        self.folder.write_certificates(file::SIGNERS, &signers)?;
-        Ok((judge, claims))
+    /// The claims token of an answer, and what judges everything else that comes with it.
+    pub(crate) fn take_claims(&self, answer: &LoginResponse) -> Result<(Judge, Held<ClaimsToken>)> {
+        ensure!(decode_certificate(&answer.root)? == *self.root()?, TokensError::OtherRoot);
+        self.learn(&answer.known, |judge| judge.claims(&answer.claims, wall_clock()))
     }
-}
 
-/// Fetches the entitlement tokens and the connect token of a login.
-pub(crate) async fn fetch(
-    judge: &Judge,
-    controller: &mut ControllerClient,
-    claims: crate::tokens::Held<ringfort_token::ClaimsToken>,
-    now: ringfort_types::UnixSeconds,
-) -> Result<Tokens> {
-    let answer = controller.entitlements(&claims.text).await?;
-    let connect = judge.connect(&answer.connect, &claims.token, now)?;
-    let entitlements = judge.entitlements(&answer.entitlements, &claims.token, &connect.token, now)?;
-    Ok(Tokens { claims, connect: Some(connect), entitlements })
+    /// Fetches the entitlement tokens and the connect token of a login, and what judges them.
+    pub(crate) async fn fetch(
+        &self,
+        controller: &mut ControllerClient,
+        claims: Held<ClaimsToken>,
+    ) -> Result<(Judge, Tokens)> {
+        let answer = controller.entitlements(&claims.text).await?;
+        let now = wall_clock();
+        self.learn(&answer.known, |judge| {
+            let connect = judge.connect(&answer.connect, &claims.token, now)?;
+            let entitlements = judge.entitlements(&answer.entitlements, &claims.token, &connect.token, now)?;
+            Ok(Tokens { claims, connect: Some(connect), entitlements })
+        })
+    }
+
+    /// Judges an answer by what came with it to be known, which is kept if the answer is good.
+    fn learn<T>(&self, known: &Known, judged: impl FnOnce(&Judge) -> Result<T, TokensError>) -> Result<(Judge, T)> {
+        let root = self.root()?;
+        let intermediates = decode_certificates(&known.intermediates)?;
+        let trust = Trust::new(root, intermediates.iter().cloned())?;
+        let signers = decode_certificates(&known.signers)?;
+        let judge = Judge::new(self.identity, self.key.thumbprint()?, trust, &signers, wall_clock())?;
+        let judged = judged(&judge)?;
+        let ca: Vec<_> = std::iter::once(root).chain(&intermediates).cloned().collect();
+        for (file, certificates) in [(file::CA, &ca), (file::SIGNERS, &signers)] {
+            if self.folder.certificates(file).ok().as_ref() != Some(certificates) {
+                self.folder.write_certificates(file, certificates)?;
+            }
+        }
+        let controllers = known.controllers.clone();
+        ensure!(!controllers.is_empty(), "expected the addresses of the Controllers, found none");
+        self.folder.write_identity(&Identity { controllers, ..self.identity.clone() })?;
+        Ok((judge, judged))
+    }
+
+    fn root(&self) -> Result<&CertificateDer<'static>> {
+        self.roots.first().context("ca.pem is empty")
+    }
 }
 
 /// Fetches a certificate for `key` that bears the name of the claims token (A8, A9).

@@ -10,7 +10,7 @@ use ringfort_types::{BootInstant, UnixSeconds};
 use rustls_pki_types::CertificateDer;
 
 use crate::controller::ControllerError;
-use crate::login::{Session, authenticated, fetch, fetch_certificate};
+use crate::login::{Session, authenticated, fetch_certificate};
 use crate::tokens::{Held, Judge, Tokens};
 
 /// Least time between two renewals that nobody demanded: near its end a life's third becomes short.
@@ -155,19 +155,17 @@ pub(crate) struct Renewed {
 }
 
 /// Renews over mutual TLS.
-pub(crate) async fn renew(state: PathBuf, judge: Judge, claims: Held<ClaimsToken>, extent: Extent) -> Result<Renewed> {
+pub(crate) async fn renew(state: PathBuf, claims: Held<ClaimsToken>, extent: Extent) -> Result<Renewed> {
     let (folder, identity) = Folder::open_joined(&state)?;
     let key = folder.key()?;
     let mut controller = authenticated(&folder, &identity, &key)?;
-    let (judge, claims) = match extent {
-        Extent::Entitlements => (judge, claims),
-        Extent::Everything => {
-            let answer = controller.renew(&claims.text).await?;
-            Session::new(&folder, &identity, &key)?.take_claims(&answer)?
-        }
+    let session = Session::new(&folder, &identity, &key)?;
+    let claims = match extent {
+        Extent::Entitlements => claims,
+        Extent::Everything => session.take_claims(&controller.renew(&claims.text).await?)?.1,
     };
+    let (judge, tokens) = session.fetch(&mut controller, claims).await?;
     let now = wall_clock();
-    let tokens = fetch(&judge, &mut controller, claims, now).await?;
     let ends = judge.certificate(&folder.certificates(file::CHAIN)?, &tokens.claims.token, now)?;
     let chain = match certificate_is_short(&tokens.claims.token, ends) {
         Some(at) if at <= now => Some(fetch_certificate(&judge, &mut controller, &key, &tokens).await?),

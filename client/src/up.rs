@@ -385,10 +385,10 @@ impl<'a> Control<'a> {
         let now = (now().boot, wall_clock());
         let Some(extent) = self.schedule.begin(&self.tokens, self.certificate_ends, now) else { return };
         tracing::debug!(?extent, "renewing");
-        let (judge, claims) = (self.judge.clone(), self.tokens.claims.clone());
+        let claims = self.tokens.claims.clone();
         let (state, report) = (self.folder.path().to_owned(), Arc::clone(&self.report));
         self.runtime.spawn(async move {
-            let result = renewal::renew(state, judge, claims, extent).await;
+            let result = renewal::renew(state, claims, extent).await;
             hand_in(report, Event::Renewed(result.map(Box::new))).await;
         });
     }

@@ -29,6 +29,12 @@ pub mod file {
     pub const CA: &str = "ca.pem";
     /// Certificates of the keys that sign tokens.
     pub const SIGNERS: &str = "signers.pem";
+    /// A Controller's root.
+    pub const ROOT: &str = "root.pem";
+    /// A Controller's intermediate.
+    pub const INTERMEDIATE: &str = "intermediate.pem";
+    /// The key of a Controller's intermediate, PKCS#8.
+    pub const INTERMEDIATE_KEY: &str = "intermediate.key";
 }
 
 /// Who may read a file.
@@ -48,6 +54,8 @@ pub enum Kind {
     Gateway,
     /// A user's machine.
     Device,
+    /// Another Controller of the same database.
+    Controller,
 }
 
 /// Who we are, as the Controller said when we joined.
@@ -256,6 +264,15 @@ impl Folder {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FolderError::Io { path, source }),
             _ => Ok(()),
         }
+    }
+
+    /// Gives a file another name, in place of what has that.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), FolderError> {
+        let path = self.file(from);
+        fs::rename(&path, self.file(to)).map_err(|source| FolderError::Io { path, source })
     }
 
     /// Who we are.

@@ -132,6 +132,7 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
     let kind = match kind.as_str() {
         "gateway" => Kind::Gateway,
         "device" => Kind::Device,
+        "controller" => Kind::Controller,
         other => return Err(JoinError::Answer(format!("a {other:?}"))),
     };
     let der = |bytes: &[u8]| CertificateDer::from(bytes.to_vec());
@@ -141,9 +142,19 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
     token_keys(&signers, &trust, wall_clock())?;
     folder.write_certificates(file::CA, [der(&root)].iter().chain(&intermediates))?;
     folder.write_certificates(file::SIGNERS, &signers)?;
-    if kind == Kind::Gateway {
-        folder.write_certificates(file::CHAIN, &chain)?;
-        folder.credentials()?;
+    match kind {
+        Kind::Gateway => {
+            folder.write_certificates(file::CHAIN, &chain)?;
+            folder.credentials()?;
+        }
+        // The key that joined is that of its intermediate; it has others for itself.
+        Kind::Controller => {
+            let intermediate = chain.first().ok_or_else(|| JoinError::Answer("no certificate".into()))?;
+            folder.write_certificates(file::ROOT, [&der(&root)])?;
+            folder.write_certificates(file::INTERMEDIATE, [&der(intermediate)])?;
+            folder.rename(file::KEY, file::INTERMEDIATE_KEY)?;
+        }
+        Kind::Device => {}
     }
     let identity = Identity { organisation, kind, id, site, user, controllers };
     folder.write_identity(&identity)?;

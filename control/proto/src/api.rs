@@ -53,17 +53,27 @@ impl std::fmt::Debug for LoginRequest {
     }
 }
 
+/// What everybody of the organisation has to know beforehand. It is the whole of it: what is no longer in it is no longer believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Certificates of the keys that sign tokens, DER.
+    pub signers: Vec<String>,
+    /// Intermediates, DER.
+    pub intermediates: Vec<String>,
+    /// `host:port` of each Controller, the one that answers first.
+    pub controllers: Vec<String>,
+}
+
 /// Answer to `POST login` and `POST renew`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginResponse {
     /// rf-claims+jwt
     pub claims: String,
-    /// Certificates of the keys that sign tokens, DER.
-    pub signers: Vec<String>,
     /// The root, DER.
     pub root: String,
-    /// Intermediates, DER.
-    pub intermediates: Vec<String>,
+    /// What else is to be known.
+    #[serde(flatten)]
+    pub known: Known,
 }
 
 /// Answer to `POST entitlements`: one token per site (A7), and where the sites are (C1, C8).
@@ -73,6 +83,9 @@ pub struct EntitlementsResponse {
     pub entitlements: Vec<String>,
     /// rf-connect+jwt
     pub connect: String,
+    /// What is to be known to believe these.
+    #[serde(flatten)]
+    pub known: Known,
 }
 
 /// `POST certificate`: a signing request (PKCS#10, DER) by the key of the claims token.
@@ -211,6 +224,8 @@ pub enum Invitee {
         /// Login name of the user.
         user: String,
     },
+    /// Another Controller of the same database.
+    Controller {},
 }
 
 /// Answer to `POST admin/invitations`. Shown once: the Controller does not keep the cookie.
@@ -305,6 +320,17 @@ pub struct GatewayRow {
     pub last_seen: u64,
     /// Whether clients are sent to it (R18).
     pub alive: bool,
+}
+
+/// One of the answer to `GET admin/controllers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerRow {
+    /// Its id: what its invitations name as key hash, in hexadecimal.
+    pub id: String,
+    /// `host:port` where everybody reaches it.
+    pub address: String,
+    /// When it started last, in seconds since 1970.
+    pub started_at: u64,
 }
 
 /// One of the answer to `GET admin/sessions`: a login that has not ended.

@@ -76,6 +76,12 @@ pub struct Push {
     /// Certificates of the keys that sign tokens (DER, each under the CA), when they changed and at the start of a stream.
     #[prost(bytes = "bytes", repeated, tag = "6")]
     pub signers: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Intermediates (DER, each under the root) and host:port of the Controllers, together with the signers. All three are the
+    /// whole of it: what is no longer among them is no longer believed.
+    #[prost(bytes = "bytes", repeated, tag = "7")]
+    pub intermediates: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(string, repeated, tag = "8")]
+    pub controllers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "push::What", tags = "2, 3, 4, 5")]
     pub what: ::core::option::Option<push::What>,
 }

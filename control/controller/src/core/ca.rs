@@ -12,7 +12,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
-use ringfort_identity::{KeyThumbprint, Role, RoleUri, SessionDn, Trust};
+use ringfort_enrol::file::{INTERMEDIATE, INTERMEDIATE_KEY, ROOT};
+use ringfort_identity::{KeyThumbprint, Role, RoleUri, SessionDn};
 use ringfort_token::SigningKey;
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -21,6 +22,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::folder::Folder;
 use super::refused::Refused;
+
+/// The root's key, which may be kept elsewhere.
+const ROOT_KEY: &str = "root.key";
 
 const DAY: u64 = 86_400;
 /// Life of the root, in seconds: 10 years.
@@ -44,6 +48,7 @@ const EKU_JWT: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 37];
 
 /// The CA with its own leaves: the Controller's and the signer's.
 pub(crate) struct Authority {
+    folder: Folder,
     organisation: String,
     root: CertificateDer<'static>,
     intermediate: CertificateDer<'static>,
@@ -96,36 +101,44 @@ impl Authority {
     /// Loads the CA, or makes it in an empty folder. Its leaves, and the intermediate, are renewed when they are past two
     /// thirds of their life; the Controller's also when `names` changed. Keys stay.
     pub(crate) fn open(folder: &Folder, names: &[String], now: UnixSeconds) -> anyhow::Result<Self> {
-        let (root, root_key, organisation) = root(folder, now)?;
-        let root_issuer = Issuer::from_ca_cert_der(&root, root_key).context("read root.pem")?;
-        let intermediate_key = key(folder, "intermediate.key", &rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let intermediate = kept(folder, "intermediate.pem", &intermediate_key, now, |_| true)?;
-        let intermediate = match intermediate {
-            Some(intermediate) => intermediate,
-            None => {
-                let mut params = ca_params(&organisation, "Ringfort intermediate", 0, now, INTERMEDIATE_LIFE)?;
-                params.use_authority_key_identifier_extension = true;
-                // What its leaves may be for. A usage that is required of a leaf is required of its issuer as well.
-                params.extended_key_usages = vec![
-                    ExtendedKeyUsagePurpose::ServerAuth,
-                    ExtendedKeyUsagePurpose::ClientAuth,
-                    ExtendedKeyUsagePurpose::Other(EKU_JWT.to_vec()),
-                ];
-                let made = params.signed_by(&intermediate_key, &root_issuer).context("make the intermediate")?;
-                folder.write("intermediate.pem", made.pem().as_bytes())?;
-                made.der().clone()
-            }
+        let (root, organisation) = root(folder, now)?;
+        let intermediate_key = key(folder, INTERMEDIATE_KEY, &rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let intermediate = match folder.certificate(INTERMEDIATE)? {
+            Some(kept) if !is_due(&kept, now)? => kept,
+            kept => match (root_key(folder, &root)?, kept) {
+                (Some(root_key), _) => {
+                    let made = signed_intermediate(&root, root_key, &organisation, &intermediate_key, now)?;
+                    folder.write(INTERMEDIATE, pem_of(&made).as_bytes())?;
+                    made
+                }
+                (None, Some(kept)) if now < validity(&kept)?.1 => {
+                    tracing::warn!(
+                        "the intermediate is to be renewed: put root.key back into the state folder and start anew"
+                    );
+                    kept
+                }
+                (None, _) => {
+                    bail!("expected root.key in the state folder, since the intermediate is over: put it back")
+                }
+            },
         };
         let intermediate_until = validity(&intermediate)?.1;
+        let intermediate_key_spki = intermediate_key.subject_public_key_info();
         let issuer = Issuer::from_ca_cert_der(&intermediate, intermediate_key).context("read intermediate.pem")?;
 
         let server_key = key(folder, "server.key", &rcgen::PKCS_ECDSA_P256_SHA256)?;
         let signer_key = signer_key(folder)?;
+        anyhow::ensure!(
+            X509Certificate::from_der(&intermediate).context("read intermediate.pem")?.1.public_key().raw
+                == intermediate_key_spki,
+            "expected intermediate.key to be the key of intermediate.pem: restore both from the same backup"
+        );
         let signing_key = SigningKey::from_pkcs8(signer_key.secret_pkcs8_der())?;
         let spki = server_key.subject_public_key_info();
         let mut join_key_hash = [0; 18];
         join_key_hash.copy_from_slice(&digest::digest(&digest::SHA256, &spki).as_ref()[..18]);
         let mut authority = Self {
+            folder: folder.clone(),
             organisation,
             root,
             intermediate,
@@ -167,10 +180,6 @@ impl Authority {
         self.join_key_hash
     }
 
-    pub(crate) fn trust(&self) -> anyhow::Result<Trust> {
-        Trust::new(&self.root, [self.intermediate.clone()]).context("trust our own root")
-    }
-
     /// The Controller's chain with the root, and its key.
     pub(crate) fn server_credentials(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let chain = vec![self.server.clone(), self.intermediate.clone(), self.root.clone()];
@@ -205,6 +214,25 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, session.user());
         params.distinguished_name.push(DnType::CustomDnType(UID.to_vec()), session.client());
         Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
+    }
+
+    /// Whether the root's key is in the state folder, which another Controller's intermediate needs.
+    pub(crate) fn has_root_key(&self) -> bool {
+        self.folder.path(ROOT_KEY).exists()
+    }
+
+    /// The intermediate of another Controller, whose key stays where it is.
+    ///
+    /// # Errors
+    /// `root_key_absent`.
+    pub(crate) fn intermediate_of(
+        &self,
+        key: &RequestedKey,
+        now: UnixSeconds,
+    ) -> Result<CertificateDer<'static>, Refused> {
+        let root_key = root_key(&self.folder, &self.root).map_err(Refused::internal)?;
+        let root_key = root_key.ok_or_else(Refused::root_key_absent)?;
+        signed_intermediate(&self.root, root_key, &self.organisation, &key.key, now).map_err(Refused::internal)
     }
 
     /// The Controller's certificate: the one that is kept, or a new one by the same key.
@@ -264,23 +292,55 @@ impl Authority {
     }
 }
 
-/// The root with its key and the organisation's id, made in an empty folder.
-fn root(folder: &Folder, now: UnixSeconds) -> anyhow::Result<(CertificateDer<'static>, KeyPair, String)> {
-    let key = key(folder, "root.key", &rcgen::PKCS_ECDSA_P384_SHA384)?;
-    if let Some(root) = folder.certificate("root.pem")? {
+/// The root and the organisation's id, made in an empty folder.
+fn root(folder: &Folder, now: UnixSeconds) -> anyhow::Result<(CertificateDer<'static>, String)> {
+    if let Some(root) = folder.certificate(ROOT)? {
         let (_, parsed) = X509Certificate::from_der(&root).context("read root.pem")?;
-        if parsed.public_key().raw != key.subject_public_key_info() {
-            bail!("expected root.key to be the key of root.pem: restore both from the same backup");
-        }
         let organisation = parsed.subject().iter_organization().next().and_then(|name| name.as_str().ok());
         let organisation = organisation.context("expected an organisation in the subject of root.pem")?.to_owned();
-        return Ok((root, key, organisation));
+        return Ok((root, organisation));
     }
+    let key = key(folder, ROOT_KEY, &rcgen::PKCS_ECDSA_P384_SHA384)?;
     let organisation = uuid::Uuid::new_v4().to_string();
     let params = ca_params(&organisation, "Ringfort root", 1, now, ROOT_LIFE)?;
     let made = params.self_signed(&key).context("make the root")?;
-    folder.write("root.pem", made.pem().as_bytes())?;
-    Ok((made.der().clone(), key, organisation))
+    folder.write(ROOT, made.pem().as_bytes())?;
+    Ok((made.der().clone(), organisation))
+}
+
+/// The root's key, if it is in the folder: it may be kept elsewhere.
+fn root_key(folder: &Folder, root: &CertificateDer<'_>) -> anyhow::Result<Option<KeyPair>> {
+    let Some(der) = folder.key(ROOT_KEY)? else { return Ok(None) };
+    let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P384_SHA384).context("read root.key")?;
+    let (_, parsed) = X509Certificate::from_der(root).context("read root.pem")?;
+    if parsed.public_key().raw != key.subject_public_key_info() {
+        bail!("expected root.key to be the key of root.pem: restore both from the same backup");
+    }
+    Ok(Some(key))
+}
+
+/// An intermediate by `key`, signed by the root.
+fn signed_intermediate(
+    root: &CertificateDer<'_>,
+    root_key: KeyPair,
+    organisation: &str,
+    key: &impl PublicKeyData,
+    now: UnixSeconds,
+) -> anyhow::Result<CertificateDer<'static>> {
+    let root = Issuer::from_ca_cert_der(root, root_key).context("read root.pem")?;
+    let mut params = ca_params(organisation, "Ringfort intermediate", 0, now, INTERMEDIATE_LIFE)?;
+    params.use_authority_key_identifier_extension = true;
+    // What its leaves may be for. A usage that is required of a leaf is required of its issuer as well.
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+        ExtendedKeyUsagePurpose::Other(EKU_JWT.to_vec()),
+    ];
+    Ok(params.signed_by(key, &root).context("make the intermediate")?.der().clone())
+}
+
+fn pem_of(certificate: &CertificateDer<'_>) -> String {
+    pem::encode(&pem::Pem::new("CERTIFICATE", certificate.to_vec()))
 }
 
 fn ca_params(
@@ -331,12 +391,18 @@ fn kept(
     if parsed.public_key().raw != key.subject_public_key_info() || !fits(&parsed) {
         return Ok(None);
     }
-    let (from, until) = validity(&certificate)?;
-    let renew_at = from.0.saturating_add(until.0.saturating_sub(from.0) / 3 * 2);
-    Ok((from <= now && now.0 < renew_at).then_some(certificate))
+    Ok((!is_due(&certificate, now)?).then_some(certificate))
 }
 
-fn validity(certificate: &CertificateDer<'_>) -> anyhow::Result<(UnixSeconds, UnixSeconds)> {
+/// Whether a certificate of ours is to be renewed: a third of its life is left.
+fn is_due(certificate: &CertificateDer<'_>, now: UnixSeconds) -> anyhow::Result<bool> {
+    let (from, until) = validity(certificate)?;
+    let renew_at = from.0.saturating_add(until.0.saturating_sub(from.0) / 3 * 2);
+    Ok(now < from || renew_at <= now.0)
+}
+
+/// From when to when a certificate of ours is good.
+pub(crate) fn validity(certificate: &CertificateDer<'_>) -> anyhow::Result<(UnixSeconds, UnixSeconds)> {
     let (_, parsed) = X509Certificate::from_der(certificate).context("read our own certificate")?;
     let seconds = |at: x509_parser::time::ASN1Time| UnixSeconds(u64::try_from(at.timestamp()).unwrap_or_default());
     Ok((seconds(parsed.validity().not_before), seconds(parsed.validity().not_after)))

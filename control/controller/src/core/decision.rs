@@ -1,22 +1,20 @@
 //! One administrator's decision: a transaction, and what follows from it.
 //!
-//! Decisions are taken one at a time. The tokens that follow are signed before the commit, so that a decision whose tokens
-//! would be too long is none; they are sent, and the deny list is changed, after it. What reaches [`Core::changes`] is
-//! therefore in the order of the database.
+//! Decisions are taken one at a time, by all Controllers of one database together. The tokens that follow are signed before
+//! the commit, so that a decision whose tokens would be too long is none. What follows is written beside the decision, and
+//! passed on from there ([`Core::hear`]): in the order of the database, by each Controller.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
 
 use ringfort_proto::api;
 use ringfort_token::{Entry, Grant};
 use ringfort_types::UnixSeconds;
-use sqlx::{Sqlite, Transaction};
-use tokio::sync::OwnedMutexGuard;
+use sqlx::{Any, Transaction};
 
 use super::issue::Subject;
 use super::refused::Refused;
-use super::store::{self, Occasion, Site, User};
-use super::{Administrator, Change, Core, Event};
+use super::store::{self, Consequence, Occasion, Site, User};
+use super::{Administrator, Core, Event};
 
 /// Bytes of the grants of one user at one site, as JSON: 240 of the 256 KiB of an entitlement token, which is base64.
 const GRANTS_BYTES_MAX: usize = 180 << 10;
@@ -26,18 +24,19 @@ pub(crate) struct Decision {
     core: Core,
     actor: String,
     now: UnixSeconds,
-    pub(crate) tx: Transaction<'static, Sqlite>,
-    changes: Vec<Change>,
+    pub(crate) tx: Transaction<'static, Any>,
+    consequences: Vec<Consequence>,
+    /// Where the list of revocations stood before.
+    after: u64,
     entries: Vec<Entry>,
-    _turn: OwnedMutexGuard<()>,
 }
 
 impl Decision {
     pub(crate) async fn begin(core: &Core, administrator: &Administrator, now: UnixSeconds) -> Result<Self, Refused> {
-        let turn = Arc::clone(&core.inner.deciding).lock_owned().await;
-        let tx = core.inner.store.begin().await?;
+        let mut tx = core.inner.store.begin().await?;
+        let after = store::newest_revocation(&mut tx).await?;
         let (core, actor) = (core.clone(), administrator.name.clone());
-        Ok(Self { core, actor, now, tx, changes: Vec::new(), entries: Vec::new(), _turn: turn })
+        Ok(Self { core, actor, now, tx, consequences: Vec::new(), after, entries: Vec::new() })
     }
 
     /// # Errors
@@ -80,8 +79,8 @@ impl Decision {
                     let seq = store::next_sequence(tx, dn, &site.id, Occasion::Pushed).await?;
                     match self.core.entitlement(tx, &subject, site, grants, seq, self.now).await {
                         Ok(token) => {
-                            self.changes
-                                .push(Change::Entitlement { site: site.id.clone(), token: token.as_str().into() });
+                            let (site, token) = (site.id.clone(), token.as_str().to_owned());
+                            self.consequences.push(Consequence::Entitlement { site, token });
                         }
                         // It has no address there, so it has no token there that a Gateway could hold.
                         Err(refused) if refused.code == "pool_exhausted" => {
@@ -100,51 +99,51 @@ impl Decision {
 
     /// The Gateways of a site need their configuration anew.
     pub(crate) fn reconfigure(&mut self, site: &str) {
-        self.changes.push(Change::Configuration { site: site.to_owned() });
+        self.consequences.push(Consequence::Configuration { site: site.to_owned() });
+    }
+
+    /// Everybody hears anew whom to believe.
+    pub(crate) fn reintroduce(&mut self) {
+        self.consequences.push(Consequence::Authorities);
     }
 
     /// Takes something back.
     pub(crate) async fn revoke(&mut self, entry: Entry) -> Result<(), Refused> {
-        let n = self.core.serial().n + self.entries.len() as u64 + 1;
+        let n = self.after + self.entries.len() as u64 + 1;
         store::insert_revocation(&mut self.tx, n, &entry, self.now).await?;
         self.entries.push(entry);
         Ok(())
     }
 
-    /// Writes the audit event, commits, and sends what follows.
+    /// Writes the audit event and what follows, commits, and passes it on.
     pub(crate) async fn close(mut self, action: &str, target: &str, detail: &str) -> Result<api::Pushed, Refused> {
         let event = Event { actor: &self.actor, action, target, outcome: "ok", detail };
         store::insert_event(&mut self.tx, &event.recorded(self.now)).await?;
-        let after = self.core.serial().n;
-        let lists = self.core.sign_revocations(after, &self.entries, self.now)?;
-        let entitlements = self.changes.iter().filter(|change| matches!(change, Change::Entitlement { .. })).count();
+        // Signed again when they are sent: that they can be is a condition of the decision.
+        self.core.sign_revocations(self.after, &self.entries, self.now)?;
+        let entitlements =
+            self.consequences.iter().filter(|one| matches!(one, Consequence::Entitlement { .. })).count();
+        // Of what concerns one site hear its Gateways, of everything else all.
+        let sites = self.consequences.iter().map(Consequence::site).collect::<Option<BTreeSet<&str>>>();
+        let sites = sites.map(|sites| sites.into_iter().map(str::to_owned).collect::<BTreeSet<_>>());
+        // What is taken back goes out before what is given.
+        let has_entries = !self.entries.is_empty();
+        let first = has_entries.then_some(Consequence::Revocations);
+        let consequences: Vec<_> = first.into_iter().chain(self.consequences).collect();
+        if !consequences.is_empty() {
+            store::insert_news(&mut self.tx, &consequences, self.now).await?;
+        }
         self.tx.commit().await?;
 
-        let serial = {
-            let mut deny = self.core.inner.deny.write().unwrap_or_else(PoisonError::into_inner);
-            for (n, entry) in (after + 1..).zip(self.entries) {
-                deny.insert(n, entry);
-            }
-            deny.forget(self.now);
-            deny.serial()
-        };
-        let lists = lists.into_iter().map(|(token, serial)| (Arc::from(token.as_str()), serial));
-        let revocations: Vec<_> = lists.map(|(token, serial)| Change::Revocations { token, serial }).collect();
-        let serial = match revocations.is_empty() {
-            true => String::new(),
-            false => format!("{}/{}", serial.epoch, serial.n),
-        };
-        let sites = self.changes.iter().filter_map(|change| match change {
-            Change::Entitlement { site, .. } | Change::Configuration { site } => Some(site.as_str()),
-            Change::Revocations { .. } => None,
-        });
-        let sites = revocations.is_empty().then(|| sites.collect());
-        let gateways = self.core.inner.reach.get().map_or(0, |reach| reach(sites.as_ref()));
-        // What is taken back goes out before what is given.
-        for change in revocations.into_iter().chain(self.changes) {
-            // Nobody listens while no Gateway is connected.
-            let _ = self.core.inner.changes.send(change);
+        let gateways = self.core.reach(sites.filter(|_| !has_entries).as_ref());
+        if let Err(error) = self.core.hear(self.now).await {
+            // It is decided, and passed on as soon as the database answers.
+            tracing::error!(%error, "what was decided could not be passed on yet");
         }
+        let serial = match has_entries {
+            true => format!("{}/{}", self.core.serial().epoch, self.after + self.entries.len() as u64),
+            false => String::new(),
+        };
         let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(api::Pushed { entitlements: number(entitlements), serial, gateways: number(gateways) })
     }

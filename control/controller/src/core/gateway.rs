@@ -76,7 +76,7 @@ impl Core {
             lease: until,
             relays: Vec::new(),
         };
-        Ok(self.inner.authority.signing_key().sign(&token)?)
+        Ok(self.authority().signing_key().sign(&token)?)
     }
 
     /// The revocations after `after` (rf-revocations+jwt), in order; all, if its epoch is another.
@@ -106,7 +106,7 @@ impl Core {
         entries: &[Entry],
         now: UnixSeconds,
     ) -> Result<Vec<(Signed<RevocationList>, Serial)>, Refused> {
-        let epoch = self.inner.epoch;
+        let epoch = self.serial().epoch;
         let mut after = after;
         let mut lists = Vec::new();
         for entries in entries.chunks(LIST_ENTRIES_MAX) {
@@ -123,7 +123,7 @@ impl Core {
                 entries: entries.to_vec(),
             };
             after += entries.len() as u64;
-            lists.push((self.inner.authority.signing_key().sign(&token)?, Serial { epoch, n: after }));
+            lists.push((self.authority().signing_key().sign(&token)?, Serial { epoch, n: after }));
         }
         Ok(lists)
     }
@@ -190,12 +190,12 @@ impl Core {
         if key.thumbprint() != peer.key() || key.thumbprint().to_string() != gateway.jkt {
             return Err(Refused::key_mismatch());
         }
-        let leaf = self.inner.authority.gateway(&gateway.id, &key, now)?;
+        let leaf = self.authority().gateway(&gateway.id, &key, now)?;
         store::set_next_digest(&mut tx, &gateway.id, &certificate_digest(&leaf)).await?;
         let event = Event { actor: &gateway.name, action: "enroll", target: &gateway.id, outcome: "ok", detail: "" };
         store::insert_event(&mut tx, &event.recorded(now)).await?;
         tx.commit().await?;
-        Ok([&leaf, self.inner.authority.intermediate()].map(|certificate| certificate.to_vec()).into())
+        Ok([&leaf, self.authority().intermediate()].map(|certificate| certificate.to_vec()).into())
     }
 
     /// Takes a Gateway's report (R16, R18) and says whether it is in the state that we believe it to be in.

@@ -31,10 +31,11 @@ const LIFE_SECONDS: u64 = 7 * 86_400;
 const LIFE_SECONDS_ALLOWED: std::ops::RangeInclusive<u64> = 60..=30 * 86_400;
 
 impl Core {
-    /// Invites a Gateway or a device (R1–R3, I1, I2, I10); the answer is the only place where the cookie stands.
+    /// Invites a Gateway, a device or another Controller (R1–R3, I1, I2, I10); the answer is the only place where the cookie stands.
     ///
     /// # Errors
-    /// `authentication_not_fresh`, `request_malformed`, `not_found`, `already_exists` for the name of another Gateway.
+    /// `authentication_not_fresh`, `request_malformed`, `not_found`, `already_exists` for the name of another Gateway,
+    /// `root_key_absent` for a Controller.
     pub async fn admin_invite(
         &self,
         administrator: &Administrator,
@@ -69,6 +70,14 @@ impl Core {
                     let (kind, name, site) = (InviteeKind::Device, String::new(), String::new());
                     (Invitation { kind, id, name, site, user: user.id, expires_at }, user.name)
                 }
+                api::Invitee::Controller {} => {
+                    if !core.authority().has_root_key() {
+                        return Err(Refused::root_key_absent());
+                    }
+                    let (kind, name, site, user) =
+                        (InviteeKind::Controller, String::new(), String::new(), String::new());
+                    (Invitation { kind, id, name, site, user, expires_at }, "controller".into())
+                }
             };
             let mut cookie = zeroize::Zeroizing::new([0; COOKIE_BYTES]);
             aws_lc_rs::rand::fill(&mut cookie[..]).map_err(|_| Refused::internal("no randomness"))?;
@@ -96,18 +105,18 @@ impl Core {
             site: invitation.site.clone(),
             user: invitation.user.clone(),
         };
-        Ok(self.inner.authority.signing_key().sign(&ticket)?.as_str().to_owned())
+        Ok(self.authority().signing_key().sign(&ticket)?.as_str().to_owned())
     }
 
     fn join_audience(&self) -> String {
         audience::join(&URL_SAFE_NO_PAD.encode(self.join_key_hash()))
     }
 
-    /// Lets a Gateway or a device join by its invitation, which is used up first (R3, R4, I6–I10).
+    /// Lets a Gateway, a device or another Controller join by its invitation, which is used up first (R3, R4, I6–I10).
     ///
     /// # Errors
     /// `request_malformed`, `invitation_unknown`, `invitation_used`, `invitation_expired`, `ticket_mismatch`, `token_…`,
-    /// `already_exists`.
+    /// `already_exists`, `root_key_absent`.
     pub async fn join(&self, request: v1::JoinRequest, now: UnixSeconds) -> Result<v1::Joined, Refused> {
         let core = self.clone();
         // Whoever hangs up while the invitation is being used has used it.
@@ -148,7 +157,7 @@ impl Core {
         let ticket = {
             let (audience, deny) = (self.join_audience(), self.deny());
             let expectation = Expectation { audience: &audience, holder: Holder::Nobody, now, deny: &deny };
-            self.inner.verifier.verify(&ticket, &expectation)?
+            self.known().verifier.verify(&ticket, &expectation)?
         };
         let Invitation { kind, id, name, site, user, .. } = invitation;
         if (&ticket.sub, ticket.kind, &ticket.site, &ticket.user) != (id, *kind, site, user) {
@@ -162,12 +171,12 @@ impl Core {
             root: self.root_der().to_vec().into(),
             intermediates: self.intermediates_der().into_iter().map(Into::into).collect(),
             signers: self.signers_der().into_iter().map(Into::into).collect(),
-            controllers: vec![self.inner.settings.address.clone()],
+            controllers: self.known().controllers.clone(),
             ..v1::Joined::default()
         };
         match kind {
             InviteeKind::Gateway => {
-                let leaf = self.inner.authority.gateway(id, &key, now)?;
+                let leaf = self.authority().gateway(id, &key, now)?;
                 let gateway = Gateway {
                     id: id.clone(),
                     name: name.clone(),
@@ -185,7 +194,7 @@ impl Core {
                     )));
                 }
                 (joined.id, joined.kind, joined.site) = (id.clone(), "gateway".into(), site.clone());
-                joined.chain = [&leaf, self.inner.authority.intermediate()].map(|one| one.to_vec().into()).into();
+                joined.chain = [&leaf, self.authority().intermediate()].map(|one| one.to_vec().into()).into();
             }
             InviteeKind::Device => {
                 let client = &request.client_id;
@@ -194,6 +203,11 @@ impl Core {
                 let user = user.ok_or_else(|| Refused::not_found("user", "of the invitation"))?;
                 register(&mut tx, client, &user.id, &jkt, now).await?;
                 (joined.id, joined.kind, joined.user) = (client.clone(), "device".into(), user.name);
+            }
+            InviteeKind::Controller => {
+                let intermediate = self.authority().intermediate_of(&key, now)?;
+                (joined.id, joined.kind) = (id.clone(), "controller".into());
+                joined.chain = vec![intermediate.to_vec().into()];
             }
         }
         let event = Event { actor: id, action: "join", target: &joined.id, outcome: "ok", detail: &joined.kind };

@@ -93,7 +93,8 @@ impl Core {
         let gateways = store::gateways(&mut tx).await?;
         let connect = self.connect(&subject, &reachable, &gateways, now)?;
         tx.commit().await?;
-        Ok(api::EntitlementsResponse { entitlements: tokens, connect: connect.as_str().to_owned() })
+        let (connect, known) = (connect.as_str().to_owned(), self.known_to_clients());
+        Ok(api::EntitlementsResponse { entitlements: tokens, connect, known })
     }
 
     /// The login that a bearer's claims belong to.
@@ -137,7 +138,7 @@ impl Core {
             groups: store::groups_of(c, &user.id).await?,
             auth_time: login.auth_time,
         };
-        Ok(self.inner.authority.signing_key().sign(&token)?)
+        Ok(self.authority().signing_key().sign(&token)?)
     }
 
     /// An entitlement token (A7, C13) with the sequence number `seq`.
@@ -165,7 +166,7 @@ impl Core {
             inner: inner_addresses(c, site, &subject.dn, now).await?,
             grants,
         };
-        Ok(self.inner.authority.signing_key().sign(&token)?)
+        Ok(self.authority().signing_key().sign(&token)?)
     }
 
     /// Where a session's sites are: those at which it may do anything, and their Gateways that are alive (C1, R18).
@@ -198,7 +199,7 @@ impl Core {
             generation: subject.generation,
             sites: sites.collect(),
         };
-        Ok(self.inner.authority.signing_key().sign(&token)?)
+        Ok(self.authority().signing_key().sign(&token)?)
     }
 }
 

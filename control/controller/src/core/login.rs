@@ -86,7 +86,7 @@ impl Core {
         let audience = audience::controller(self.organisation());
         let deny = self.deny();
         let expectation = Expectation { audience: &audience, holder: Holder::Key(holder), now, deny: &deny };
-        let claims = self.inner.verifier.verify(&signed, &expectation)?;
+        let claims = self.known().verifier.verify(&signed, &expectation)?;
         let session = claims.sub.parse()?;
         Ok(Bearer { claims, session })
     }
@@ -146,8 +146,8 @@ impl Core {
             return Err(Refused::key_mismatch());
         }
         self.login_of(&mut *self.inner.store.read().await?, bearer, now).await?;
-        let leaf = self.inner.authority.device(&bearer.session, &key, claims.exp, now)?;
-        let chain = [&leaf, self.inner.authority.intermediate()].map(|certificate| URL_SAFE_NO_PAD.encode(certificate));
+        let leaf = self.authority().device(&bearer.session, &key, claims.exp, now)?;
+        let chain = [&leaf, self.authority().intermediate()].map(|certificate| URL_SAFE_NO_PAD.encode(certificate));
         Ok(api::CertificateResponse { chain: chain.into() })
     }
 
@@ -181,12 +181,11 @@ impl Core {
     }
 
     fn login_response(&self, claims: &str) -> api::LoginResponse {
-        let authority = &self.inner.authority;
+        let authority = self.authority();
         api::LoginResponse {
             claims: claims.to_owned(),
-            signers: vec![URL_SAFE_NO_PAD.encode(authority.signer())],
             root: URL_SAFE_NO_PAD.encode(authority.root()),
-            intermediates: vec![URL_SAFE_NO_PAD.encode(authority.intermediate())],
+            known: self.known_to_clients(),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What the Controller decides and signs: people, sites, Resources, entitlements, logins, certificates, invitations,
 //! revocations.
 //!
-//! One [`Core`] is one organisation's state folder. Every change is one transaction, and what follows from it is sent on
-//! [`Core::changes`] after the commit, in the order of the commits. Time is passed in.
+//! One [`Core`] is one organisation's state folder. Every change is one transaction, and what follows from it is written
+//! beside it. Every Controller of the database sends that on its [`Core::changes`], in the order of the commits
+//! ([`Core::hear`]). Time is passed in.
 //!
 //! What it deliberately does not do: no sockets, no HTTP, no streams, no nonces, no counters (the shell's), no clock. It
 //! writes the audit events of what was done; refusals are written by whoever answers them ([`Core::audit`]).
@@ -14,8 +15,10 @@ mod ca;
 mod decision;
 mod folder;
 mod gateway;
+mod hear;
 mod invite;
 mod issue;
+mod known;
 mod lists;
 mod login;
 mod password;
@@ -25,11 +28,12 @@ mod store;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Context, bail};
 use ringfort_identity::{SessionDn, Trust};
-use ringfort_token::{ClaimsToken, DenyList, KeySet, Serial, Verified, Verifier};
+use ringfort_token::{ClaimsToken, DenyList, Serial, Verified, Verifier};
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
@@ -38,10 +42,12 @@ use uuid::Uuid;
 
 use ca::Authority;
 use folder::Folder;
+use known::Known;
 use password::Passwords;
-use store::Store;
+use store::{Place, Store};
 
 pub use refused::Refused;
+pub use store::PostgresUrl;
 
 /// Seconds that a login lasts unless the settings say otherwise (PROTOCOLS "Tokens": 12 h).
 const LOGIN_SECONDS: u64 = 12 * 3_600;
@@ -63,13 +69,16 @@ pub struct Settings {
     /// Seconds from a login until it has to be repeated; everything issued for it ends then.
     #[serde(default = "login_seconds")]
     pub login_seconds: u64,
+    /// A PostgreSQL database, which several Controllers may share; without it `database.sqlite` in the state folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<PostgresUrl>,
 }
 
 impl Settings {
     /// Settings of a Controller that is reached at `address`, with everything else as usual.
     #[must_use]
     pub const fn new(address: String, names: Vec<String>) -> Self {
-        Self { address, names, login_seconds: LOGIN_SECONDS }
+        Self { address, names, login_seconds: LOGIN_SECONDS, database: None }
     }
 }
 
@@ -107,6 +116,10 @@ pub enum Change {
         /// The site's id.
         site: String,
     },
+    /// Another set of Controllers, or of their certificates that everybody has to know.
+    Authorities,
+    /// Something was missed, and nobody knows what: every Gateway is to ask for all that it lacks.
+    Missed,
 }
 
 /// Proof that a claims token was verified for whoever shows it.
@@ -188,23 +201,25 @@ pub struct Core {
 }
 
 struct Inner {
+    organisation: String,
     settings: Settings,
-    authority: Authority,
-    trust: Trust,
-    verifier: Verifier,
+    authority: RwLock<Arc<Authority>>,
+    /// What everybody has to know, as the database says.
+    known: RwLock<Arc<Known>>,
     store: Store,
-    epoch: u64,
+    /// The number of the newest news that was passed on; held while it is.
+    heard: tokio::sync::Mutex<u64>,
+    /// Whether this Controller was removed.
+    is_out: AtomicBool,
     passwords: Passwords,
     /// What the table of revocations says, as far as it still matters.
     deny: RwLock<DenyList>,
-    /// Held by the one decision that is being taken.
-    deciding: Arc<tokio::sync::Mutex<()>>,
     changes: broadcast::Sender<Change>,
     reach: OnceLock<Box<Reach>>,
 }
 
 /// How many Gateways hear at once of what concerns these sites, or all.
-type Reach = dyn Fn(Option<&BTreeSet<&str>>) -> usize + Send + Sync;
+type Reach = dyn Fn(Option<&BTreeSet<String>>) -> usize + Send + Sync;
 
 impl Core {
     /// Opens the state folder, and makes organisation, CA, keys, database and the first administrator in an empty one.
@@ -223,13 +238,17 @@ impl Core {
             bail!("expected login_seconds of {min} to {max}, found {}", settings.login_seconds);
         }
         let folder = Folder::open(folder)?;
-        let store = Store::open(&folder.path("database.sqlite")).await?;
+        let place = match &settings.database {
+            Some(url) => Place::Postgres(url.clone()),
+            None => Place::File(folder.path("database.sqlite")),
+        };
+        let store = Store::open(&place).await?;
         let known = store::organisation(&mut *store.read().await?).await?;
         if known.is_none() && first.is_none() {
             bail!("expected the name and password of the first administrator: this organisation has none yet");
         }
         if known.is_some() && !folder.path("root.pem").exists() {
-            bail!("expected root.pem beside the database: restore both from the same backup");
+            bail!("expected root.pem in the state folder: restore it from a backup, or join another Controller first");
         }
         let passwords = Passwords::new()?;
         // A password is hashed while keys are made and files are synced.
@@ -251,23 +270,23 @@ impl Core {
         if organisation != authority.organisation() {
             bail!("expected a database of the organisation in root.pem: restore both from the same backup");
         }
-        let mut keys = KeySet::default();
-        keys.add(authority.signing_key().public_key())?;
+        let known_here = Known::read(&mut *store.read().await?, &authority, &settings.address, now).await?;
+        let heard = store::newest_news(&mut *store.read().await?).await?;
         let entries = store::revocations_after(&mut *store.read().await?, 0).await?;
         let n = entries.last().map_or(0, |(n, _)| *n);
         let mut deny = DenyList::restore(Serial { epoch, n }, entries);
         deny.forget(now);
         let core = Self {
             inner: Arc::new(Inner {
+                organisation,
                 settings: settings.clone(),
-                trust: authority.trust()?,
-                verifier: Verifier::new(&organisation, keys),
-                authority,
+                known: RwLock::new(Arc::new(known_here)),
+                authority: RwLock::new(Arc::new(authority)),
                 store,
-                epoch,
                 passwords,
                 deny: RwLock::new(deny),
-                deciding: Arc::default(),
+                heard: tokio::sync::Mutex::new(heard),
+                is_out: AtomicBool::new(false),
                 changes: broadcast::Sender::new(CHANGES_MAX),
                 reach: OnceLock::new(),
             }),
@@ -275,13 +294,15 @@ impl Core {
         if let Some(first) = first {
             core.found(&first, now).await.context("make the organisation")?;
         }
+        core.publish(now).await?;
+        core.hear(now).await?;
         Ok(core)
     }
 
     /// Writes the organisation and its first administrator into an empty database.
     async fn found(&self, first: &store::User, now: UnixSeconds) -> Result<(), Refused> {
         let mut tx = self.inner.store.begin().await?;
-        store::insert_organisation(&mut tx, self.organisation(), self.inner.epoch).await?;
+        store::insert_organisation(&mut tx, self.organisation(), self.serial().epoch).await?;
         store::insert_user(&mut tx, first).await?;
         let (actor, target) = ("controller", first.name.as_str());
         let event = Event { actor, action: "found", target, outcome: "ok", detail: self.organisation() };
@@ -289,52 +310,62 @@ impl Core {
         Ok(tx.commit().await?)
     }
 
+    fn authority(&self) -> Arc<Authority> {
+        Arc::clone(&self.inner.authority.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// What everybody of the organisation trusts.
     #[must_use]
     pub fn trust(&self) -> Trust {
-        self.inner.trust.clone()
+        self.known().trust.clone()
     }
 
     /// Certificate chain of the Controller with the root, and its key.
     #[must_use]
     pub fn server_credentials(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        self.inner.authority.server_credentials()
+        self.authority().server_credentials()
     }
 
     /// The first 18 bytes of SHA-256 over the SubjectPublicKeyInfo of the Controller's certificate (I2, I3).
     #[must_use]
     pub fn join_key_hash(&self) -> [u8; 18] {
-        self.inner.authority.join_key_hash()
+        self.authority().join_key_hash()
     }
 
     /// The organisation's id.
     #[must_use]
     pub fn organisation(&self) -> &str {
-        self.inner.authority.organisation()
+        &self.inner.organisation
     }
 
-    /// Believes the tokens of this organisation.
+    /// Believes the tokens of this organisation, as of now.
     #[must_use]
-    pub fn verifier(&self) -> &Verifier {
-        &self.inner.verifier
+    pub fn verifier(&self) -> Verifier {
+        self.known().verifier.clone()
     }
 
-    /// Certificates of the keys that sign tokens, DER.
+    /// Certificates of the keys that sign tokens, of all Controllers, DER.
     #[must_use]
     pub fn signers_der(&self) -> Vec<Vec<u8>> {
-        vec![self.inner.authority.signer().to_vec()]
+        self.known().signers.iter().map(|signer| signer.to_vec()).collect()
     }
 
     /// The root, DER.
     #[must_use]
-    pub fn root_der(&self) -> &[u8] {
-        self.inner.authority.root()
+    pub fn root_der(&self) -> Vec<u8> {
+        self.authority().root().to_vec()
     }
 
-    /// Intermediates, DER.
+    /// Intermediates of all Controllers, DER.
     #[must_use]
     pub fn intermediates_der(&self) -> Vec<Vec<u8>> {
-        vec![self.inner.authority.intermediate().to_vec()]
+        self.known().intermediates.iter().map(|intermediate| intermediate.to_vec()).collect()
+    }
+
+    /// `host:port` of all Controllers, this one first.
+    #[must_use]
+    pub fn controllers(&self) -> Vec<String> {
+        self.known().controllers.clone()
     }
 
     /// What happens from now on. A receiver that lagged has missed something: its Gateways begin their streams anew.
@@ -344,7 +375,7 @@ impl Core {
     }
 
     /// Whom answers to administrators ask how many Gateways hear of a change at once: of these sites, or all. Once set it stays.
-    pub fn set_reach(&self, reach: impl Fn(Option<&BTreeSet<&str>>) -> usize + Send + Sync + 'static) {
+    pub fn set_reach(&self, reach: impl Fn(Option<&BTreeSet<String>>) -> usize + Send + Sync + 'static) {
         drop(self.inner.reach.set(Box::new(reach)));
     }
 
@@ -352,6 +383,11 @@ impl Core {
     #[must_use]
     pub fn serial(&self) -> Serial {
         self.deny().serial()
+    }
+
+    /// How many Gateways hear at once of what concerns these sites, or all.
+    fn reach(&self, sites: Option<&BTreeSet<String>>) -> usize {
+        self.inner.reach.get().map_or(0, |reach| reach(sites))
     }
 
     /// Writes an event and gives its id. Where it cannot be written it is logged, with that id.

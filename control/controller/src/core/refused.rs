@@ -22,7 +22,7 @@ pub struct Refused {
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 21] = [
+    pub const CODES: [&'static str; 22] = [
         "already_exists",
         "authentication_not_fresh",
         "certificate_mismatch",
@@ -42,6 +42,7 @@ impl Refused {
         "not_found",
         "pool_exhausted",
         "request_malformed",
+        "root_key_absent",
         "ticket_mismatch",
         "wrong_role",
     ];
@@ -201,6 +202,13 @@ impl Refused {
     #[must_use]
     pub fn invitation_expired() -> Self {
         Self::new("invitation_expired", 403, "this invitation has expired: ask for a new one")
+    }
+
+    /// The root's key is kept elsewhere: 503.
+    #[must_use]
+    pub fn root_key_absent() -> Self {
+        let message = "expected root.key in the state folder of this Controller, which another Controller's certificates need: put it back";
+        Self::new("root_key_absent", 503, message)
     }
 
     /// A ticket of another invitation than the cookie's: 403.

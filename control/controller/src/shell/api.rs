@@ -71,6 +71,11 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
         .route(&at("admin/entitlements/remove"), change!(admin_take_back: api::EntitlementChange))
         .route(&at("admin/invitations"), change!(admin_invite: api::NewInvitation))
         .route(&at("admin/revocations"), change!(admin_revoke: api::NewRevocation))
+        .route(
+            &at("admin/controllers"),
+            get(list!(shell, administrator, _now => shell.core.controller_rows(&administrator))),
+        )
+        .route(&at("admin/controllers/remove"), change!(admin_remove_controller: api::Named))
         .route(&at("admin/gateways"), get(list!(shell, administrator, now => shell.core.gateways(&administrator, now))))
         .route(&at("admin/sessions"), get(list!(shell, administrator, now => shell.core.sessions(&administrator, now))))
         .route(&at("admin/audit"), get(list!(shell, administrator, _now => shell.core.events(&administrator))))

@@ -100,7 +100,8 @@ impl Hub {
     pub(crate) fn tell(&self, change: Change, now: Instant) -> usize {
         let news = News { change: Arc::new(change), told: now };
         let concerned = match &*news.change {
-            Change::Revocations { .. } => None,
+            Change::Missed => return self.end_all(End::Lost),
+            Change::Authorities | Change::Revocations { .. } => None,
             Change::Entitlement { site, .. } | Change::Configuration { site } => Some(site.as_str()),
         };
         let mut streams = self.lock();
@@ -125,8 +126,8 @@ impl Hub {
     }
 
     /// Open streams of Gateways at one of `sites`, or anywhere.
-    pub(crate) fn open(&self, sites: Option<&BTreeSet<&str>>) -> usize {
-        let at = |open: &&Open| sites.is_none_or(|sites| sites.contains(open.site.as_str()));
+    pub(crate) fn open(&self, sites: Option<&BTreeSet<String>>) -> usize {
+        let at = |open: &&Open| sites.is_none_or(|sites| sites.contains(&open.site));
         self.lock().open.values().filter(at).count()
     }
 
@@ -189,7 +190,7 @@ mod tests {
             assert_eq!(*subscription.news.try_recv().unwrap().change, everywhere);
         }
         assert_eq!(
-            (hub.open(None), hub.open(Some(&BTreeSet::from(["one"]))), hub.open(Some(&BTreeSet::new()))),
+            (hub.open(None), hub.open(Some(&BTreeSet::from(["one".into()]))), hub.open(Some(&BTreeSet::new()))),
             (2, 1, 0)
         );
         drop(a);

@@ -85,6 +85,7 @@ impl Server {
         };
         tokio::select! {
             () = self.doors.serve(&self.listener) => {}
+            () = shell.core.follow(wall_clock) => {}
             () = telling => {}
             () = ending => {}
         }

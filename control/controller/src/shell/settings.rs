@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use ringfort_enrol::{Folder, Secrecy};
 use serde::{Deserialize, Serialize};
 
-use crate::core::{FirstAdministrator, Settings};
+use crate::core::{FirstAdministrator, PostgresUrl, Settings};
 
 /// Name of the file.
 const FILE: &str = "controller.toml";
@@ -22,6 +22,8 @@ pub struct Options {
     pub address: Option<String>,
     /// The first administrator; first start only.
     pub administrator: Option<FirstAdministrator>,
+    /// The PostgreSQL database; first start only. By default a file in the state folder.
+    pub database: Option<PostgresUrl>,
     /// Connections at a time that have shown no certificate; 1,024 by default.
     pub unauthenticated_max: Option<usize>,
 }
@@ -80,7 +82,7 @@ impl Start {
         }
         let address = options.address.clone().unwrap_or_else(|| bound.to_string());
         let names = if options.names.is_empty() { vec![host(&address).to_owned()] } else { options.names.clone() };
-        Settings::new(address, names)
+        Settings { database: options.database.clone(), ..Settings::new(address, names) }
     }
 
     /// Keeps them, on the first start.
@@ -90,7 +92,8 @@ impl Start {
     pub(crate) fn keep(&self, folder: &Folder, settings: &Settings, bound: SocketAddr) -> Result<()> {
         if self.kept.is_none() {
             let kept = Kept { listen: bound.to_string(), controller: settings.clone() };
-            folder.write(FILE, toml::to_string(&kept)?.as_bytes(), Secrecy::Public)?;
+            // The database's address may hold a password.
+            folder.write(FILE, toml::to_string(&kept)?.as_bytes(), Secrecy::Secret)?;
         }
         Ok(())
     }

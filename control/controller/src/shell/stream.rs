@@ -118,11 +118,9 @@ impl Numbers {
 impl Session {
     /// Puts everything that the Gateway missed in order (`docs/CONTROL.md`, "The stream").
     async fn catch_up(&mut self, hello: &v1::Hello) -> Result<(), Refused> {
+        self.introduce().await?;
         let core = &self.shell.core;
         let now = wall_clock();
-        let configuration = core.configuration(&self.gateway, now).await?;
-        let signers = core.signers_der().into_iter().map(Into::into).collect();
-        self.ready.push_back(v1::Push { signers, ..push(What::Configuration(configuration)) });
         let v1::Serial { epoch, n } = hello.revocations.unwrap_or_default();
         self.sent.revocations = Serial { epoch, n };
         for token in core.revocations_after(self.sent.revocations, now).await? {
@@ -187,6 +185,12 @@ impl Session {
     async fn hear(&mut self, News { change, told }: &News) -> Result<(), Ended> {
         match &**change {
             Change::Configuration { .. } => self.configure().await?,
+            Change::Authorities => {
+                self.still_good()?;
+                self.introduce().await?;
+            }
+            // The hub ends the stream instead of saying so.
+            Change::Missed => {}
             Change::Entitlement { token, .. } => {
                 let Numbers { sub, seq, .. } = Numbers::of(token)?;
                 if self.sent.entitlements.get(&sub).is_none_or(|sent| seq > *sent) {
@@ -208,6 +212,18 @@ impl Session {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Sends a configuration, and whom the Gateway is to believe.
+    async fn introduce(&mut self) -> Result<(), Refused> {
+        let core = self.shell.core.clone();
+        let der = |certificates: Vec<Vec<u8>>| certificates.into_iter().map(Into::into).collect();
+        let (signers, intermediates) = (der(core.signers_der()), der(core.intermediates_der()));
+        let controllers = core.controllers();
+        let configuration = core.configuration(&self.gateway, wall_clock()).await?;
+        let what = push(What::Configuration(configuration));
+        self.ready.push_back(v1::Push { signers, intermediates, controllers, ..what });
         Ok(())
     }
 
@@ -252,7 +268,7 @@ impl From<Refused> for Ended {
 }
 
 fn push(what: What) -> v1::Push {
-    v1::Push { controller_time_ms: 0, what: Some(what), signers: Vec::new() }
+    v1::Push { what: Some(what), ..v1::Push::default() }
 }
 
 fn farewell(end: End) -> Status {

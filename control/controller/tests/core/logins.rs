@@ -117,9 +117,8 @@ async fn a_full_pool_takes_from_those_who_left_and_refuses_otherwise() {
 async fn every_wrong_login_is_refused_in_the_same_words() {
     let world = World::new().await;
     let device = Client::new("laptop");
-    let database = format!("sqlite://{}", state(world.folder.path()).join("database.sqlite").display());
-    let database = sqlx::SqlitePool::connect(&database).await.unwrap();
-    sqlx::query("UPDATE users SET active = 0 WHERE name = 'bob'").execute(&database).await.unwrap();
+    let disable = "UPDATE users SET active = 0 WHERE name = 'bob'";
+    database::execute(&state(world.folder.path()), disable).await;
     let mut seen = Vec::new();
     for (user, password) in
         [("alice", "bob password"), ("nobody", "bob password"), ("bob", "bob password"), ("alice", "")]

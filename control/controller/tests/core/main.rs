@@ -4,9 +4,12 @@
 
 mod certificates;
 mod changes;
+#[path = "../support/database.rs"]
+mod database;
 mod gateways;
 mod joining;
 mod logins;
+mod several;
 mod starts;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -32,12 +35,11 @@ fn later(seconds: u64) -> UnixSeconds {
     UnixSeconds(NOW.0 + seconds)
 }
 
-fn settings() -> Settings {
-    Settings {
-        address: "controller.example:8443".into(),
-        names: vec!["controller.example".into(), "192.0.2.10".into()],
-        login_seconds: 12 * 3_600,
-    }
+/// Those of an organisation in a temporary folder.
+async fn settings(folder: &Path) -> Settings {
+    let names = vec!["controller.example".into(), "192.0.2.10".into()];
+    let database = database::of(&state(folder)).await;
+    Settings { database, ..Settings::new("controller.example:8443".into(), names) }
 }
 
 /// The state folder in a temporary one, which others may enter.
@@ -47,7 +49,7 @@ fn state(folder: &Path) -> PathBuf {
 
 async fn open(folder: &Path, now: UnixSeconds) -> Core {
     let first = FirstAdministrator { name: "root".into(), password: "first password".to_owned().into() };
-    Core::open(&state(folder), &settings(), Some(&first), now).await.unwrap()
+    Core::open(&state(folder), &settings(folder).await, Some(&first), now).await.unwrap()
 }
 
 /// An organisation with alice and bob, the sites east and west, and the Resources wiki (east), build (east) and db (west).
@@ -83,7 +85,7 @@ impl World {
     async fn restarted(self, now: UnixSeconds) -> Self {
         let Self { folder, core, admin } = self;
         drop(core);
-        let core = Core::open(&state(folder.path()), &settings(), None, now).await.unwrap();
+        let core = Core::open(&state(folder.path()), &settings(folder.path()).await, None, now).await.unwrap();
         Self { folder, core, admin }
     }
 

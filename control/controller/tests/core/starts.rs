@@ -56,30 +56,31 @@ async fn the_folder_is_private_and_so_is_every_file() {
         assert_eq!(mode(&entry.path()), 0o600, "{:?}", entry.file_name());
         names.push(entry.file_name().into_string().unwrap());
     }
-    for name in
-        ["database.sqlite", "root.key", "root.pem", "intermediate.key", "server.key", "server.pem", "signer.key"]
-    {
+    if settings(world.folder.path()).await.database.is_none() {
+        assert!(names.iter().any(|found| found == "database.sqlite"), "{names:?}");
+    }
+    for name in ["root.key", "root.pem", "intermediate.key", "server.key", "server.pem", "signer.key"] {
         assert!(names.iter().any(|found| found == name), "{name} in {names:?}");
     }
     drop(world.core);
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o750)).unwrap();
-    let error = Core::open(&state, &settings(), None, NOW).await.err().unwrap();
+    let error = Core::open(&state, &settings(world.folder.path()).await, None, NOW).await.err().unwrap();
     assert!(error.to_string().contains("chmod 700"), "{error}");
 }
 
 #[tokio::test]
 async fn an_organisation_begins_with_an_administrator_and_with_all_its_files() {
     let folder = tempfile::tempdir().unwrap();
-    let error = Core::open(&state(folder.path()), &settings(), None, NOW).await.err().unwrap();
+    let error = Core::open(&state(folder.path()), &settings(folder.path()).await, None, NOW).await.err().unwrap();
     assert!(error.to_string().contains("first administrator"), "{error}");
     // A later start needs none, and takes none.
     drop(open(folder.path(), NOW).await);
     let other = FirstAdministrator { name: "mallory".into(), password: "another password".to_owned().into() };
-    let core = Core::open(&state(folder.path()), &settings(), Some(&other), NOW).await.unwrap();
+    let core = Core::open(&state(folder.path()), &settings(folder.path()).await, Some(&other), NOW).await.unwrap();
     refused(Client::new("x").login(&core, "mallory", "another password", NOW).await, "login_refused");
     drop(core);
     std::fs::remove_file(state(folder.path()).join("root.pem")).unwrap();
-    let error = Core::open(&state(folder.path()), &settings(), None, NOW).await.err().unwrap();
+    let error = Core::open(&state(folder.path()), &settings(folder.path()).await, None, NOW).await.err().unwrap();
     assert!(error.to_string().contains("root.pem"), "{error}");
 }
 
@@ -106,7 +107,7 @@ async fn own_certificates_are_renewed_in_time_and_keys_stay() {
     let (renewed, same) = verified(&core, day(61));
     assert_eq!((renewed.key(), renewed.not_after()), (server.key(), day(61 + 90)));
     assert_eq!((core.join_key_hash(), same), (first.join_key_hash(), signer.clone()));
-    let moved = Settings { names: vec!["elsewhere.example".into()], ..settings() };
+    let moved = Settings { names: vec!["elsewhere.example".into()], ..settings(folder.path()).await };
     let core = Core::open(&state(folder.path()), &moved, None, day(62)).await.unwrap();
     let (renamed, _) = verified(&core, day(62));
     assert_eq!(renamed.key(), server.key());

@@ -52,7 +52,7 @@ async fn the_silent_are_let_go() {
 #[tokio::test]
 async fn beyond_the_limit_connections_are_dropped_at_once_and_those_with_certificates_do_not_count() {
     let options = Options { unauthenticated_max: Some(3), ..Controller::options() };
-    let controller = Controller::start_with(&options).await;
+    let controller = Controller::start_with(options).await;
     let mut administrator = controller.administrator().await;
     let address = controller.address().to_string();
     // Whatever the first steps of the administrator needed is closed by now.

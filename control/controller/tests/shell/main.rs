@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod api;
+#[path = "../support/database.rs"]
+mod database;
 mod doors;
 mod joining;
 mod limits;

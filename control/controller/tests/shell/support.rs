@@ -51,16 +51,18 @@ impl Controller {
     }
 
     pub(crate) async fn start() -> Self {
-        Self::start_with(&Self::options()).await
+        Self::start_with(Self::options()).await
     }
 
-    pub(crate) async fn start_with(options: &Options) -> Self {
+    pub(crate) async fn start_with(options: Options) -> Self {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), options).await
     }
 
-    async fn start_in(place: Arc<TempDir>, options: &Options) -> Self {
+    async fn start_in(place: Arc<TempDir>, options: Options) -> Self {
+        let folder = place.path().join("state");
+        let options = Options { database: crate::database::of(&folder).await, ..options };
         let (stop, stopped) = watch::channel(false);
-        let server = Arc::new(Server::open(&place.path().join("state"), options, stopped).await.unwrap());
+        let server = Arc::new(Server::open(&folder, &options, stopped).await.unwrap());
         let serving = Arc::clone(&server);
         let task = tokio::spawn(async move { serving.serve().await });
         Self { place, server, stop, task }
@@ -70,7 +72,7 @@ impl Controller {
     pub(crate) async fn restart(self) -> Self {
         let place = Arc::clone(&self.place);
         self.end().await;
-        Self::start_in(place, &Options::default()).await
+        Self::start_in(place, Options::default()).await
     }
 
     pub(crate) async fn end(self) {

@@ -43,11 +43,14 @@ enum Command {
     /// Groups of users.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Other Controllers.
+    #[command(subcommand)]
+    Controller(ControllerCommand),
     /// Entitle a user or a group to a Resource.
     Entitle(Entitlement),
     /// Take an entitlement back; it is gone at the next packet.
     Unentitle(Entitlement),
-    /// Invite a Gateway or a user's machine: prints the command with which it joins.
+    /// Invite a Gateway, a user's machine or another Controller: prints the command with which it joins.
     #[command(subcommand)]
     Invite(InviteCommand),
     /// Take back at once what a user, a device or everybody has, or one token.
@@ -59,6 +62,15 @@ enum Command {
         /// What.
         #[arg(value_enum)]
         what: Listed,
+    },
+}
+
+#[derive(Subcommand)]
+enum ControllerCommand {
+    /// Remove a Controller: nothing that it signed is believed any more, and it ends.
+    Remove {
+        /// Its address or its id, as `list controllers` shows them.
+        name: String,
     },
 }
 
@@ -190,6 +202,12 @@ enum InviteCommand {
         #[arg(long, value_name = "SECONDS")]
         expires_in: Option<u64>,
     },
+    /// Another Controller, which will use the same PostgreSQL database.
+    Controller {
+        /// Seconds until the invitation expires; 7 days by default.
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: Option<u64>,
+    },
 }
 
 #[derive(Args)]
@@ -234,6 +252,7 @@ struct Renewal {
 enum Listed {
     Users,
     Gateways,
+    Controllers,
     Sessions,
     Audit,
 }
@@ -273,6 +292,7 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
         Command::Site(SiteCommand::Remove { name }) => remove(admin, Removed::Site, &name).await?,
         Command::Resource(ResourceCommand::Remove { name }) => remove(admin, Removed::Resource, &name).await?,
         Command::Group(GroupCommand::Remove { name }) => remove(admin, Removed::Group, &name).await?,
+        Command::Controller(ControllerCommand::Remove { name }) => remove(admin, Removed::Controller, &name).await?,
         Command::Group(GroupCommand::Member(MemberCommand::Add(Member { group, user }))) => {
             let answer = admin.add_member(&Membership { group, user }).await?;
             let text = pushed(&answer);
@@ -315,6 +335,7 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let (list, columns): (_, &[&str]) = match what {
                 Listed::Users => (List::Users, &["name", "administrator", "active", "groups", "id"]),
                 Listed::Gateways => (List::Gateways, &["name", "site", "alive", "addresses", "last_seen", "id"]),
+                Listed::Controllers => (List::Controllers, &["address", "started_at", "id"]),
                 Listed::Sessions => (List::Sessions, &["user", "client_id", "auth_time", "expires_at", "claims"]),
                 Listed::Audit => (List::Audit, &["at", "actor", "action", "target", "outcome", "detail", "id"]),
             };
@@ -355,6 +376,7 @@ fn invitation(invite: InviteCommand) -> (NewInvitation, &'static str) {
         InviteCommand::Device { user, expires_in } => {
             (NewInvitation { invitee: Invitee::Device { user }, expires_in }, "")
         }
+        InviteCommand::Controller { expires_in } => (NewInvitation { invitee: Invitee::Controller {}, expires_in }, ""),
     }
 }
 

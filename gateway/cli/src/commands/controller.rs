@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use ringfort_client::PasswordSource;
-use ringfort_controller::core::FirstAdministrator;
+use ringfort_controller::core::{FirstAdministrator, PostgresUrl};
 
 use super::state_folder;
 
@@ -23,6 +23,10 @@ pub(crate) struct Options {
     /// DNS name or IP address for the Controller's certificate; may be given several times. First start only.
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
+    /// PostgreSQL database of several Controllers, by default a file of this one: postgres://USER@HOST/NAME?sslmode=verify-full.
+    /// A password is better kept in the file that PGPASSFILE names, since a command line is not private. First start only.
+    #[arg(long, value_name = "URL")]
+    database: Option<PostgresUrl>,
     /// Login name of the first administrator. First start only.
     #[arg(long, value_name = "NAME")]
     administrator: Option<String>,
@@ -52,6 +56,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         listen: options.listen,
         names: options.names,
         address: options.advertise,
+        database: options.database,
         administrator: administrator.transpose()?,
         ..ringfort_controller::Options::default()
     };

@@ -48,6 +48,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let role = match ticket.kind() {
         InviteeKind::Gateway => "gateway",
         InviteeKind::Device => "client",
+        InviteeKind::Controller => "controller",
     };
     let state = state_folder(options.state, role)?;
     let identity = wait_for(ringfort_client::join(&options.invitation, &ticket, &state, &options.addresses))?;
@@ -55,6 +56,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
     match identity.kind {
         Kind::Gateway => println!("ringfort gateway --state {}", state.display()),
         Kind::Device => println!("ringfort login --state {}", state.display()),
+        Kind::Controller => {
+            println!("ringfort controller --state {} --listen ADDRESS:PORT --database postgres://…", state.display());
+        }
     }
     Ok(())
 }

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use ringfort_admission::{Action, Admission, Applied, AuditEvent, ChannelId, NotAdmitting, ToClient, destination};
+use ringfort_dtls::ServerConfig;
 use ringfort_engine::gateway::{Command, Event, Gateway};
-use ringfort_enrol::{Identity, file, token_keys};
-use ringfort_identity::Trust;
+use ringfort_enrol::{Folder, Identity, file, token_keys};
+use ringfort_identity::{Credentials, Trust};
 use ringfort_proto::v1::LiveSession;
 use ringfort_service::desk::{Desk, Letter};
-use ringfort_types::{BootInstant, WorkerIndex};
+use ringfort_types::{BootInstant, UnixSeconds, WorkerIndex};
 use ringfort_worker::{Report, Sink, Workers, now};
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
@@ -63,12 +65,40 @@ pub(super) fn sink(desk: &Desk<Told>) -> Sink<Event> {
     })
 }
 
+/// Who we are, and whom we believe.
+pub(super) struct Authorities {
+    credentials: Credentials,
+    root: CertificateDer<'static>,
+    intermediates: Vec<CertificateDer<'static>>,
+    trust: Trust,
+}
+
+impl Authorities {
+    /// What the state folder has.
+    pub(super) fn of_folder(folder: &Folder) -> Result<Self> {
+        let (credentials, trust) = (folder.credentials()?, folder.trust()?);
+        let mut certificates = folder.certificates(file::CA)?.into_iter();
+        let root = certificates.next().context("expected the root in ca.pem")?;
+        Ok(Self { credentials, root, intermediates: certificates.collect(), trust })
+    }
+
+    /// For tunnels and channels.
+    pub(super) const fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Our certificate and key.
+    pub(super) const fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+}
+
 /// The state of the control thread.
 pub(super) struct Control {
     admission: Admission,
     clock: Clock,
     identity: Identity,
-    trust: Trust,
+    authorities: Authorities,
     dtls: Dtls,
     writer: Writer,
     standing: Arc<Mutex<Standing>>,
@@ -97,7 +127,7 @@ impl Control {
         admission: Admission,
         clock: Clock,
         identity: Identity,
-        (trust, dtls): (Trust, Dtls),
+        (authorities, dtls): (Authorities, Dtls),
         writer: Writer,
         standing: Arc<Mutex<Standing>>,
     ) -> Self {
@@ -105,7 +135,7 @@ impl Control {
             admission,
             clock,
             identity,
-            trust,
+            authorities,
             dtls,
             writer,
             standing,
@@ -222,13 +252,11 @@ impl Control {
                     self.writer.time(self.clock.moment(at).wall);
                 }
             }
-            FromStream::Signers(signers) => match token_keys(&signers, &self.trust, moment.wall) {
-                Ok(keys) => {
-                    self.admission.signers(keys);
-                    self.writer.certificates(file::SIGNERS, &signers);
+            FromStream::Known { signers, intermediates } => {
+                if let Err(error) = self.learn(&signers, intermediates, moment.wall, workers) {
+                    tracing::error!(error = format!("{error:#}"), "whom to believe is as it was");
                 }
-                Err(error) => tracing::error!(%error, "keys that sign tokens were refused, the old ones stay"),
-            },
+            }
             FromStream::Configuration(text) => self.admission.pushed_configuration(&text, moment),
             FromStream::Entitlement(text) => self.admission.pushed_entitlement(&text, moment),
             FromStream::Revocations(text) => {
@@ -245,11 +273,43 @@ impl Control {
                 self.connected = connected;
             }
             FromStream::Certificate(credentials) => {
-                let dtls = self.dtls.server(&credentials, self.trust.clone())?;
-                if let Some(workers) = workers {
-                    workers.broadcast(&Command::Credentials(dtls))?;
-                }
+                self.authorities.credentials = credentials;
+                self.show(workers)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Believes the keys that sign tokens, and the intermediates, that the Controller names from now on: these and no others.
+    fn learn(
+        &mut self,
+        signers: &[CertificateDer<'static>],
+        intermediates: Vec<CertificateDer<'static>>,
+        now: UnixSeconds,
+        workers: Option<&Workers<Gateway>>,
+    ) -> Result<()> {
+        let root = &self.authorities.root;
+        let trust = Trust::new(root, intermediates.iter().cloned())?;
+        self.admission.signers(token_keys(signers, &trust, now)?);
+        self.writer.certificates(file::SIGNERS, signers);
+        if intermediates != self.authorities.intermediates {
+            let ca: Vec<_> = std::iter::once(root).chain(&intermediates).cloned().collect();
+            self.writer.certificates(file::CA, &ca);
+            (self.authorities.trust, self.authorities.intermediates) = (trust, intermediates);
+            self.show(workers)?;
+        }
+        Ok(())
+    }
+
+    /// How tunnels shake hands, as what we are and believe now.
+    pub(super) fn server(&self) -> Result<Arc<ServerConfig>> {
+        let Authorities { credentials, trust, .. } = &self.authorities;
+        self.dtls.server(credentials, trust.clone())
+    }
+
+    fn show(&self, workers: Option<&Workers<Gateway>>) -> Result<()> {
+        if let Some(workers) = workers {
+            workers.broadcast(&Command::Credentials(self.server()?))?;
         }
         Ok(())
     }

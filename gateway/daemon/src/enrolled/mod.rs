@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::plane::Pools;
 use clock::Clock;
-use control::{Control, Told};
+use control::{Authorities, Control, Told};
 use kept::Writer;
 use stream::{Link, Standing};
 
@@ -48,9 +48,9 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
         bail!("{}: expected the folder of a Gateway, found that of a device", state.display());
     }
     let section = config::read(config)?;
-    let trust = folder.trust()?;
-    let credentials = folder.credentials()?;
-    let own = OwnCertificate::new(&credentials)?;
+    let authorities = Authorities::of_folder(&folder)?;
+    let trust = authorities.trust().clone();
+    let own = OwnCertificate::new(authorities.credentials())?;
     let (persisted, kept_time) = kept::load(&folder)?;
     let clock = Clock::new(kept_time);
     let moment = clock.moment(now());
@@ -78,7 +78,7 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
     let tell = desk.waiting_reporter();
     let link = Link {
         folder: folder.clone(),
-        controllers: identity.controllers.clone(),
+        identity: Mutex::new(identity.clone()),
         trust: trust.clone(),
         own: own.clone(),
         fetched_at: Mutex::default(),
@@ -88,7 +88,7 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
     };
     let report = desk.reporter();
     let writer = Writer::start(folder.clone(), move || drop(report(Told::Written)))?;
-    let mut control = Control::new(admission, clock, identity, (trust.clone(), section.plane.dtls), writer, standing);
+    let mut control = Control::new(admission, clock, identity, (authorities, section.plane.dtls), writer, standing);
     control.connect_stream(applied, Arc::clone(&again));
     runtime.spawn(stream::keep(link, confirmations, again));
 
@@ -104,7 +104,7 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
         }
     };
     let helpers = section.plane.handshake_threads()?;
-    let machines = section.plane.open(&pools, &section.plane.dtls.server(&credentials, trust.clone())?)?;
+    let machines = section.plane.open(&pools, &control.server()?)?;
     control.expect_workers(machines.len());
     let mut workers = spawn(machines, section.plane.backend.into(), helpers, &control::sink(&desk))?;
 

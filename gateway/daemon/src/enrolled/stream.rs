@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use hyper_util::rt::TokioIo;
 use ringfort_admission::Applied;
 use ringfort_enrol::tls::{self, ALPN_HTTP2, Expected, OwnCertificate};
-use ringfort_enrol::{Folder, file, wall_clock};
+use ringfort_enrol::{Folder, Identity, file, wall_clock};
 use ringfort_identity::{Credentials, Trust};
 use ringfort_proto::state_digest;
 use ringfort_proto::v1::gateway_control_client::GatewayControlClient;
@@ -57,8 +57,13 @@ pub(super) struct Standing {
 /// What the stream tells the control thread.
 #[derive(Debug)]
 pub(super) enum FromStream {
-    /// Keys that sign tokens (DER certificates), of which nothing is believed yet.
-    Signers(Vec<CertificateDer<'static>>),
+    /// Whom to believe from now on. Nothing of it is believed yet.
+    Known {
+        /// Certificates of the keys that sign tokens, DER.
+        signers: Vec<CertificateDer<'static>>,
+        /// Intermediates, DER.
+        intermediates: Vec<CertificateDer<'static>>,
+    },
     /// Text of a configuration.
     Configuration(String),
     /// Text of an entitlement token.
@@ -76,7 +81,8 @@ pub(super) enum FromStream {
 /// What the stream needs.
 pub(super) struct Link {
     pub(super) folder: Folder,
-    pub(super) controllers: Vec<String>,
+    /// As the Controller said last; its addresses of Controllers are tried in turn.
+    pub(super) identity: Mutex<Identity>,
     pub(super) trust: Trust,
     pub(super) own: OwnCertificate,
     /// Since when this process knows the certificate that follows ours.
@@ -91,10 +97,11 @@ pub(super) struct Link {
 /// Keeps the stream up until the process ends. `applied` is what to confirm, `again` asks for a new stream.
 pub(super) async fn keep(link: Link, mut applied: mpsc::Receiver<Applied>, again: Arc<Notify>) {
     let mut pause = PAUSE_FIRST;
-    for address in link.controllers.iter().cycle() {
+    for turn in 0.. {
         let mut connected = false;
+        let Some(address) = link.controller(turn) else { return tracing::error!("identity.toml names no Controller") };
         let ended = tokio::select! {
-            ended = run(&link, address, &mut applied, &mut connected) => ended,
+            ended = run(&link, &address, &mut applied, &mut connected) => ended,
             () = again.notified() => Err(anyhow!("asked to begin anew")),
         };
         if !(link.tell)(FromStream::Connected(false)) {
@@ -179,14 +186,32 @@ impl Link {
         Hello { configuration_seq, revocations: Some(serial(revocations)), sessions }
     }
 
+    /// The Controller whose turn it is.
+    fn controller(&self, turn: usize) -> Option<String> {
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        identity.controllers.get(turn % identity.controllers.len().max(1)).cloned()
+    }
+
+    /// Keeps where the Controllers are now.
+    fn learn_controllers(&self, controllers: Vec<String>) -> Result<()> {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if !controllers.is_empty() && controllers != identity.controllers {
+            identity.controllers = controllers;
+            self.folder.write_identity(&identity)?;
+        }
+        Ok(())
+    }
+
     /// Hands a push to the control thread.
     fn take(&self, pushed: Push, connected: &mut bool) -> Result<()> {
-        let Push { controller_time_ms, what, signers } = pushed;
+        let Push { controller_time_ms, what, signers, intermediates, controllers } = pushed;
         let mut told = (self.tell)(FromStream::Time(controller_time_ms));
         if !signers.is_empty() {
-            let signers = signers.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect();
-            told &= (self.tell)(FromStream::Signers(signers));
+            let [signers, intermediates] = [signers, intermediates]
+                .map(|all| all.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect());
+            told &= (self.tell)(FromStream::Known { signers, intermediates });
         }
+        self.learn_controllers(controllers)?;
         told &= match what {
             Some(push::What::Configuration(text)) => (self.tell)(FromStream::Configuration(text)),
             Some(push::What::Entitlement(text)) => (self.tell)(FromStream::Entitlement(text)),

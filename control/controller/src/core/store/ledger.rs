@@ -43,6 +43,7 @@ pub(crate) async fn insert_invitation(
     let kind = match invitation.kind {
         InviteeKind::Gateway => "gateway",
         InviteeKind::Device => "device",
+        InviteeKind::Controller => "controller",
     };
     let added = added.bind(cookie_hash).bind(kind).bind(&invitation.id).bind(&invitation.name).bind(&invitation.site);
     added.bind(&invitation.user).bind(int(invitation.expires_at.0)).execute(c).await.map(drop)
@@ -55,6 +56,7 @@ fn invitation_of(columns: InvitationColumns) -> Result<Invitation, sqlx::Error> 
     let kind = match kind.as_str() {
         "gateway" => InviteeKind::Gateway,
         "device" => InviteeKind::Device,
+        "controller" => InviteeKind::Controller,
         other => return Err(sqlx::Error::Decode(format!("an invitation of kind {other:?}").into())),
     };
     Ok(Invitation { kind, id, name, site, user, expires_at: at(expires_at) })
@@ -79,6 +81,11 @@ pub(crate) async fn invitation_used_at(
     cookie_hash: &[u8],
 ) -> Result<Option<Option<i64>>, sqlx::Error> {
     query_scalar("SELECT used_at FROM invitations WHERE cookie_hash = $1").bind(cookie_hash).fetch_optional(c).await
+}
+
+/// Where the list of revocations stands.
+pub(crate) async fn newest_revocation(c: &mut Connection) -> Result<u64, sqlx::Error> {
+    query_scalar("SELECT COALESCE(MAX(n), 0) FROM revocations").fetch_one(c).await.map(uint)
 }
 
 /// Adds the entry `n`.

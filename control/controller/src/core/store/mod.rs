@@ -1,84 +1,80 @@
-//! The database: SQLite, written by one connection and read by a few.
+//! The database: SQLite in the state folder, or PostgreSQL for several Controllers.
 //!
-//! The statements keep to what SQLite and PostgreSQL share (`$1`, `ON CONFLICT`, `RETURNING`). Functions take the connection
-//! of the transaction that they are part of.
+//! One set of statements serves both, of what they share (`$1`, `ON CONFLICT`, `RETURNING`; BIGINT, TEXT and bytes). Writers
+//! take turns in both: in SQLite there is one connection that writes, in PostgreSQL each transaction that writes holds one
+//! lock for all Controllers. What is decided in one transaction therefore sees everything that was decided before.
+//! Functions take the connection of the transaction that they are part of.
 
+mod controllers;
 mod ledger;
+mod news;
+mod open;
 mod people;
 mod sites;
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
 use ringfort_types::UnixSeconds;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqlSafeStr, Sqlite, SqlitePool, Transaction};
+use sqlx::{Any, AnyPool, Transaction, query};
 
+pub(crate) use controllers::*;
 pub(crate) use ledger::*;
+pub(crate) use news::*;
+pub(crate) use open::Place;
+pub use open::PostgresUrl;
 pub(crate) use people::*;
 pub(crate) use sites::*;
 
-/// Connections that read. A point read takes some 50 µs.
+/// Connections that read. A point read takes some 50 µs in SQLite, 170 in PostgreSQL.
 const READERS: u32 = 4;
-/// How long a request waits for its turn, in seconds; a write takes some 0.5 ms.
-const WAIT_SECONDS: u64 = 30;
-/// How long a connection waits for a lock that another process holds, in seconds.
-const LOCK_SECONDS: u64 = 5;
+/// How long a request waits for its turn; a write takes some 0.5 ms.
+const WAIT: Duration = Duration::from_secs(30);
+/// The lock of those who write to PostgreSQL: "ringfort" as a number.
+const WRITERS_LOCK: i64 = 0x7269_6e67_666f_7274;
 
-pub(crate) type Connection = sqlx::SqliteConnection;
+pub(crate) type Connection = sqlx::AnyConnection;
+
+/// What kind of database it is, where that makes a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Sqlite,
+    Postgres,
+}
 
 /// The database.
 pub(crate) struct Store {
-    /// One connection, so that writers wait for their turn in order instead of for SQLite's lock.
-    writes: SqlitePool,
-    reads: SqlitePool,
+    kind: Kind,
+    /// One connection, so that writers wait for their turn in order instead of for a lock.
+    writes: AnyPool,
+    reads: AnyPool,
 }
 
 impl Store {
-    /// Opens the database, makes it if there is none, and brings it to today's form.
-    pub(crate) async fn open(path: &Path) -> anyhow::Result<Self> {
-        // SQLite gives its further files the mode of this one.
-        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-        made.with_context(|| format!("make {}", path.display()))?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(LOCK_SECONDS));
-        let pool = |connections| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(WAIT_SECONDS))
-        };
-        let writes = pool(1).connect_with(options.clone()).await.context("open the database")?;
-        migrations().run(&writes).await.context("bring the database to today's form")?;
-        let reads = pool(READERS).connect_with(options).await.context("open the database")?;
-        Ok(Self { writes, reads })
-    }
-
     /// A transaction that writes.
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        self.writes.begin_with("BEGIN IMMEDIATE").await
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        match self.kind {
+            Kind::Sqlite => self.writes.begin_with("BEGIN IMMEDIATE").await,
+            Kind::Postgres => {
+                let mut tx = self.writes.begin().await?;
+                query("SELECT pg_advisory_xact_lock($1)").bind(WRITERS_LOCK).execute(&mut *tx).await?;
+                Ok(tx)
+            }
+        }
     }
 
     /// A connection for one statement that reads.
-    pub(crate) async fn read(&self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
+    pub(crate) async fn read(&self) -> Result<PoolConnection<Any>, sqlx::Error> {
         self.reads.acquire().await
     }
 
     /// Several statements that read one state.
-    pub(crate) async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        self.reads.begin().await
+    pub(crate) async fn snapshot(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        match self.kind {
+            Kind::Sqlite => self.reads.begin().await,
+            Kind::Postgres => self.reads.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await,
+        }
     }
-}
-
-fn migrations() -> Migrator {
-    let first = include_str!("../../../migrations/0001_first.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "first".into(), MigrationType::Simple, first, false)])
 }
 
 /// As the database has it. What is beyond 2⁶³ is no time or counter of ours.

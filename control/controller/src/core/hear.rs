@@ -1,0 +1,98 @@
+//! Passing on what was decided, here or by another Controller of the same database.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use ringfort_token::{DenyList, Entry, Serial};
+use ringfort_types::UnixSeconds;
+
+use super::refused::Refused;
+use super::store::{self, Consequence, Listener};
+use super::{Change, Core};
+
+impl Core {
+    /// Sends on [`Core::changes`] what was decided since the last time, in the order of the decisions. Who shows something that
+    /// was taken back is refused from then on.
+    ///
+    /// # Errors
+    /// `internal`; what was not sent yet is sent the next time.
+    pub async fn hear(&self, now: UnixSeconds) -> Result<(), Refused> {
+        let mut heard = self.inner.heard.lock().await;
+        let mut tx = self.inner.store.snapshot().await?;
+        let newest = store::newest_news(&mut tx).await?;
+        if newest == *heard {
+            return Ok(());
+        }
+        let ours = self.serial();
+        let epoch = store::organisation(&mut tx).await?.map_or(ours.epoch, |(_, epoch)| epoch);
+        let news = store::news_after(&mut tx, *heard).await?.filter(|_| epoch == ours.epoch && newest > *heard);
+        let Some(news) = news else {
+            // Too long ago, or the database is not the one that it was: nobody knows what was missed.
+            let entries = store::revocations_after(&mut tx, 0).await?;
+            let n = entries.last().map_or(0, |(n, _)| *n);
+            *self.inner.deny.write().unwrap_or_else(PoisonError::into_inner) =
+                DenyList::restore(Serial { epoch, n }, entries);
+            tracing::warn!(heard = *heard, newest, "decisions were missed: all Gateways begin their streams anew");
+            self.tell(Change::Missed);
+            *heard = newest;
+            return Ok(());
+        };
+        for (n, consequences) in news {
+            for consequence in consequences {
+                match consequence {
+                    Consequence::Authorities => {
+                        self.learn(&mut tx, now).await.map_err(Refused::internal)?;
+                        self.inner.is_out.store(store::is_removed(&mut tx, &self.id()).await?, Ordering::Relaxed);
+                    }
+                    Consequence::Revocations => {
+                        let entries = store::revocations_after(&mut tx, self.serial().n).await?;
+                        self.take_back(entries, now)?;
+                    }
+                    Consequence::Entitlement { site, token } => {
+                        self.tell(Change::Entitlement { site, token: token.into() });
+                    }
+                    Consequence::Configuration { site } => self.tell(Change::Configuration { site }),
+                }
+            }
+            *heard = n;
+        }
+        Ok(())
+    }
+
+    /// Hears of what other Controllers decide, until one of them decides that this one is removed.
+    pub async fn follow(&self, clock: impl Fn() -> UnixSeconds) {
+        let mut listener = Listener::new(self.inner.settings.database.clone());
+        loop {
+            listener.wait().await;
+            if let Err(error) = self.hear(clock()).await {
+                tracing::warn!(%error, "what was decided could not be heard of yet");
+            }
+            if self.inner.is_out.load(Ordering::Relaxed) {
+                return tracing::error!("this Controller was removed from its organisation, and ends");
+            }
+        }
+    }
+
+    /// Puts entries that follow ours into the deny list and sends them.
+    fn take_back(&self, entries: Vec<(u64, Entry)>, now: UnixSeconds) -> Result<(), Refused> {
+        let after = self.serial().n;
+        let listed: Vec<Entry> = entries.iter().map(|(_, entry)| entry.clone()).collect();
+        let lists = self.sign_revocations(after, &listed, now)?;
+        {
+            let mut deny = self.inner.deny.write().unwrap_or_else(PoisonError::into_inner);
+            for (n, entry) in entries {
+                deny.insert(n, entry);
+            }
+            deny.forget(now);
+        }
+        for (token, serial) in lists {
+            self.tell(Change::Revocations { token: Arc::from(token.as_str()), serial });
+        }
+        Ok(())
+    }
+
+    pub(super) fn tell(&self, change: Change) {
+        // Nobody listens while no Gateway is connected.
+        let _ = self.inner.changes.send(change);
+    }
+}

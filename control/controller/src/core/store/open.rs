@@ -1,0 +1,184 @@
+//! Where the database is, and how it comes to today's form.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, SqlSafeStr, query};
+use zeroize::Zeroizing;
+
+use super::{Kind, READERS, Store, WAIT};
+
+/// The forms of the database, one after another. They are written for SQLite; PostgreSQL calls one type by another name.
+const FORMS: [(i64, &str, &str); 2] = [
+    (1, "first", include_str!("../../../migrations/0001_first.sql")),
+    (2, "several", include_str!("../../../migrations/0002_several.sql")),
+];
+/// How long a connection waits for a lock that another process holds.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Where the database is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// A file of this machine, for one Controller.
+    File(PathBuf),
+    /// A PostgreSQL database, which several Controllers may share.
+    Postgres(PostgresUrl),
+}
+
+/// The address of a PostgreSQL database: `postgres://user:password@host/database?sslmode=verify-full`. It may hold a password
+/// and is not shown; the password may also be where PostgreSQL's own programs find it (`PGPASSFILE`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresUrl(Zeroizing<String>);
+
+impl PostgresUrl {
+    /// As it is, with whatever is secret in it.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostgresUrl(…)")
+    }
+}
+
+impl FromStr for PostgresUrl {
+    type Err = &'static str;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
+        if !is_postgres || PgConnectOptions::from_str(url).is_err() {
+            return Err("expected postgres://user:password@host/database, as PostgreSQL's own programs take it");
+        }
+        Ok(Self(Zeroizing::new(url.to_owned())))
+    }
+}
+
+impl Serialize for PostgresUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for PostgresUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Zeroizing::new(String::deserialize(deserializer)?).parse().map_err(D::Error::custom)
+    }
+}
+
+impl Store {
+    /// Opens the database, makes SQLite's file if there is none, and brings it to today's form.
+    pub(crate) async fn open(place: &Place) -> anyhow::Result<Self> {
+        sqlx::any::install_default_drivers();
+        let (kind, options) = match place {
+            Place::File(path) => {
+                // SQLite gives its further files the mode of this one.
+                let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+                made.with_context(|| format!("make {}", path.display()))?;
+                (Kind::Sqlite, AnyConnectOptions::from_str(&sqlite_url(path)))
+            }
+            Place::Postgres(url) => (Kind::Postgres, AnyConnectOptions::from_str(url.as_str())),
+        };
+        // A statement's text may hold nothing secret, but a log has no use for it.
+        let options = options.context("read the database's address")?.disable_statement_logging();
+        let pool = |connections| {
+            AnyPoolOptions::new().max_connections(connections).acquire_timeout(WAIT).after_connect(
+                move |connection, _| {
+                    Box::pin(async move {
+                        if kind == Kind::Sqlite {
+                            for setting in pragmas() {
+                                query(AssertSqlSafe(setting)).execute(&mut *connection).await?;
+                            }
+                        }
+                        Ok(())
+                    })
+                },
+            )
+        };
+        let opening = || match place {
+            Place::File(path) => format!("open {}", path.display()),
+            Place::Postgres(_) => "connect to the PostgreSQL database".to_owned(),
+        };
+        let writes = pool(1).connect_with(options.clone()).await.with_context(opening)?;
+        forms(kind).run(&writes).await.context("bring the database to today's form")?;
+        let reads = pool(READERS).connect_with(options).await.with_context(opening)?;
+        Ok(Self { kind, writes, reads })
+    }
+}
+
+/// What every connection to SQLite is set to.
+fn pragmas() -> [String; 4] {
+    [
+        format!("PRAGMA busy_timeout = {}", LOCK_WAIT.as_millis()),
+        "PRAGMA journal_mode = WAL".into(),
+        "PRAGMA synchronous = FULL".into(),
+        "PRAGMA foreign_keys = ON".into(),
+    ]
+}
+
+fn forms(kind: Kind) -> Migrator {
+    let form = |(version, name, statements): (i64, &'static str, &str)| {
+        let statements = match kind {
+            Kind::Sqlite => statements.to_owned(),
+            Kind::Postgres => statements.replace(" BLOB", " BYTEA"),
+        };
+        let statements = AssertSqlSafe(statements).into_sql_str();
+        Migration::new(version, name.into(), MigrationType::Simple, statements, false)
+    };
+    Migrator::with_migrations(FORMS.map(form).into())
+}
+
+/// A file's name as a URL, in which some bytes stand for something else.
+fn sqlite_url(path: &Path) -> String {
+    let mut url = String::from("sqlite://");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => url.push(char::from(*byte)),
+            other => url.push_str(&format!("%{other:02X}")),
+        }
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_may_have_any_name_and_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a b?c#d%41é.sqlite");
+        let store = Store::open(&Place::File(path.clone())).await.unwrap();
+        assert_eq!(super::super::organisation(&mut store.read().await.unwrap()).await.unwrap(), None);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let files: Vec<_> = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(files.iter().all(|name| name.to_string_lossy().starts_with("a b?c#d%41é.sqlite")), "{files:?}");
+        for (pragma, value) in [("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1")] {
+            let asked = query(AssertSqlSafe(format!("SELECT CAST({pragma} AS TEXT) FROM pragma_{pragma}")));
+            let row = asked.fetch_one(&mut *store.read().await.unwrap()).await.unwrap();
+            assert_eq!(sqlx::Row::get::<String, _>(&row, 0), value, "{pragma}");
+        }
+    }
+
+    #[test]
+    fn only_postgresql_is_named_by_a_url_and_no_password_is_shown() {
+        let url: PostgresUrl = "postgres://ringfort:secret@db.example/ringfort".parse().unwrap();
+        assert!(!format!("{url:?}").contains("secret"));
+        for wrong in ["mysql://root:secret@host/db", "sqlite://secret", "", "postgres://host:secret/db"] {
+            let error = wrong.parse::<PostgresUrl>().unwrap_err();
+            assert!(error.starts_with("expected postgres://") && !error.contains("secret"), "{error}");
+        }
+    }
+}

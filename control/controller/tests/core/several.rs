@@ -1,0 +1,179 @@
+//! Several Controllers of one database.
+
+use ringfort_controller::core::Change;
+use tokio::sync::broadcast::Receiver;
+
+use super::*;
+
+/// Invites another Controller and has it join, into a folder of its own beside the first one's.
+async fn join(world: &World, name: &str) -> (PathBuf, v1::Joined) {
+    let (cookie, ticket) = world.invite(api::Invitee::Controller {}).await;
+    let client = Client::new("");
+    let joined = world.core.join(client.join(&cookie, &ticket), NOW).await.unwrap();
+    let place = world.folder.path().join(name);
+    let state = state(&place);
+    std::fs::create_dir_all(&state).unwrap();
+    std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let pem = |der: &[u8]| pem::encode(&pem::Pem::new("CERTIFICATE", der));
+    std::fs::write(state.join("root.pem"), pem(&joined.root)).unwrap();
+    std::fs::write(state.join("intermediate.pem"), pem(&joined.chain[0])).unwrap();
+    std::fs::write(state.join("intermediate.key"), client.key.serialize_pem()).unwrap();
+    (place, joined)
+}
+
+async fn settings_of(world: &World, place: &Path, address: &str) -> Settings {
+    let mut settings = settings(world.folder.path()).await;
+    settings.address = address.into();
+    if settings.database.is_none() {
+        // Two processes may use one file of SQLite. That is good for this test only.
+        let file = |state: PathBuf| state.join("database.sqlite");
+        std::os::unix::fs::symlink(file(state(world.folder.path())), file(state(place))).ok();
+    }
+    settings
+}
+
+async fn another(world: &World) -> Core {
+    let (place, _) = join(world, "second").await;
+    let settings = settings_of(world, &place, "second.example:8443").await;
+    let second = Core::open(&state(&place), &settings, None, NOW).await.unwrap();
+    world.core.hear(NOW).await.unwrap();
+    second
+}
+
+fn next(changes: &mut Receiver<Change>) -> Change {
+    changes.try_recv().unwrap()
+}
+
+#[tokio::test]
+async fn any_controller_answers_any_request() {
+    let world = World::new().await;
+    world.grant("wiki", "alice", NOW).await;
+    let second = another(&world).await;
+    // Logged in here, served there, and the other way round.
+    let alice = Client::new("laptop");
+    let here = world.login("alice", &alice, NOW).await;
+    let there = second.bearer(&claims_of(&world.core, &alice, "alice").await, &alice.thumbprint(), NOW).unwrap();
+    assert_eq!(here.session(), there.session());
+    let tokens = second.entitlements(&there, NOW).await.unwrap();
+    assert_eq!(tokens.known.controllers, ["second.example:8443", "controller.example:8443"]);
+    assert_eq!((tokens.known.signers.len(), tokens.known.intermediates.len()), (2, 2));
+    let key = alice.thumbprint();
+    let connect: Verified<ConnectToken> =
+        world.verify(&tokens.connect, &audience::session(&there.session().to_string()), Holder::Key(&key), NOW);
+    let entitlement: Verified<EntitlementToken> =
+        world.verify(&tokens.entitlements[0], &audience::site(&connect.sites[0].site), Holder::Key(&key), NOW);
+    assert_eq!(entitlement.seq, 1);
+    // Sequence numbers are those of the database.
+    let (again, _) = world.entitlements(&here, NOW).await;
+    assert_eq!(again[0].seq, 2);
+    // A certificate of the second one's intermediate is good everywhere.
+    let chain = second.certificate(&there, &alice.request(), NOW).await.unwrap().chain;
+    let chain: Vec<_> = chain.iter().map(|one| URL_SAFE_NO_PAD.decode(one).unwrap()).collect();
+    assert_eq!(world.peer(&chain[..1], Role::Device, NOW).key(), &key);
+}
+
+/// The claims token of another login.
+async fn claims_of(core: &Core, client: &Client, user: &str) -> String {
+    let request = client.credentials(user, &format!("{user} password"));
+    core.login(&request, client.thumbprint(), FROM, NOW).await.unwrap().claims
+}
+
+#[tokio::test]
+async fn what_one_decides_all_carry_out_in_one_order() {
+    let world = World::new().await;
+    let second = another(&world).await;
+    let bearer = Client::new("second-admin-device").login(&second, "root", "first password", NOW).await.unwrap();
+    let admin = second.administrator(&bearer, NOW).await.unwrap();
+    let alice = Client::new("laptop");
+    let claims = claims_of(&world.core, &alice, "alice").await;
+    let (mut here, mut there) = (world.core.changes(), second.changes());
+
+    world.grant("wiki", "alice", NOW).await;
+    let revocation = api::NewRevocation {
+        scope: api::RevocationScope::User("alice".into()),
+        reason: "for a test".into(),
+        grace_seconds: None,
+    };
+    // The second one has not heard of the grant yet when it revokes.
+    let pushed = second.admin_revoke(&admin, revocation, NOW).await.unwrap();
+    assert_eq!(second.serial().n, 1);
+    assert!(pushed.serial.ends_with("/1"), "{}", pushed.serial);
+    for changes in [&mut here, &mut there] {
+        assert!(matches!(next(changes), Change::Entitlement { .. }));
+    }
+    // Each signs the list by its own key; the numbers are the database's.
+    assert!(matches!(next(&mut there), Change::Revocations { serial, .. } if serial == second.serial()));
+    world.core.bearer(&claims, &alice.thumbprint(), NOW).unwrap();
+    world.core.hear(NOW).await.unwrap();
+    assert!(matches!(next(&mut here), Change::Revocations { serial, .. } if serial == second.serial()));
+    refused(world.core.bearer(&claims, &alice.thumbprint(), NOW), "token_revoked");
+    world.core.hear(NOW).await.unwrap();
+    assert!(here.try_recv().is_err(), "nothing is told twice");
+    // The next one goes on from there.
+    world.revoke(api::RevocationScope::User("bob".into()), None, NOW).await.unwrap();
+    assert_eq!(world.core.serial().n, 2);
+}
+
+#[tokio::test]
+async fn a_controller_that_was_away_for_long_has_its_gateways_begin_anew() {
+    let world = World::new().await;
+    let second = another(&world).await;
+    world.revoke(api::RevocationScope::User("bob".into()), None, NOW).await.unwrap();
+    // Two hours later the news of now is gone.
+    let much_later = later(7_200);
+    world.grant("wiki", "alice", much_later).await;
+    world.revoke(api::RevocationScope::User("alice".into()), None, much_later).await.unwrap();
+    let mut changes = second.changes();
+    second.hear(much_later).await.unwrap();
+    assert_eq!(next(&mut changes), Change::Missed);
+    assert_eq!(second.serial(), world.core.serial());
+    assert_eq!(second.serial().n, 2);
+}
+
+#[tokio::test]
+async fn a_removed_controller_is_believed_by_nobody_and_does_not_start_again() {
+    let world = World::new().await;
+    let (place, joined) = join(&world, "second").await;
+    assert_eq!((joined.kind.as_str(), joined.chain.len()), ("controller", 1));
+    let settings = settings_of(&world, &place, "second.example:8443").await;
+    let second = Core::open(&state(&place), &settings, None, NOW).await.unwrap();
+    world.core.hear(NOW).await.unwrap();
+    let alice = Client::new("laptop");
+    let claims = claims_of(&second, &alice, "alice").await;
+    world.core.bearer(&claims, &alice.thumbprint(), NOW).unwrap();
+    let named = |name: &str| api::Named { name: name.into() };
+    let mut changes = world.core.changes();
+    let own = world.core.admin_remove_controller(&world.admin, named("controller.example:8443"), NOW).await;
+    refused(own, "request_malformed");
+    refused(world.core.admin_remove_controller(&world.admin, named("nobody:1"), NOW).await, "not_found");
+    world.core.admin_remove_controller(&world.admin, named("second.example:8443"), NOW).await.unwrap();
+    assert_eq!(next(&mut changes), Change::Authorities);
+    refused(world.core.bearer(&claims, &alice.thumbprint(), NOW), "token_unknown_key");
+    assert_eq!((world.core.controllers().len(), world.core.intermediates_der().len()), (1, 1));
+    second.hear(NOW).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(10), second.follow(|| NOW)).await.expect("it ends");
+    drop(second);
+    let error = Core::open(&state(&place), &settings, None, NOW).await.err().unwrap();
+    assert!(error.to_string().contains("removed"), "{error}");
+    assert_eq!(world.core.controller_rows(&world.admin).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_controller_joins_only_where_the_roots_key_is() {
+    let world = World::new().await;
+    let (cookie, ticket) = world.invite(api::Invitee::Controller {}).await;
+    let key = state(world.folder.path()).join("root.key");
+    std::fs::rename(&key, world.folder.path().join("safe")).unwrap();
+    refused(world.core.join(Client::new("").join(&cookie, &ticket), NOW).await, "root_key_absent");
+    let request = api::NewInvitation { invitee: api::Invitee::Controller {}, expires_in: None };
+    refused(world.core.admin_invite(&world.admin, request, NOW).await, "root_key_absent");
+    // All else goes on without it, also over a start.
+    let world = world.restarted(later(60)).await;
+    assert!(!key.exists(), "no other key was made in its place");
+    world.gateway("east-1", "east").await;
+    // A database of another organisation is none of this one's.
+    let other = World::new().await;
+    let (place, _) = join(&other, "second").await;
+    let error = Core::open(&state(&place), &settings_of(&world, &place, "x.example:1").await, None, NOW).await;
+    assert!(error.err().unwrap().to_string().contains("organisation"));
+}

@@ -1,0 +1,54 @@
+//! The database of an organisation under test: SQLite in its folder or, where `RINGFORT_TEST_POSTGRES` names a server (as
+//! `cargo xtask e2e` does), a PostgreSQL database of its own.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+
+use ringfort_controller::core::PostgresUrl;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+
+/// The server: `postgres://user@localhost/postgres?host=/folder/of/its/socket`.
+const SERVER: &str = "RINGFORT_TEST_POSTGRES";
+
+/// Where the organisation in a state folder has its database, made empty if it is not there; `None` for SQLite.
+pub(crate) async fn of(folder: &Path) -> Option<PostgresUrl> {
+    let server = std::env::var(SERVER).ok()?;
+    let name = name(folder);
+    let mut connection = PgConnection::connect(&server).await.unwrap();
+    let known: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = $1")
+        .bind(&name)
+        .fetch_optional(&mut connection)
+        .await
+        .unwrap();
+    if known.is_none() {
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
+    }
+    connection.close().await.unwrap();
+    Some(url(&server, &name).parse().unwrap())
+}
+
+/// Changes the database behind its Controller's back.
+#[allow(dead_code)]
+pub(crate) async fn execute(folder: &Path, statement: &'static str) {
+    match std::env::var(SERVER) {
+        Ok(server) => {
+            let mut connection = PgConnection::connect(&url(&server, &name(folder))).await.unwrap();
+            sqlx::query(statement).execute(&mut connection).await.unwrap();
+        }
+        Err(_) => {
+            let url = format!("sqlite://{}", folder.join("database.sqlite").display());
+            let mut connection = SqliteConnection::connect(&url).await.unwrap();
+            sqlx::query(statement).execute(&mut connection).await.unwrap();
+        }
+    }
+}
+
+fn name(folder: &Path) -> String {
+    let mut hasher = DefaultHasher::new();
+    folder.hash(&mut hasher);
+    format!("t{:016x}", hasher.finish())
+}
+
+fn url(server: &str, database: &str) -> String {
+    server.replacen("/postgres?", &format!("/{database}?"), 1)
+}
