@@ -24,6 +24,8 @@ pub struct Realm {
     pub stage: Stage,
     /// How packets are read and written: `auto`, `io_uring` or `epoll`.
     backend: String,
+    /// The PostgreSQL database of its Controllers, if they do not use a file.
+    database: Option<String>,
 }
 
 impl Realm {
@@ -32,7 +34,13 @@ impl Realm {
     /// # Errors
     /// When the folder cannot be made.
     pub fn new(lab: Lab, program: &Path, backend: &str) -> Result<Self> {
-        Ok(Self { stage: Stage::bare(lab, program)?, backend: backend.into() })
+        Ok(Self { stage: Stage::bare(lab, program)?, backend: backend.into(), database: None })
+    }
+
+    /// The same, whose Controllers keep what they know in the PostgreSQL database at `url`.
+    #[must_use]
+    pub fn with_database(self, url: &str) -> Self {
+        Self { database: Some(url.into()), ..self }
     }
 
     /// Where the Controller listens.
@@ -64,23 +72,30 @@ impl Realm {
     /// # Errors
     /// When the program cannot be started.
     pub fn controller_begin(&self) -> Result<Starting> {
-        let state = self.state("controller");
         let password = self.stage.folder().join("administrator.password");
         std::fs::write(&password, Self::password(ADMINISTRATOR))?;
-        let listen = self.controller_address().to_string();
-        let arguments: [OsString; 9] = [
-            "controller".into(),
-            "--state".into(),
-            state.clone().into(),
-            "--listen".into(),
-            listen.into(),
-            "--administrator".into(),
-            ADMINISTRATOR.into(),
-            "--password-file".into(),
-            password.into(),
-        ];
-        let status = state.join("controller.sock");
-        self.stage.begin("controller", self.stage.lab.controller()?, &arguments, "", status)
+        let more = ["--administrator".into(), ADMINISTRATOR.into(), "--password-file".into(), password.into()];
+        self.begin_controller("controller", self.controller_address(), &more)
+    }
+
+    /// Starts another Controller called `name`, which has joined, on another port of the same machine, and does not wait.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn another_controller_begin(&self, name: &str, port: u16) -> Result<Starting> {
+        self.begin_controller(name, (address::CONTROLLER_V4, port).into(), &[])
+    }
+
+    fn begin_controller(&self, name: &str, listen: SocketAddr, more: &[OsString]) -> Result<Starting> {
+        let state = self.state(name);
+        let mut arguments: Vec<OsString> =
+            vec!["controller".into(), "--state".into(), state.clone().into(), "--listen".into()];
+        arguments.push(listen.to_string().into());
+        arguments.extend(more.iter().cloned());
+        if let Some(url) = &self.database {
+            arguments.extend(["--database".into(), url.into()]);
+        }
+        self.stage.begin(name, self.stage.lab.controller()?, &arguments, "", state.join("controller.sock"))
     }
 
     /// Logs the administrator in, from URL and fingerprint alone (A1).

@@ -6,6 +6,10 @@ CREATE TABLE news (
     consequences TEXT NOT NULL
 );
 
+-- The first epoch. What was counted before a restore continues far above it, so that no number is given twice.
+ALTER TABLE organisation ADD COLUMN founded BIGINT NOT NULL DEFAULT 0;
+UPDATE organisation SET founded = epoch;
+
 -- The Controllers of this database. The id is the hash of the Controller's public key that its invitations name.
 CREATE TABLE controllers (
     id TEXT PRIMARY KEY,

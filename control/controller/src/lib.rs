@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod backup;
 pub mod core;
 mod run;
 mod shell;
 
+pub use backup::{backup, restore};
 pub use run::run;
 pub use shell::{Options, Server};

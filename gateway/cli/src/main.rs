@@ -56,6 +56,10 @@ enum Command {
     Gateway(commands::gateway::Options),
     /// Run a Controller: says who may reach what.
     Controller(commands::controller::Options),
+    /// Back up a Controller, which may run.
+    Backup(commands::backup::BackupOptions),
+    /// Make a Controller of its backup; everybody logs in again.
+    Restore(commands::backup::RestoreOptions),
     /// Administer: users, sites, Resources, entitlements, invitations, revocations.
     Admin(commands::admin::Options),
     /// Write a folder with all that a static Gateway and its clients need, for development and benchmarks.
@@ -78,6 +82,8 @@ fn main() -> ExitCode {
         Command::Status(options) => commands::status::run(options),
         Command::Gateway(options) => commands::gateway::run(&options),
         Command::Controller(options) => commands::controller::run(options),
+        Command::Backup(options) => commands::backup::backup(options),
+        Command::Restore(options) => commands::backup::restore(options),
         Command::Admin(options) => commands::admin::run(options),
         Command::StaticInit(options) => static_init::run(&options),
         Command::Demo(options) => return demo::run(&options),

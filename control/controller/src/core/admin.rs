@@ -452,7 +452,7 @@ impl Core {
     }
 
     /// When every token that is issued until now has ended.
-    fn tokens_end(&self, now: UnixSeconds) -> UnixSeconds {
+    pub(crate) fn tokens_end(&self, now: UnixSeconds) -> UnixSeconds {
         let hour = 3_600;
         now + Duration::from_secs(self.inner.settings.login_seconds.saturating_add(hour))
     }

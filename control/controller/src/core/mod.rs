@@ -23,6 +23,7 @@ mod lists;
 mod login;
 mod password;
 mod refused;
+mod restore;
 mod store;
 
 use std::collections::BTreeSet;
@@ -48,6 +49,7 @@ use store::{Place, Store};
 
 pub use refused::Refused;
 pub use store::PostgresUrl;
+pub(crate) use store::copy_database;
 
 /// Seconds that a login lasts unless the settings say otherwise (PROTOCOLS "Tokens": 12 h).
 const LOGIN_SECONDS: u64 = 12 * 3_600;

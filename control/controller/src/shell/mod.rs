@@ -31,6 +31,7 @@ mod stream;
 
 pub use server::Server;
 pub use settings::Options;
+pub(crate) use settings::kept_settings;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

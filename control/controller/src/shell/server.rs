@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use axum::{Router, middleware};
 use ringfort_enrol::tls::{self, ALPN_HTTP1, ALPN_HTTP2, ALPN_JOIN, ClientCertificates, OwnCertificate};
-use ringfort_enrol::{Folder, wall_clock};
+use ringfort_enrol::{Folder, FolderError, Kind, wall_clock};
 use ringfort_identity::Credentials;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
@@ -43,7 +43,12 @@ impl Server {
     /// # Errors
     /// Whatever keeps it from running, with what was expected and what came.
     pub async fn open(path: &Path, options: &Options, stop: watch::Receiver<bool>) -> Result<Self> {
-        let folder = Folder::create(path)?;
+        let folder = match Folder::open_joined(path) {
+            Ok((folder, identity)) if identity.kind == Kind::Controller => folder,
+            Ok(_) => bail!("{}: expected the folder of a Controller, found another role's", path.display()),
+            Err(FolderError::NotJoined { .. }) => Folder::create(path)?,
+            Err(error) => return Err(error.into()),
+        };
         let start = Start::new(&folder, options)?;
         let listener = listen(start.listen()).await?;
         let address = listener.local_addr()?;

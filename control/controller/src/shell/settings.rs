@@ -50,6 +50,15 @@ impl Kept {
     }
 }
 
+/// The core's settings that are kept in `folder`.
+///
+/// # Errors
+/// When there are none, or they cannot be read.
+pub(crate) fn kept_settings(folder: &Folder) -> Result<Settings> {
+    let kept = Kept::read(folder)?.with_context(|| format!("{}: expected {FILE}", folder.path().display()))?;
+    Ok(kept.controller)
+}
+
 /// Where to listen, and what the core is to know: from the file if there is one, else from `options`.
 pub(crate) struct Start {
     kept: Option<Kept>,

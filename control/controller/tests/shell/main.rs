@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod api;
+mod backups;
 #[path = "../support/database.rs"]
 mod database;
 mod doors;

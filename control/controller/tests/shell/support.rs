@@ -75,6 +75,11 @@ impl Controller {
         Self::start_in(place, Options::default()).await
     }
 
+    /// Starts one in `place`, with nothing but what is kept there.
+    pub(crate) async fn start_again_in(place: Arc<TempDir>) -> Self {
+        Self::start_in(place, Options::default()).await
+    }
+
     pub(crate) async fn end(self) {
         self.stop.send(true).unwrap();
         tokio::time::timeout(Duration::from_secs(5), self.task).await.expect("it ends in time").unwrap();

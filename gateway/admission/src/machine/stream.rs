@@ -226,6 +226,7 @@ impl Admission {
     /// A revocation list (`rf-revocations+jwt`; A23). Live sessions that are revoked have empty rules before anything else
     /// happens.
     pub fn pushed_revocations(&mut self, text: &str, now: Moment) {
+        let before = self.deny.serial().epoch;
         let list = self.verify::<RevocationList>(text, &self.audiences.gateways, Holder::Nobody, now);
         let applied = list.and_then(|list| Ok(self.deny.apply(&list)?));
         let news = match applied {
@@ -238,7 +239,11 @@ impl Admission {
                 return;
             }
         };
-        let missing = if news.is_empty() { Missing::new() } else { self.enforce(now) };
+        let missing = match (0 < before && before < self.deny.serial().epoch, news.is_empty()) {
+            (true, _) => self.begin_epoch(now),
+            (false, true) => Missing::new(),
+            (false, false) => self.enforce(now),
+        };
         // A time that is doubted lets nothing be forgotten: what was revoked would be good again once the clocks agree.
         if now.boot >= self.forget_at && self.admitting.is_ok() {
             self.deny.forget(now.wall);
@@ -246,6 +251,20 @@ impl Admission {
         }
         self.actions.push_back(Action::Persist(Part::Revocations));
         self.effects.add(missing, Applied { revocations: Some(self.deny.serial()), ..Applied::default() });
+    }
+
+    /// The Controller's database was restored: whatever it issued before may be of somebody it does not know any more.
+    fn begin_epoch(&mut self, now: Moment) -> Missing {
+        let serial = self.deny.serial().n;
+        let over = || Refused::Revoked { serial, reason: "the Controller was restored from a backup".into() };
+        let sessions = self.sessions.keys().map(|dn| (Arc::clone(dn), over())).collect();
+        let missing = self.revoke(sessions, now);
+        let waiting: Vec<ChannelId> = self.waiting.values().copied().collect();
+        for id in waiting {
+            self.goodbye(id, &over(), now);
+        }
+        self.enforce_on_unbound(now);
+        missing
     }
 
     /// Judges everything that is there by the deny list as it is now.

@@ -198,3 +198,22 @@ fn lists_that_do_not_fit_are_refused() {
     assert_eq!((installs(&actions), applied(&actions).len()), (0, 1));
     assert!(world.allows(session, "10.98.0.10", 80));
 }
+
+/// A restored Controller does not know everybody to whom it issued something.
+#[test]
+fn a_new_epoch_ends_every_session_that_there_is() {
+    let mut world = World::new();
+    let list = |epoch, entries| sign(&RevocationList { epoch, ..revocations(0, entries) });
+    // The first epoch that a Gateway hears of is not a new one.
+    let (_, early) = world.admit(&BOB, 0, 1);
+    world.machine.pushed_revocations(&list(1, Vec::new()), world.now);
+    world.drain();
+    assert!(world.allows(early, "10.98.0.10", 80));
+    let (channel, _) = world.open(&ALICE);
+    world.present(channel, &ALICE.claims(), &ALICE.entitlement(1));
+    world.machine.pushed_revocations(&list(2, revoke_alice()), world.now);
+    let actions = world.drain();
+    assert!(!world.allows(early, "10.98.0.10", 80));
+    assert!(matches!(sent(&actions, channel).pop(), Some(ToClient::Goodbye { code: "revoked", .. })), "{actions:?}");
+    assert_eq!((world.refused("revoked"), world.machine.serial()), (2, Serial { epoch: 2, n: 1 }));
+}

@@ -1,6 +1,7 @@
 //! The commands, a module per family.
 
 pub(crate) mod admin;
+pub(crate) mod backup;
 pub(crate) mod client;
 pub(crate) mod controller;
 pub(crate) mod gateway;

@@ -10,6 +10,7 @@ mod changes;
 mod doors;
 mod login;
 mod restart;
+mod several;
 mod world;
 
 use std::process::ExitCode;
@@ -59,6 +60,13 @@ const CASES: &[Case] = cases! {
     }
 };
 
+/// Cases that need PostgreSQL, which `cargo xtask e2e` starts; they are passed over where [`several::SERVER`] names none.
+const SEVERAL: &[Case] = cases! {
+    several {
+        one_of_two_controllers_is_killed,
+    }
+};
+
 fn main() -> ExitCode {
     if let Err(error) = enter(probe_tun) {
         return unavailable(&error);
@@ -67,7 +75,9 @@ fn main() -> ExitCode {
         let case = *case;
         Trial::test(*name, move || case().map_err(|error| Failed::from(format!("{error:#}"))))
     };
-    libtest_mimic::run(&Arguments::from_args(), CASES.iter().map(trial).collect()).exit_code()
+    let ignored = std::env::var_os(several::SERVER).is_none();
+    let several = SEVERAL.iter().map(|case| trial(case).with_ignored_flag(ignored));
+    libtest_mimic::run(&Arguments::from_args(), CASES.iter().map(trial).chain(several).collect()).exit_code()
 }
 
 fn probe_tun() -> std::io::Result<ringfort_io::Tun> {

@@ -52,8 +52,13 @@ impl World {
 
     /// Everything runs, and nobody has joined but the Gateway and the operator.
     pub(crate) fn without_tunnel(gateway: &str) -> Result<Self> {
+        Self::with_realm(gateway, |realm| realm)
+    }
+
+    /// The same, with the organisation that `realm` makes of the usual one.
+    pub(crate) fn with_realm(gateway: &str, realm: impl FnOnce(Realm) -> Realm) -> Result<Self> {
         let lab = Lab::build(&Spec::new([ALICE, MALLORY, ADMINISTRATOR]).with_controller())?;
-        let realm = Realm::new(lab, Path::new(PROGRAM), "auto")?;
+        let realm = realm(Realm::new(lab, Path::new(PROGRAM), "auto")?);
         let mut services = Vec::new();
         for (n, name) in [WIKI, PAYROLL].into_iter().enumerate() {
             let listener = realm.stage.lab.run_in(realm.stage.lab.site(), || TcpListener::bind(service(n)))??;

@@ -13,7 +13,7 @@ pub(crate) async fn organisation(c: &mut Connection) -> Result<Option<(String, u
 }
 
 pub(crate) async fn insert_organisation(c: &mut Connection, id: &str, epoch: u64) -> Result<(), sqlx::Error> {
-    let added = query("INSERT INTO organisation (id, epoch) VALUES ($1, $2)");
+    let added = query("INSERT INTO organisation (id, epoch, founded) VALUES ($1, $2, $2)");
     added.bind(id).bind(int(epoch)).execute(c).await.map(drop)
 }
 

@@ -6,6 +6,7 @@
 //! Functions take the connection of the transaction that they are part of.
 
 mod controllers;
+mod epoch;
 mod ledger;
 mod news;
 mod open;
@@ -19,10 +20,11 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, Transaction, query};
 
 pub(crate) use controllers::*;
+pub(crate) use epoch::*;
 pub(crate) use ledger::*;
 pub(crate) use news::*;
-pub(crate) use open::Place;
 pub use open::PostgresUrl;
+pub(crate) use open::{Place, copy_database};
 pub(crate) use people::*;
 pub(crate) use sites::*;
 

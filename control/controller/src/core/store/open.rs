@@ -117,6 +117,19 @@ impl Store {
     }
 }
 
+/// Copies SQLite's database at `from` to the new file `to`, as it is at one moment; it may be in use.
+pub(crate) async fn copy_database(from: &Path, to: &Path) -> anyhow::Result<()> {
+    use sqlx::Connection;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(from).read_only(true).busy_timeout(LOCK_WAIT);
+    let mut connection = options.connect().await.with_context(|| format!("open {}", from.display()))?;
+    // SQLite would make it for everybody to read.
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
+    made.with_context(|| format!("make {}", to.display()))?;
+    let name = to.to_str().with_context(|| format!("{}: expected a name in UTF-8", to.display()))?;
+    query("VACUUM INTO $1").bind(name).execute(&mut connection).await.context("copy the database")?;
+    Ok(connection.close().await?)
+}
+
 /// What every connection to SQLite is set to.
 fn pragmas() -> [String; 4] {
     [

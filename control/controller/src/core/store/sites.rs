@@ -235,7 +235,9 @@ pub(crate) async fn next_sequence(
     occasion: Occasion,
 ) -> Result<u64, sqlx::Error> {
     let next = query_scalar(
-        "INSERT INTO sequences (dn, site, seq, pushed_seq) VALUES ($1, $2, 1, $3) ON CONFLICT (dn, site) DO UPDATE \
+        "INSERT INTO sequences (dn, site, seq, pushed_seq) \
+         SELECT $1, $2, (o.epoch - o.founded) * 1048576 + 1, $3 * ((o.epoch - o.founded) * 1048576 + 1) \
+         FROM organisation o WHERE TRUE ON CONFLICT (dn, site) DO UPDATE \
          SET seq = sequences.seq + 1, \
          pushed_seq = CASE WHEN $3 = 1 THEN sequences.seq + 1 ELSE sequences.pushed_seq END RETURNING seq",
     );
