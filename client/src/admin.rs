@@ -1,13 +1,14 @@
 //! What an administrator asks of the Controller: with the folder of somebody who is logged in as one.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hyper::Method;
 use ringfort_enrol::{Folder, wall_clock};
 use ringfort_proto::api::{
     EntitlementChange, InvitationResponse, Membership, Named, NewGroup, NewInvitation, NewResource, NewRevocation,
-    NewSite, NewUser,
+    NewSite, NewUser, Receipts,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -15,6 +16,9 @@ use serde_json::Value;
 use crate::controller::{ControllerClient, ControllerError};
 use crate::login::authenticated;
 use crate::tokens::{Judge, Tokens};
+
+/// Seconds for which one request waits for receipts, as the Controller lets it.
+const RECEIPTS_SECONDS_MAX: u128 = 20;
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub enum Removed {
     Resource,
     /// A group.
     Group,
+    /// A Gateway.
+    Gateway,
 }
 
 /// An administrator's connection.
@@ -96,7 +102,7 @@ impl Admin {
         self.post("groups", group).await
     }
 
-    /// Removes a user with all that they have, a site, a Resource or a group.
+    /// Removes a user with all that they have, a site, a Resource, a group or a Gateway.
     ///
     /// # Errors
     /// As [`Admin::add_user`].
@@ -106,6 +112,7 @@ impl Admin {
             Removed::Site => "sites/remove",
             Removed::Resource => "resources/remove",
             Removed::Group => "groups/remove",
+            Removed::Gateway => "gateways/remove",
         };
         self.post(path, &Named { name: name.into() }).await
     }
@@ -157,6 +164,27 @@ impl Admin {
     /// As [`Admin::add_user`].
     pub async fn revoke(&mut self, revocation: &NewRevocation) -> Result<Value> {
         self.post("revocations", revocation).await
+    }
+
+    /// How the Gateways stand with a serial, `epoch/n`, waiting until all that are to be waited for have confirmed it or `patience`
+    /// is over (X6).
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn receipts(&mut self, serial: &str, patience: Duration) -> Result<Receipts> {
+        let deadline = Instant::now() + patience;
+        loop {
+            // Rounded up: a second too long rather than a request for nothing.
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis().div_ceil(1_000);
+            let wait = left.min(RECEIPTS_SECONDS_MAX);
+            let path = format!("receipts?serial={serial}&wait={wait}");
+            let answer = self.controller.admin::<()>(&self.claims, Method::GET, &path, None).await;
+            let receipts: Receipts = serde_json::from_value(answer.map_err(with_remedy)?)
+                .context("expected receipts in the Controller's answer")?;
+            if receipts.is_complete() || Instant::now() >= deadline {
+                return Ok(receipts);
+            }
+        }
     }
 
     /// Lists.

@@ -29,7 +29,7 @@ const REASON_BYTES_MAX: usize = 256;
 /// Seconds of grace that a renewal may have: a day, which is longer than a login.
 const GRACE_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
 /// How long a revoked key stays revoked, in seconds: 10 years, the life of the root.
-const KEY_SECONDS: u64 = 3_652 * 86_400;
+pub(super) const KEY_SECONDS: u64 = 3_652 * 86_400;
 
 /// Oldest authentication that counts as fresh, in seconds (R2).
 const FRESH_SECONDS: u64 = 300;
@@ -414,6 +414,13 @@ impl Core {
                     decision.revoke_user(user.id, entry).await?;
                     format!("user {name}")
                 }
+                api::RevocationScope::Group(name) => {
+                    let group = decision.group(&name).await?;
+                    for user in store::members_of(&mut decision.tx, &group).await? {
+                        decision.revoke_user(user, entry).await?;
+                    }
+                    format!("group {name}")
+                }
                 api::RevocationScope::Everyone => {
                     for user in store::active_users(&mut decision.tx).await? {
                         decision.revoke_user(user, entry).await?;
@@ -428,20 +435,20 @@ impl Core {
                     }
                     let device = store::device(&mut decision.tx, &client).await?;
                     let (_, jkt) = device.ok_or_else(|| Refused::not_found("device", &client))?;
-                    store::end_logins_of_key(&mut decision.tx, &jkt).await?;
                     let key = jkt.parse().map_err(Refused::internal)?;
                     // Unlike a token a key has no end.
                     let keep_until = now + Duration::from_secs(KEY_SECONDS);
                     decision.revoke(Entry { keep_until, ..entry(EntryScope::Key(key)) }).await?;
+                    store::end_logins_of_key(&mut decision.tx, &jkt).await?;
                     format!("device {client}")
                 }
                 api::RevocationScope::Token(id) => {
                     let id = Uuid::parse_str(&id).map_err(|_| Refused::malformed("expected the jti of a token"))?;
                     let id = id.to_string();
+                    decision.revoke(entry(EntryScope::Token(id.clone()))).await?;
                     if effect == Effect::Revoke {
                         store::end_login_of_claims(&mut decision.tx, &id).await?;
                     }
-                    decision.revoke(entry(EntryScope::Token(id.clone()))).await?;
                     format!("token {id}")
                 }
             };
@@ -464,10 +471,12 @@ impl Decision {
     async fn revoke_user(&mut self, user: String, entry: impl Fn(EntryScope) -> Entry) -> Result<(), Refused> {
         let below = store::raise_generation(&mut self.tx, &user).await?;
         let entry = entry(EntryScope::User { user: user.clone(), below });
-        if entry.effect == Effect::Revoke {
+        let effect = entry.effect;
+        self.revoke(entry).await?;
+        if effect == Effect::Revoke {
             store::end_logins_of_user(&mut self.tx, &user).await?;
         }
-        self.revoke(entry).await
+        Ok(())
     }
 }
 

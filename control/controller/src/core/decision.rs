@@ -14,6 +14,7 @@ use sqlx::{Sqlite, Transaction};
 use tokio::sync::OwnedMutexGuard;
 
 use super::issue::Subject;
+use super::receipts::serial_text;
 use super::refused::Refused;
 use super::store::{self, Occasion, Site, User};
 use super::{Administrator, Change, Core, Event};
@@ -103,10 +104,11 @@ impl Decision {
         self.changes.push(Change::Configuration { site: site.to_owned() });
     }
 
-    /// Takes something back.
+    /// Takes something back, before the logins are ended from which it is taken.
     pub(crate) async fn revoke(&mut self, entry: Entry) -> Result<(), Refused> {
         let n = self.core.serial().n + self.entries.len() as u64 + 1;
         store::insert_revocation(&mut self.tx, n, &entry, self.now).await?;
+        store::set_revocation_end(&mut self.tx, n, &entry.scope).await?;
         self.entries.push(entry);
         Ok(())
     }
@@ -132,7 +134,7 @@ impl Decision {
         let revocations: Vec<_> = lists.map(|(token, serial)| Change::Revocations { token, serial }).collect();
         let serial = match revocations.is_empty() {
             true => String::new(),
-            false => format!("{}/{}", serial.epoch, serial.n),
+            false => serial_text(serial),
         };
         let sites = self.changes.iter().filter_map(|change| match change {
             Change::Entitlement { site, .. } | Change::Configuration { site } => Some(site.as_str()),

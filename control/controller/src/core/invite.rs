@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_identity::SessionDn;
 use ringfort_proto::{api, v1};
-use ringfort_token::{EnrolTicket, Expectation, Holder, InviteeKind, Signed, audience};
+use ringfort_token::{EnrolTicket, Expectation, Holder, InviteeKind, Shown, Signed, audience};
 use ringfort_types::UnixSeconds;
 use uuid::Uuid;
 
@@ -107,7 +107,7 @@ impl Core {
     ///
     /// # Errors
     /// `request_malformed`, `invitation_unknown`, `invitation_used`, `invitation_expired`, `ticket_mismatch`, `token_…`,
-    /// `already_exists`.
+    /// `already_exists`, `certificate_revoked` for a key that was revoked.
     pub async fn join(&self, request: v1::JoinRequest, now: UnixSeconds) -> Result<v1::Joined, Refused> {
         let core = self.clone();
         // Whoever hangs up while the invitation is being used has used it.
@@ -155,6 +155,7 @@ impl Core {
             return Err(Refused::ticket_mismatch());
         }
         let key = RequestedKey::from_request(&request.certificate_request)?;
+        self.standing_of(&Shown { key: Some(key.thumbprint()), ..Shown::default() }, now)?;
         let jkt = key.thumbprint().to_string();
         let mut tx = self.inner.store.begin().await?;
         let mut joined = v1::Joined {

@@ -1,11 +1,13 @@
 //! What administrators look at.
 
+use std::collections::BTreeMap;
+
 use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
 
 use super::issue::is_alive;
 use super::refused::Refused;
-use super::{Administrator, Core, store};
+use super::{Administrator, Core, serial_text, store};
 
 /// Most events in one answer.
 const EVENTS_MAX: u32 = 1_000;
@@ -25,7 +27,7 @@ impl Core {
         Ok(rows)
     }
 
-    /// All Gateways.
+    /// All Gateways; whose stream is open is the shell's to say.
     ///
     /// # Errors
     /// `internal`.
@@ -42,8 +44,11 @@ impl Core {
         let mut tx = self.inner.store.snapshot().await?;
         let sites = store::sites(&mut tx).await?;
         let gateways = store::gateways(&mut tx).await?;
+        let applied: BTreeMap<_, _> = store::applied(&mut tx).await?.into_iter().collect();
         let row = |gateway: store::Gateway| api::GatewayRow {
             alive: is_alive(&gateway, now),
+            connected: false,
+            applied: applied.get(&gateway.id).copied().map(serial_text).unwrap_or_default(),
             site: sites.get(&gateway.site).map(|site| site.name.clone()).unwrap_or_default(),
             id: gateway.id,
             name: gateway.name,
@@ -65,7 +70,7 @@ impl Core {
     ) -> Result<Vec<api::SessionRow>, Refused> {
         let mut tx = self.inner.store.snapshot().await?;
         let names = store::users(&mut tx).await?.into_iter().map(|user| (user.id, user.name));
-        let names: std::collections::BTreeMap<String, String> = names.collect();
+        let names: BTreeMap<String, String> = names.collect();
         let row = |login: store::Login| api::SessionRow {
             user: names.get(&login.user).cloned().unwrap_or_default(),
             dn: login.dn,

@@ -19,7 +19,9 @@ mod issue;
 mod lists;
 mod login;
 mod password;
+mod receipts;
 mod refused;
+mod removal;
 mod store;
 
 use std::collections::BTreeSet;
@@ -41,6 +43,7 @@ use folder::Folder;
 use password::Passwords;
 use store::Store;
 
+pub use receipts::{Confirmation, serial_text};
 pub use refused::Refused;
 
 /// Seconds that a login lasts unless the settings say otherwise (PROTOCOLS "Tokens": 12 h).

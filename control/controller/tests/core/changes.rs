@@ -292,6 +292,39 @@ async fn devices_tokens_and_everyone_can_be_revoked() {
     assert_eq!(deny.serial(), world.core.serial());
 }
 
+// Covers: A23 allow
+#[tokio::test]
+async fn a_groups_members_are_revoked_in_one_decision_and_nobody_else() {
+    let world = World::new().await;
+    let (core, admin) = (&world.core, &world.admin);
+    core.admin_new_group(admin, api::NewGroup { name: "staff".into() }, NOW).await.unwrap();
+    for user in ["alice", "bob"] {
+        let membership = api::Membership { group: "staff".into(), user: user.into() };
+        core.admin_add_member(admin, membership, NOW).await.unwrap();
+    }
+    let alice = world.login("alice", &Client::new("laptop"), NOW).await;
+    let bob = world.login("bob", &Client::new("phone"), NOW).await;
+    let root = Client::new("roots").login(core, "root", "first password", NOW).await.unwrap();
+    let mut changes = core.changes();
+    let mut deny = DenyList::default();
+    let staff = || api::RevocationScope::Group("staff".into());
+
+    world.revoke(staff(), Some(30), NOW).await.unwrap();
+    assert_eq!((core.serial().n, applied(&world, &mut changes, &mut deny)), (2, 1), "two entries in one list");
+    for bearer in [&alice, &bob] {
+        core.renew(bearer, later(29)).await.unwrap();
+    }
+    let pushed = world.revoke(staff(), None, later(29)).await.unwrap();
+    assert_eq!(pushed.serial, format!("{}/4", core.serial().epoch));
+    for bearer in [&alice, &bob] {
+        refused(core.entitlements(bearer, later(29)).await, "token_revoked");
+    }
+    core.entitlements(&root, later(29)).await.unwrap();
+    refused(world.revoke(api::RevocationScope::Group("nobody".into()), None, NOW).await, "not_found");
+    core.admin_new_group(admin, api::NewGroup { name: "empty".into() }, NOW).await.unwrap();
+    assert_eq!(world.revoke(api::RevocationScope::Group("empty".into()), None, NOW).await.unwrap().serial, "");
+}
+
 // Covers: A23 refuse
 #[tokio::test]
 async fn a_removed_user_has_nothing_left() {

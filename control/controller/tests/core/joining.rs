@@ -8,6 +8,7 @@ fn gateway_invitation(name: &str) -> api::Invitee {
     api::Invitee::Gateway { name: name.into(), site: "east".into() }
 }
 
+// Covers: R1 allow
 // Covers: R3 allow
 // Covers: R6 allow
 // Covers: I1 allow

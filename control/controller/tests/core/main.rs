@@ -7,6 +7,7 @@ mod changes;
 mod gateways;
 mod joining;
 mod logins;
+mod receipts;
 mod starts;
 
 use std::net::{IpAddr, Ipv4Addr};

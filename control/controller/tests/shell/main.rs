@@ -6,5 +6,6 @@ mod api;
 mod doors;
 mod joining;
 mod limits;
+mod receipts;
 mod streams;
 mod support;

@@ -1,6 +1,7 @@
 //! `ringfort admin`: what an administrator asks of the Controller.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
@@ -12,10 +13,12 @@ use ringfort_proto::api::{
 use serde_json::Value;
 use zeroize::Zeroize;
 
-use super::{state_folder, table, wait_for};
+use super::{receipts, state_folder, table, wait_for};
 
 /// Grace of a demanded renewal, in seconds (A23).
 const GRACE_SECONDS: u32 = 30;
+/// Seconds for which receipts are waited for, unless said otherwise.
+const WAIT_SECONDS: &str = "10";
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -43,6 +46,9 @@ enum Command {
     /// Groups of users.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Gateways.
+    #[command(subcommand)]
+    Gateway(GatewayCommand),
     /// Entitle a user or a group to a Resource.
     Entitle(Entitlement),
     /// Take an entitlement back; it is gone at the next packet.
@@ -50,9 +56,9 @@ enum Command {
     /// Invite a Gateway or a user's machine: prints the command with which it joins.
     #[command(subcommand)]
     Invite(InviteCommand),
-    /// Take back at once what a user, a device or everybody has, or one token.
+    /// Take back at once what a user, a group, a device or everybody has, or one token.
     Revoke(Revocation),
-    /// Demand that a user, a device or everybody renews their tokens, which they do unnoticed.
+    /// Demand that a user, a group or everybody renews their tokens, which they do unnoticed.
     Renew(Renewal),
     /// List something.
     List {
@@ -140,6 +146,17 @@ enum GroupCommand {
 }
 
 #[derive(Subcommand)]
+enum GatewayCommand {
+    /// List them: whether they are alive and connected, and what they have applied.
+    List,
+    /// Remove a Gateway: its key is revoked, and nobody is sent there any more.
+    Remove {
+        /// Name.
+        name: String,
+    },
+}
+
+#[derive(Subcommand)]
 enum MemberCommand {
     /// Put a user into a group.
     Add(Member),
@@ -197,13 +214,14 @@ struct Scope {
     /// What it is about.
     #[arg(value_enum)]
     scope: ScopeName,
-    /// Login name of a user, client id of a device, or jti of a token.
+    /// Login name of a user, name of a group, client id of a device, or jti of a token.
     name: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ScopeName {
     User,
+    Group,
     Device,
     Token,
     Everyone,
@@ -216,6 +234,9 @@ struct Revocation {
     /// Shown to the user.
     #[arg(long)]
     reason: String,
+    /// Wait until every Gateway has applied it, for so many seconds at most; 10 by default.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = WAIT_SECONDS)]
+    wait: Option<u32>,
 }
 
 #[derive(Args)]
@@ -228,6 +249,9 @@ struct Renewal {
     /// Seconds after which what was not renewed is dead.
     #[arg(long, value_name = "SECONDS", default_value_t = GRACE_SECONDS)]
     grace: u32,
+    /// Wait until every Gateway has applied it, for so many seconds at most; 10 by default.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = WAIT_SECONDS)]
+    wait: Option<u32>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -273,6 +297,8 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
         Command::Site(SiteCommand::Remove { name }) => remove(admin, Removed::Site, &name).await?,
         Command::Resource(ResourceCommand::Remove { name }) => remove(admin, Removed::Resource, &name).await?,
         Command::Group(GroupCommand::Remove { name }) => remove(admin, Removed::Group, &name).await?,
+        Command::Gateway(GatewayCommand::Remove { name }) => remove(admin, Removed::Gateway, &name).await?,
+        Command::Gateway(GatewayCommand::List) => return list(admin, Listed::Gateways, json).await,
         Command::Group(GroupCommand::Member(MemberCommand::Add(Member { group, user }))) => {
             let answer = admin.add_member(&Membership { group, user }).await?;
             let text = pushed(&answer);
@@ -299,38 +325,60 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let text = format!("ringfort join {} --ticket {}{address}", answer.url, answer.ticket);
             (serde_json::to_value(answer)?, text)
         }
-        Command::Revoke(Revocation { scope, reason }) => {
+        Command::Revoke(Revocation { scope, reason, wait }) => {
             let revocation = NewRevocation { scope: scope.parse()?, reason, grace_seconds: None };
-            let answer = admin.revoke(&revocation).await?;
-            let text = pushed(&answer);
-            (answer, text)
+            return revoke(admin, &revocation, wait, json).await;
         }
-        Command::Renew(Renewal { scope, reason, grace }) => {
+        Command::Renew(Renewal { scope, reason, grace, wait }) => {
             let revocation = NewRevocation { scope: scope.parse()?, reason, grace_seconds: Some(grace) };
-            let answer = admin.revoke(&revocation).await?;
-            let text = pushed(&answer);
-            (answer, text)
+            return revoke(admin, &revocation, wait, json).await;
         }
-        Command::List { what } => {
-            let (list, columns): (_, &[&str]) = match what {
-                Listed::Users => (List::Users, &["name", "administrator", "active", "groups", "id"]),
-                Listed::Gateways => (List::Gateways, &["name", "site", "alive", "addresses", "last_seen", "id"]),
-                Listed::Sessions => (List::Sessions, &["user", "client_id", "auth_time", "expires_at", "claims"]),
-                Listed::Audit => (List::Audit, &["at", "actor", "action", "target", "outcome", "detail", "id"]),
-            };
-            let answer = admin.list(list).await?;
-            if !json {
-                table::print(&answer, columns);
-                return Ok(());
-            }
-            (answer, String::new())
-        }
+        Command::List { what } => return list(admin, what, json).await,
     };
+    say(&answer, &text, json);
+    Ok(())
+}
+
+fn say(answer: &Value, text: &str, json: bool) {
     if json {
         println!("{answer:#}");
     } else {
         println!("{text}");
     }
+}
+
+async fn list(admin: &mut Admin, what: Listed, json: bool) -> Result<()> {
+    let (list, columns): (_, &[&str]) = match what {
+        Listed::Users => (List::Users, &["name", "administrator", "active", "groups", "id"]),
+        Listed::Gateways => {
+            (List::Gateways, &["name", "site", "alive", "connected", "applied", "addresses", "last_seen", "id"])
+        }
+        Listed::Sessions => (List::Sessions, &["user", "client_id", "auth_time", "expires_at", "claims"]),
+        Listed::Audit => (List::Audit, &["at", "actor", "action", "target", "outcome", "detail", "id"]),
+    };
+    let answer = admin.list(list).await?;
+    match json {
+        true => println!("{answer:#}"),
+        false => table::print(&answer, columns),
+    }
+    Ok(())
+}
+
+/// Revokes or demands renewal and, if asked to, waits for the Gateways' receipts (X6).
+async fn revoke(admin: &mut Admin, revocation: &NewRevocation, wait: Option<u32>, json: bool) -> Result<()> {
+    let mut answer = admin.revoke(revocation).await?;
+    let mut text = pushed(&answer);
+    let serial = answer["serial"].as_str().unwrap_or_default().to_owned();
+    let Some(seconds) = wait.filter(|_| !serial.is_empty()) else {
+        say(&answer, &text, json);
+        return Ok(());
+    };
+    let receipts = admin.receipts(&serial, Duration::from_secs(seconds.into())).await?;
+    text = format!("{text}\n{}", receipts::text(&receipts, ringfort_enrol::wall_clock()));
+    answer["receipts"] = serde_json::to_value(&receipts)?;
+    say(&answer, &text, json);
+    let silent = receipts.gateways.iter().filter(|receipt| receipt.awaited && !receipt.done).count();
+    ensure!(silent == 0, "{silent} Gateways have not confirmed {serial} within {seconds} s");
     Ok(())
 }
 
@@ -363,6 +411,7 @@ impl Scope {
         let name = || self.name.clone().context("expected a name behind it");
         Ok(match self.scope {
             ScopeName::User => RevocationScope::User(name()?),
+            ScopeName::Group => RevocationScope::Group(name()?),
             ScopeName::Device => RevocationScope::Device(name()?),
             ScopeName::Token => RevocationScope::Token(name()?),
             ScopeName::Everyone => {

@@ -5,6 +5,8 @@
 
 mod ledger;
 mod people;
+mod receipts;
+mod removal;
 mod sites;
 
 use std::fs::OpenOptions;
@@ -21,6 +23,8 @@ use sqlx::{SqlSafeStr, Sqlite, SqlitePool, Transaction};
 
 pub(crate) use ledger::*;
 pub(crate) use people::*;
+pub(crate) use receipts::*;
+pub(crate) use removal::*;
 pub(crate) use sites::*;
 
 /// Connections that read. A point read takes some 50 µs.
@@ -77,8 +81,13 @@ impl Store {
 }
 
 fn migrations() -> Migrator {
-    let first = include_str!("../../../migrations/0001_first.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "first".into(), MigrationType::Simple, first, false)])
+    let simple = |number, name: &'static str, text: &'static str| {
+        Migration::new(number, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        simple(1, "first", include_str!("../../../migrations/0001_first.sql")),
+        simple(5, "administration", include_str!("../../../migrations/0005_administration.sql")),
+    ])
 }
 
 /// As the database has it. What is beyond 2⁶³ is no time or counter of ours.
