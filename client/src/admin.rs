@@ -8,7 +8,7 @@ use hyper::Method;
 use ringfort_enrol::{Folder, wall_clock};
 use ringfort_proto::api::{
     EntitlementChange, InvitationResponse, Membership, Named, NewGroup, NewInvitation, NewResource, NewRevocation,
-    NewSite, NewUser, Receipts,
+    NewSite, NewUser, Receipts, RoleChange,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -76,6 +76,14 @@ impl Admin {
     /// What the Controller refused, as for every request below.
     pub async fn add_user(&mut self, user: &NewUser) -> Result<Value> {
         self.post("users", user).await
+    }
+
+    /// Gives a user a role as an administrator, or takes it away.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn change_role(&mut self, change: &RoleChange) -> Result<Value> {
+        self.post("users/role", change).await
     }
 
     /// Makes a site.
@@ -210,6 +218,7 @@ impl Admin {
 fn with_remedy(error: ControllerError) -> anyhow::Error {
     let remedy = match error.code() {
         Some("authentication_not_fresh") => "this needs a login of the last five minutes; run `ringfort login` again",
+        Some("role_insufficient") => "your role does not suffice; ask an owner",
         Some("not_administrator") => "log in as an administrator, with a state folder of its own",
         Some("certificate_required" | "certificate_revoked" | "token_expired" | "token_revoked") => {
             "run `ringfort login` again"

@@ -15,3 +15,8 @@ CREATE TABLE applied (
     took_ms BIGINT NOT NULL,
     at BIGINT NOT NULL
 );
+
+-- Roles in place of the mark: owner, admin, auditor, or nothing. Who had the mark could do everything.
+ALTER TABLE users ADD COLUMN role TEXT NOT NULL DEFAULT '';
+UPDATE users SET role = 'owner' WHERE administrator = 1;
+ALTER TABLE users DROP COLUMN administrator;

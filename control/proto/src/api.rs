@@ -98,9 +98,46 @@ pub struct NewUser {
     pub name: String,
     /// First password.
     pub password: String,
-    /// Whether the user may administer.
+    /// The role as an administrator, if any.
     #[serde(default)]
-    pub administrator: bool,
+    pub role: Option<AdministratorRole>,
+}
+
+/// What an administrator may do; each may what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdministratorRole {
+    /// Sees lists, receipts and the audit log.
+    Auditor,
+    /// Changes everything but administrators.
+    Admin,
+    /// Makes and removes administrators and changes their roles.
+    Owner,
+}
+
+impl AdministratorRole {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auditor, Self::Admin, Self::Owner];
+
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auditor => "auditor",
+            Self::Admin => "admin",
+            Self::Owner => "owner",
+        }
+    }
+}
+
+/// `POST admin/users/role`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleChange {
+    /// Login name.
+    pub name: String,
+    /// The role from now on; `None` takes it away.
+    pub role: Option<AdministratorRole>,
 }
 
 impl std::fmt::Debug for NewUser {
@@ -325,8 +362,9 @@ pub struct UserRow {
     pub id: String,
     /// Login name.
     pub name: String,
-    /// Whether the user may administer.
-    pub administrator: bool,
+    /// The role as an administrator, if any.
+    #[serde(default)]
+    pub role: Option<AdministratorRole>,
     /// Whether the user may log in.
     pub active: bool,
     /// Names of the groups the user is in.

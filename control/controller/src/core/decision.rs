@@ -34,10 +34,14 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
-    pub(crate) async fn begin(core: &Core, administrator: &Administrator, now: UnixSeconds) -> Result<Self, Refused> {
+    pub(crate) async fn begin<A>(
+        core: &Core,
+        administrator: &Administrator<A>,
+        now: UnixSeconds,
+    ) -> Result<Self, Refused> {
         let turn = Arc::clone(&core.inner.deciding).lock_owned().await;
         let tx = core.inner.store.begin().await?;
-        let (core, actor) = (core.clone(), administrator.name.clone());
+        let (core, actor) = (core.clone(), administrator.name().to_owned());
         Ok(Self { core, actor, now, tx, changes: Vec::new(), entries: Vec::new(), _turn: turn })
     }
 

@@ -21,7 +21,7 @@ use super::gateway::{certificate_digest, checked_addresses};
 use super::login::register;
 use super::refused::Refused;
 use super::store::{self, Gateway, Invitation};
-use super::{Administrator, Core, Event, to_the_end};
+use super::{Administrator, Core, Event, action, to_the_end};
 
 /// Bytes of a cookie (I2).
 const COOKIE_BYTES: usize = 18;
@@ -37,7 +37,7 @@ impl Core {
     /// `authentication_not_fresh`, `request_malformed`, `not_found`, `already_exists` for the name of another Gateway.
     pub async fn admin_invite(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::Invite>,
         request: api::NewInvitation,
         now: UnixSeconds,
     ) -> Result<api::InvitationResponse, Refused> {

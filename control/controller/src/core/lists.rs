@@ -7,7 +7,7 @@ use ringfort_types::UnixSeconds;
 
 use super::issue::is_alive;
 use super::refused::Refused;
-use super::{Administrator, Core, serial_text, store};
+use super::{Administrator, Core, action, serial_text, store};
 
 /// Most events in one answer.
 const EVENTS_MAX: u32 = 1_000;
@@ -17,12 +17,12 @@ impl Core {
     ///
     /// # Errors
     /// `internal`.
-    pub async fn users(&self, _administrator: &Administrator) -> Result<Vec<api::UserRow>, Refused> {
+    pub async fn users(&self, _administrator: &Administrator<action::ListUsers>) -> Result<Vec<api::UserRow>, Refused> {
         let mut tx = self.inner.store.snapshot().await?;
         let mut rows = Vec::new();
-        for store::User { id, name, administrator, active, .. } in store::users(&mut tx).await? {
+        for store::User { id, name, role, active, .. } in store::users(&mut tx).await? {
             let groups = store::groups_of(&mut tx, &id).await?;
-            rows.push(api::UserRow { id, name, administrator, active, groups });
+            rows.push(api::UserRow { id, name, role, active, groups });
         }
         Ok(rows)
     }
@@ -33,7 +33,7 @@ impl Core {
     /// `internal`.
     pub async fn gateways(
         &self,
-        _administrator: &Administrator,
+        _administrator: &Administrator<action::ListGateways>,
         now: UnixSeconds,
     ) -> Result<Vec<api::GatewayRow>, Refused> {
         self.known_gateways(now).await
@@ -65,7 +65,7 @@ impl Core {
     /// `internal`.
     pub async fn sessions(
         &self,
-        _administrator: &Administrator,
+        _administrator: &Administrator<action::ListSessions>,
         now: UnixSeconds,
     ) -> Result<Vec<api::SessionRow>, Refused> {
         let mut tx = self.inner.store.snapshot().await?;
@@ -86,7 +86,10 @@ impl Core {
     ///
     /// # Errors
     /// `internal`.
-    pub async fn events(&self, _administrator: &Administrator) -> Result<Vec<api::AuditRow>, Refused> {
+    pub async fn events(
+        &self,
+        _administrator: &Administrator<action::ListAudit>,
+    ) -> Result<Vec<api::AuditRow>, Refused> {
         self.newest_events(EVENTS_MAX).await
     }
 

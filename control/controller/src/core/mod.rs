@@ -22,6 +22,7 @@ mod password;
 mod receipts;
 mod refused;
 mod removal;
+mod roles;
 mod store;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Context, bail};
 use ringfort_identity::{SessionDn, Trust};
+use ringfort_proto::api::AdministratorRole;
 use ringfort_token::{ClaimsToken, DenyList, KeySet, Serial, Verified, Verifier};
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -45,6 +47,7 @@ use store::Store;
 
 pub use receipts::{Confirmation, serial_text};
 pub use refused::Refused;
+pub use roles::{Action, Administrator, action};
 
 /// Seconds that a login lasts unless the settings say otherwise (PROTOCOLS "Tokens": 12 h).
 const LOGIN_SECONDS: u64 = 12 * 3_600;
@@ -133,27 +136,6 @@ impl Bearer {
     }
 }
 
-/// Proof that a bearer is an administrator.
-#[derive(Clone, Debug)]
-pub struct Administrator {
-    name: String,
-    auth_time: UnixSeconds,
-}
-
-impl Administrator {
-    /// Login name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// When they last proved who they are.
-    #[must_use]
-    pub const fn auth_time(&self) -> UnixSeconds {
-        self.auth_time
-    }
-}
-
 /// An event for the audit log.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
@@ -239,7 +221,11 @@ impl Core {
         let (first, authority) = tokio::join!(
             async {
                 match first.filter(|_| known.is_none()) {
-                    Some(first) => admin::new_user(&passwords, &first.name, &first.password, true).await.map(Some),
+                    Some(first) => {
+                        admin::new_user(&passwords, &first.name, &first.password, Some(AdministratorRole::Owner))
+                            .await
+                            .map(Some)
+                    }
                     None => Ok(None),
                 }
             },

@@ -13,7 +13,7 @@ use ringfort_types::UnixSeconds;
 use super::issue::was_seen;
 use super::refused::Refused;
 use super::store::{self, AppliedRow};
-use super::{Administrator, Core};
+use super::{Administrator, Core, action};
 
 /// What a Gateway said that it applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Core {
     /// `request_malformed` for a serial that there is not.
     pub async fn receipts(
         &self,
-        _administrator: &Administrator,
+        _administrator: &Administrator<action::SeeReceipts>,
         serial: Serial,
         now: UnixSeconds,
     ) -> Result<api::Receipts, Refused> {

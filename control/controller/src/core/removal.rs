@@ -15,7 +15,7 @@ use super::admin::KEY_SECONDS;
 use super::decision::Decision;
 use super::refused::Refused;
 use super::store;
-use super::{Administrator, Core, to_the_end};
+use super::{Administrator, Core, action, to_the_end};
 
 impl Core {
     /// Removes a Gateway, or the invitations of one that has not joined yet.
@@ -24,7 +24,7 @@ impl Core {
     /// `not_found`.
     pub async fn admin_remove_gateway(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::RemoveGateway>,
         request: api::Named,
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {

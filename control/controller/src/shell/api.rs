@@ -15,7 +15,7 @@ use super::caller::Caller;
 use super::http::{Asked, Failure, finish};
 use super::limits::{ADMIN_BODY_BYTES_MAX, BODY_BYTES_MAX};
 use super::{Shell, counted, receipts};
-use crate::core::{Administrator, Refused};
+use crate::core::{Administrator, Refused, action};
 
 type Shared = State<Arc<Shell>>;
 type From = Extension<Arc<Caller>>;
@@ -59,6 +59,7 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
             change!(admin_new_user: api::NewUser)
                 .get(list!(shell, administrator, _now => shell.core.users(&administrator))),
         )
+        .route(&at("admin/users/role"), change!(admin_change_role: api::RoleChange))
         .route(&at("admin/users/remove"), change!(admin_remove_user: api::Named))
         .route(&at("admin/sites"), change!(admin_new_site: api::NewSite))
         .route(&at("admin/sites/remove"), change!(admin_remove_site: api::Named))
@@ -91,7 +92,7 @@ async fn unknown() -> Failure {
 /// All Gateways, and whose stream is open here.
 async fn gateways(
     shell: &Shell,
-    administrator: &Administrator,
+    administrator: &Administrator<action::ListGateways>,
     now: UnixSeconds,
 ) -> Result<Vec<api::GatewayRow>, Refused> {
     let mut rows = shell.core.gateways(administrator, now).await?;

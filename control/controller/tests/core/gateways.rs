@@ -63,7 +63,7 @@ async fn clients_are_sent_to_gateways_that_are_alive() {
     let alive = gateways(later(15)).await;
     assert_eq!(alive.len(), 1);
     assert_eq!((alive[0].id.as_str(), alive[0].address.as_str()), (joined.id.as_str(), "203.0.113.20:443"));
-    assert!(world.core.gateways(&world.admin, later(15)).await.unwrap()[0].alive);
+    assert!(world.core.gateways(&world.admin(), later(15)).await.unwrap()[0].alive);
     assert!(gateways(later(16)).await.is_empty());
 }
 
@@ -201,7 +201,7 @@ async fn revocations_follow_what_a_gateway_has_and_another_epoch_has_nothing() {
 #[tokio::test]
 async fn a_removed_gateway_is_refused_everywhere_and_nobody_is_sent_there() {
     let world = World::new().await;
-    let (core, admin) = (&world.core, &world.admin);
+    let core = &world.core;
     let (key, joined) = world.gateway("east-1", "east").await;
     let invitee = || api::Invitee::Gateway { name: "east-2".into(), site: "east".into() };
     let (cookie, ticket) = world.invite(invitee()).await;
@@ -215,7 +215,7 @@ async fn a_removed_gateway_is_refused_everywhere_and_nobody_is_sent_there() {
     let mut changes = core.changes();
 
     let named = |name: &str| api::Named { name: name.into() };
-    core.admin_remove_gateway(admin, named("east-1"), later(1)).await.unwrap();
+    core.admin_remove_gateway(&world.admin(), named("east-1"), later(1)).await.unwrap();
     let change = changes.try_recv().unwrap();
     let Change::Revocations { token, .. } = change else { panic!("{change:?}") };
     let audience = audience::gateways(core.organisation());
@@ -230,18 +230,18 @@ async fn a_removed_gateway_is_refused_everywhere_and_nobody_is_sent_there() {
         core.configuration(&joined.id, later(1)).await.map(drop),
         core.report(&joined.id, &report(&joined, 0, core.serial(), &[]), later(1)).await.map(drop),
         core.entitlements_newer(&joined.id, &[], later(1)).await.map(drop),
-        core.admin_remove_gateway(admin, named("east-1"), later(1)).await.map(drop),
+        core.admin_remove_gateway(&world.admin(), named("east-1"), later(1)).await.map(drop),
     ] {
         refused(answer, "not_found");
     }
-    assert!(core.gateways(admin, later(1)).await.unwrap().is_empty());
+    assert!(core.gateways(&world.admin(), later(1)).await.unwrap().is_empty());
 
     // Nor does its key come back by another invitation; another key may have the name.
     let (again, second) = world.invite(api::Invitee::Gateway { name: "east-1".into(), site: "east".into() }).await;
     refused(core.join(key.join(&again, &second), later(1)).await, "certificate_revoked");
     world.gateway("east-1", "east").await;
     // One that has not joined yet is removed with its invitation.
-    core.admin_remove_gateway(admin, named("east-2"), later(2)).await.unwrap();
+    core.admin_remove_gateway(&world.admin(), named("east-2"), later(2)).await.unwrap();
     refused(core.join(Client::new("late").join(&cookie, &ticket), later(3)).await, "invitation_expired");
-    refused(core.admin_remove_gateway(admin, named("east-2"), later(3)).await, "not_found");
+    refused(core.admin_remove_gateway(&world.admin(), named("east-2"), later(3)).await, "not_found");
 }

@@ -25,7 +25,7 @@ async fn confirm(world: &World, joined: &v1::Joined, revocations: Serial, took_m
 }
 
 async fn receipts(world: &World, serial: Serial, now: UnixSeconds) -> Vec<api::Receipt> {
-    let receipts = world.core.receipts(&world.admin, serial, now).await.unwrap();
+    let receipts = world.core.receipts(&world.admin(), serial, now).await.unwrap();
     assert_eq!(receipts.serial, format!("{}/{}", serial.epoch, serial.n));
     receipts.gateways
 }
@@ -97,7 +97,7 @@ async fn a_silent_gateway_is_waited_for_while_it_can_do_harm_and_no_longer() {
     assert_eq!(receipts(&world, serial, NOW).await.len(), 1);
 
     for beyond in [Serial { n: serial.n + 1, ..serial }, Serial { epoch: serial.epoch + 1, n: 0 }, Serial::default()] {
-        refused(world.core.receipts(&world.admin, beyond, NOW).await, "request_malformed");
+        refused(world.core.receipts(&world.admin(), beyond, NOW).await, "request_malformed");
     }
 }
 

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ringfort_client::{Admin, List, PasswordSource, Removed};
 use ringfort_proto::api::{
-    EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource, NewRevocation, NewSite, NewUser,
-    Principal, RevocationScope,
+    AdministratorRole, EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource, NewRevocation,
+    NewSite, NewUser, Principal, RevocationScope, RoleChange,
 };
 use serde_json::Value;
 use zeroize::Zeroize;
@@ -68,8 +68,39 @@ enum Command {
     },
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RoleName {
+    /// Everything, administrators included.
+    Owner,
+    /// Everything but administrators.
+    Admin,
+    /// Lists and the audit log.
+    Auditor,
+    /// Nothing.
+    None,
+}
+
+impl RoleName {
+    const fn role(self) -> Option<AdministratorRole> {
+        match self {
+            Self::Owner => Some(AdministratorRole::Owner),
+            Self::Admin => Some(AdministratorRole::Admin),
+            Self::Auditor => Some(AdministratorRole::Auditor),
+            Self::None => None,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum UserCommand {
+    /// Change what a user may administer.
+    Role {
+        /// Login name.
+        name: String,
+        /// From now on.
+        #[arg(value_enum)]
+        role: RoleName,
+    },
     /// Remove a user; what they have is revoked at once.
     Remove {
         /// Login name.
@@ -79,9 +110,9 @@ enum UserCommand {
     Add {
         /// Login name.
         name: String,
-        /// The user may administer.
-        #[arg(long)]
-        administrator: bool,
+        /// What the user may administer.
+        #[arg(long, value_enum, default_value_t = RoleName::None)]
+        role: RoleName,
         /// Read the first password from the first line of standard input.
         #[arg(long)]
         password_stdin: bool,
@@ -273,13 +304,17 @@ pub(crate) fn run(options: Options) -> Result<()> {
 
 async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()> {
     let (answer, text) = match command {
-        Command::User(UserCommand::Add { name, administrator, password_stdin }) => {
+        Command::User(UserCommand::Add { name, role, password_stdin }) => {
             let source = if password_stdin { PasswordSource::Stdin } else { PasswordSource::Terminal };
             let password = source.read(&format!("First password of {name}"))?.to_string();
-            let mut user = NewUser { name, password, administrator };
+            let mut user = NewUser { name, password, role: role.role() };
             let answer = admin.add_user(&user).await;
             user.password.zeroize();
             (answer?, format!("user {} made", user.name))
+        }
+        Command::User(UserCommand::Role { name, role }) => {
+            let change = RoleChange { name, role: role.role() };
+            (admin.change_role(&change).await?, format!("role of {} changed", change.name))
         }
         Command::Site(SiteCommand::Add { name, pools }) => {
             let site = NewSite { name, pools };
@@ -349,7 +384,7 @@ fn say(answer: &Value, text: &str, json: bool) {
 
 async fn list(admin: &mut Admin, what: Listed, json: bool) -> Result<()> {
     let (list, columns): (_, &[&str]) = match what {
-        Listed::Users => (List::Users, &["name", "administrator", "active", "groups", "id"]),
+        Listed::Users => (List::Users, &["name", "role", "active", "groups", "id"]),
         Listed::Gateways => {
             (List::Gateways, &["name", "site", "alive", "connected", "applied", "addresses", "last_seen", "id"])
         }

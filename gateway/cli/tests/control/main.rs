@@ -11,6 +11,7 @@ mod doors;
 mod login;
 mod receipts;
 mod restart;
+mod roles;
 mod world;
 
 use std::process::ExitCode;
@@ -48,6 +49,9 @@ const CASES: &[Case] = cases! {
         a_gateway_goes_on_without_its_controller,
         a_client_that_was_killed_comes_back,
         everything_ends_when_it_is_asked_to,
+    }
+    roles {
+        an_auditor_sees_and_an_admin_changes_but_neither_makes_administrators,
     }
     receipts {
         a_revocation_is_confirmed_with_its_milliseconds,

@@ -7,6 +7,7 @@ mod ledger;
 mod people;
 mod receipts;
 mod removal;
+mod roles;
 mod sites;
 
 use std::fs::OpenOptions;
@@ -25,6 +26,7 @@ pub(crate) use ledger::*;
 pub(crate) use people::*;
 pub(crate) use receipts::*;
 pub(crate) use removal::*;
+pub(crate) use roles::*;
 pub(crate) use sites::*;
 
 /// Connections that read. A point read takes some 50 µs.
@@ -112,4 +114,36 @@ pub(crate) fn list(text: &str) -> Result<Vec<String>, sqlx::Error> {
 /// A list for a column.
 pub(crate) fn listed(list: &[String]) -> Result<String, sqlx::Error> {
     serde_json::to_string(list).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfort_proto::api::AdministratorRole;
+
+    use super::*;
+
+    /// A database as the first version of the program left it.
+    async fn first_form(path: &Path) -> SqlitePool {
+        let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        let first = migrations().iter().take(1).cloned().collect();
+        Migrator::with_migrations(first).run(&pool).await.unwrap();
+        pool
+    }
+
+    #[tokio::test]
+    async fn who_had_the_mark_becomes_an_owner() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("database.sqlite");
+        let old = first_form(&path).await;
+        for (name, mark) in [("ada", 1), ("bob", 0)] {
+            let add = sqlx::query("INSERT INTO users VALUES ($1, $1, '', $2, 1, 1)").bind(name).bind(mark);
+            add.execute(&old).await.unwrap();
+        }
+        old.close().await;
+        let store = Store::open(&path).await.unwrap();
+        let roles: Vec<_> = users(&mut store.begin().await.unwrap()).await.unwrap();
+        let roles: Vec<_> = roles.iter().map(|user| (user.name.as_str(), user.role)).collect();
+        assert_eq!(roles, [("ada", Some(AdministratorRole::Owner)), ("bob", None)]);
+    }
 }
