@@ -1,13 +1,14 @@
 //! What an administrator asks of the Controller: with the folder of somebody who is logged in as one.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hyper::Method;
 use ringfort_enrol::{Folder, wall_clock};
 use ringfort_proto::api::{
     EntitlementChange, InvitationResponse, Membership, Named, NewGroup, NewInvitation, NewResource, NewRevocation,
-    NewSite, NewUser,
+    NewSite, NewUser, Receipts, RoleChange,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -15,6 +16,9 @@ use serde_json::Value;
 use crate::controller::{ControllerClient, ControllerError};
 use crate::login::authenticated;
 use crate::tokens::{Judge, Tokens};
+
+/// Seconds for which one request waits for receipts, as the Controller lets it.
+const RECEIPTS_SECONDS_MAX: u128 = 20;
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub enum Removed {
     Group,
     /// Another Controller, by address or id.
     Controller,
+    /// A Gateway.
+    Gateway,
 }
 
 /// An administrator's connection.
@@ -76,6 +82,14 @@ impl Admin {
         self.post("users", user).await
     }
 
+    /// Gives a user a role as an administrator, or takes it away.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn change_role(&mut self, change: &RoleChange) -> Result<Value> {
+        self.post("users/role", change).await
+    }
+
     /// Makes a site.
     ///
     /// # Errors
@@ -100,7 +114,7 @@ impl Admin {
         self.post("groups", group).await
     }
 
-    /// Removes a user with all that they have, a site, a Resource or a group.
+    /// Removes a user with all that they have, a site, a Resource, a group or a Gateway.
     ///
     /// # Errors
     /// As [`Admin::add_user`].
@@ -111,6 +125,7 @@ impl Admin {
             Removed::Resource => "resources/remove",
             Removed::Group => "groups/remove",
             Removed::Controller => "controllers/remove",
+            Removed::Gateway => "gateways/remove",
         };
         self.post(path, &Named { name: name.into() }).await
     }
@@ -164,6 +179,27 @@ impl Admin {
         self.post("revocations", revocation).await
     }
 
+    /// How the Gateways stand with a serial, `epoch/n`, waiting until all that are to be waited for have confirmed it or `patience`
+    /// is over (X6).
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn receipts(&mut self, serial: &str, patience: Duration) -> Result<Receipts> {
+        let deadline = Instant::now() + patience;
+        loop {
+            // Rounded up: a second too long rather than a request for nothing.
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis().div_ceil(1_000);
+            let wait = left.min(RECEIPTS_SECONDS_MAX);
+            let path = format!("receipts?serial={serial}&wait={wait}");
+            let answer = self.controller.admin::<()>(&self.claims, Method::GET, &path, None).await;
+            let receipts: Receipts = serde_json::from_value(answer.map_err(with_remedy)?)
+                .context("expected receipts in the Controller's answer")?;
+            if receipts.is_complete() || Instant::now() >= deadline {
+                return Ok(receipts);
+            }
+        }
+    }
+
     /// Lists.
     ///
     /// # Errors
@@ -188,6 +224,7 @@ impl Admin {
 fn with_remedy(error: ControllerError) -> anyhow::Error {
     let remedy = match error.code() {
         Some("authentication_not_fresh") => "this needs a login of the last five minutes; run `ringfort login` again",
+        Some("role_insufficient") => "your role does not suffice; ask an owner",
         Some("not_administrator") => "log in as an administrator, with a state folder of its own",
         Some("certificate_required" | "certificate_revoked" | "token_expired" | "token_revoked") => {
             "run `ringfort login` again"

@@ -111,9 +111,46 @@ pub struct NewUser {
     pub name: String,
     /// First password.
     pub password: String,
-    /// Whether the user may administer.
+    /// The role as an administrator, if any.
     #[serde(default)]
-    pub administrator: bool,
+    pub role: Option<AdministratorRole>,
+}
+
+/// What an administrator may do; each may what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdministratorRole {
+    /// Sees lists, receipts and the audit log.
+    Auditor,
+    /// Changes everything but administrators.
+    Admin,
+    /// Makes and removes administrators and changes their roles.
+    Owner,
+}
+
+impl AdministratorRole {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auditor, Self::Admin, Self::Owner];
+
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auditor => "auditor",
+            Self::Admin => "admin",
+            Self::Owner => "owner",
+        }
+    }
+}
+
+/// `POST admin/users/role`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleChange {
+    /// Login name.
+    pub name: String,
+    /// The role from now on; `None` takes it away.
+    pub role: Option<AdministratorRole>,
 }
 
 impl std::fmt::Debug for NewUser {
@@ -197,6 +234,49 @@ pub struct Pushed {
     pub gateways: u32,
 }
 
+/// Answer to `GET admin/receipts?serial=<epoch>/<n>&wait=<seconds>`: who has applied what was taken back (X6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipts {
+    /// The serial that was asked for, `epoch/n`.
+    pub serial: String,
+    /// One for every Gateway that ever had a configuration, by name.
+    pub gateways: Vec<Receipt>,
+}
+
+impl Receipts {
+    /// Whether nobody is waited for any more.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.gateways.iter().all(|receipt| receipt.done || !receipt.awaited)
+    }
+}
+
+/// How one Gateway stands with a serial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The Gateway's id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Name of its site.
+    pub site: String,
+    /// The serial that it said last to have applied; empty for none.
+    pub applied: String,
+    /// Whether that is the one asked for or a later one.
+    pub done: bool,
+    /// Whether it is waited for: it is alive, or sessions that it has not heard of may still run there.
+    pub awaited: bool,
+    /// Milliseconds from the push to its confirmation; absent where that was not measured, because it was away meanwhile.
+    #[serde(default)]
+    pub took_ms: Option<u64>,
+    /// Of a silent one: when the last session ends there that it should have ended, in seconds since 1970; absent where there is
+    /// none.
+    #[serde(default)]
+    pub sessions_end: Option<u64>,
+    /// Until when it may admit new sessions without having heard from a Controller, in seconds since 1970; they end as those.
+    pub lease_until: u64,
+}
+
 /// `POST admin/invitations`; needs an authentication not older than five minutes (R2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -252,6 +332,8 @@ impl std::fmt::Debug for InvitationResponse {
 pub enum RevocationScope {
     /// All that a user has, by login name.
     User(String),
+    /// All that the members of a group have, by its name.
+    Group(String),
     /// One device, by its client id.
     Device(String),
     /// One token, by its `jti`.
@@ -280,7 +362,7 @@ pub struct Created {
     pub id: String,
 }
 
-/// `POST admin/users/remove`, `admin/sites/remove`, `admin/resources/remove` and `admin/groups/remove`.
+/// `POST admin/users/remove`, `admin/sites/remove`, `admin/resources/remove`, `admin/groups/remove` and `admin/gateways/remove`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Named {
@@ -295,8 +377,9 @@ pub struct UserRow {
     pub id: String,
     /// Login name.
     pub name: String,
-    /// Whether the user may administer.
-    pub administrator: bool,
+    /// The role as an administrator, if any.
+    #[serde(default)]
+    pub role: Option<AdministratorRole>,
     /// Whether the user may log in.
     pub active: bool,
     /// Names of the groups the user is in.
@@ -320,6 +403,12 @@ pub struct GatewayRow {
     pub last_seen: u64,
     /// Whether clients are sent to it (R18).
     pub alive: bool,
+    /// Whether its stream is open at the Controller that was asked.
+    #[serde(default)]
+    pub connected: bool,
+    /// Serial of the revocations that it has applied, `epoch/n`; empty for none.
+    #[serde(default)]
+    pub applied: String,
 }
 
 /// One of the answer to `GET admin/controllers`.

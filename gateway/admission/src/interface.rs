@@ -281,6 +281,9 @@ pub enum NotAdmitting {
         /// How far.
         seconds: u64,
     },
+    /// The Controller has removed this Gateway.
+    #[error("this gateway was removed; connect to another one")]
+    Removed,
     /// The Gateway is about to stop.
     #[error("this gateway is about to stop; connect to another one")]
     Draining,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use ringfort_policy::RuleSpec;
 use ringfort_proto::api;
+use ringfort_proto::api::AdministratorRole;
 use ringfort_token::{Effect, Entry, EntryScope, Grant};
 use ringfort_types::UnixSeconds;
 use uuid::Uuid;
@@ -13,8 +14,9 @@ use uuid::Uuid;
 use super::decision::Decision;
 use super::password::Passwords;
 use super::refused::Refused;
+use super::roles::role_text;
 use super::store::{self, Owner, Site, User};
-use super::{Administrator, Core, to_the_end};
+use super::{Action, Administrator, Core, action, to_the_end};
 
 /// Longest name of a user, group, site or Gateway, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -29,7 +31,7 @@ const REASON_BYTES_MAX: usize = 256;
 /// Seconds of grace that a renewal may have: a day, which is longer than a login.
 const GRACE_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
 /// How long a revoked key stays revoked, in seconds: 10 years, the life of the root.
-const KEY_SECONDS: u64 = 3_652 * 86_400;
+pub(super) const KEY_SECONDS: u64 = 3_652 * 86_400;
 
 /// Oldest authentication that counts as fresh, in seconds (R2).
 const FRESH_SECONDS: u64 = 300;
@@ -39,32 +41,35 @@ impl Core {
     ///
     /// # Errors
     /// `authentication_not_fresh`.
-    pub fn fresh(&self, administrator: &Administrator, now: UnixSeconds) -> Result<(), Refused> {
-        match now.saturating_since(administrator.auth_time).as_secs() {
+    pub fn fresh<A>(&self, administrator: &Administrator<A>, now: UnixSeconds) -> Result<(), Refused> {
+        match now.saturating_since(administrator.auth_time()).as_secs() {
             0..=FRESH_SECONDS => Ok(()),
             age => Err(Refused::not_fresh(age, FRESH_SECONDS)),
         }
     }
 
-    /// Adds a user.
+    /// Adds a user; one with a role only whoever may change roles.
     ///
     /// # Errors
-    /// `request_malformed`, `already_exists`, `login_busy`.
+    /// `request_malformed`, `already_exists`, `login_busy`, `role_insufficient`.
     pub async fn admin_new_user(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::NewUser>,
         request: api::NewUser,
         now: UnixSeconds,
     ) -> Result<api::Created, Refused> {
-        let api::NewUser { name, password, administrator: is_administrator } = &request;
-        let user = new_user(&self.inner.passwords, name, password, *is_administrator).await?;
+        let api::NewUser { name, password, role } = &request;
+        if role.is_some() {
+            administrator.also::<action::ChangeRole>()?;
+        }
+        let user = new_user(&self.inner.passwords, name, password, *role).await?;
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
             if !store::insert_user(&mut decision.tx, &user).await? {
                 return Err(taken("user", &user.name));
             }
-            decision.close("new-user", &user.name, if user.administrator { "administrator" } else { "" }).await?;
+            decision.close("new-user", &user.name, role_text(user.role)).await?;
             Ok(api::Created { id: user.id })
         })
         .await
@@ -73,10 +78,10 @@ impl Core {
     /// Removes a user with all that the user has: tokens are revoked at once.
     ///
     /// # Errors
-    /// `not_found`; `request_malformed` for the last administrator.
+    /// `not_found`; `request_malformed` for the last owner; `role_insufficient` for one with a role.
     pub async fn admin_remove_user(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::RemoveUser>,
         request: api::Named,
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {
@@ -84,9 +89,10 @@ impl Core {
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
             let user = decision.user(&request.name).await?;
-            if user.administrator && store::active_administrators(&mut decision.tx).await? <= 1 {
-                return Err(Refused::malformed("this is the last administrator: make another one first"));
+            if user.role.is_some() {
+                administrator.also::<action::ChangeRole>()?;
             }
+            decision.keep_an_owner(&user).await?;
             let below = user.generation + 1;
             let scope = EntryScope::User { user: user.id.clone(), below };
             let entry =
@@ -104,7 +110,7 @@ impl Core {
     /// `request_malformed`, `already_exists`.
     pub async fn admin_new_site(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::NewSite>,
         request: api::NewSite,
         now: UnixSeconds,
     ) -> Result<api::Created, Refused> {
@@ -132,7 +138,7 @@ impl Core {
     /// `not_found`, `request_malformed`.
     pub async fn admin_remove_site(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::RemoveSite>,
         request: api::Named,
         now: UnixSeconds,
     ) -> Result<(), Refused> {
@@ -155,7 +161,7 @@ impl Core {
     /// `request_malformed`, `not_found`, `already_exists`.
     pub async fn admin_new_resource(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::NewResource>,
         request: api::NewResource,
         now: UnixSeconds,
     ) -> Result<api::Created, Refused> {
@@ -184,7 +190,7 @@ impl Core {
     /// `not_found`.
     pub async fn admin_remove_resource(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::RemoveResource>,
         request: api::Named,
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {
@@ -208,7 +214,7 @@ impl Core {
     /// `request_malformed`, `already_exists`.
     pub async fn admin_new_group(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::NewGroup>,
         request: api::NewGroup,
         now: UnixSeconds,
     ) -> Result<api::Created, Refused> {
@@ -232,7 +238,7 @@ impl Core {
     /// `not_found`.
     pub async fn admin_remove_group(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::RemoveGroup>,
         request: api::Named,
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {
@@ -255,7 +261,7 @@ impl Core {
     /// `not_found`, `already_exists`, `request_malformed` for one group too many.
     pub async fn admin_add_member(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::AddMember>,
         request: api::Membership,
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {
@@ -268,16 +274,16 @@ impl Core {
     /// `not_found`.
     pub async fn admin_remove_member(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::RemoveMember>,
         request: api::Membership,
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {
         self.change_member(administrator, request, Gives::Less, now).await
     }
 
-    async fn change_member(
+    async fn change_member<A: Action + Send + 'static>(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<A>,
         request: api::Membership,
         gives: Gives,
         now: UnixSeconds,
@@ -318,7 +324,7 @@ impl Core {
     /// `not_found`, `already_exists`, `request_malformed` when somebody's token would be too long.
     pub async fn admin_grant(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::Grant>,
         request: api::EntitlementChange,
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {
@@ -331,16 +337,16 @@ impl Core {
     /// `not_found`.
     pub async fn admin_take_back(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::TakeBack>,
         request: api::EntitlementChange,
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {
         self.change_entitlement(administrator, request, Gives::Less, now).await
     }
 
-    async fn change_entitlement(
+    async fn change_entitlement<A: Action + Send + 'static>(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<A>,
         request: api::EntitlementChange,
         gives: Gives,
         now: UnixSeconds,
@@ -387,7 +393,7 @@ impl Core {
     /// `not_found`, `request_malformed`.
     pub async fn admin_revoke(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::Revoke>,
         request: api::NewRevocation,
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {
@@ -414,6 +420,13 @@ impl Core {
                     decision.revoke_user(user.id, entry).await?;
                     format!("user {name}")
                 }
+                api::RevocationScope::Group(name) => {
+                    let group = decision.group(&name).await?;
+                    for user in store::members_of(&mut decision.tx, &group).await? {
+                        decision.revoke_user(user, entry).await?;
+                    }
+                    format!("group {name}")
+                }
                 api::RevocationScope::Everyone => {
                     for user in store::active_users(&mut decision.tx).await? {
                         decision.revoke_user(user, entry).await?;
@@ -428,20 +441,20 @@ impl Core {
                     }
                     let device = store::device(&mut decision.tx, &client).await?;
                     let (_, jkt) = device.ok_or_else(|| Refused::not_found("device", &client))?;
-                    store::end_logins_of_key(&mut decision.tx, &jkt).await?;
                     let key = jkt.parse().map_err(Refused::internal)?;
                     // Unlike a token a key has no end.
                     let keep_until = now + Duration::from_secs(KEY_SECONDS);
                     decision.revoke(Entry { keep_until, ..entry(EntryScope::Key(key)) }).await?;
+                    store::end_logins_of_key(&mut decision.tx, &jkt).await?;
                     format!("device {client}")
                 }
                 api::RevocationScope::Token(id) => {
                     let id = Uuid::parse_str(&id).map_err(|_| Refused::malformed("expected the jti of a token"))?;
                     let id = id.to_string();
+                    decision.revoke(entry(EntryScope::Token(id.clone()))).await?;
                     if effect == Effect::Revoke {
                         store::end_login_of_claims(&mut decision.tx, &id).await?;
                     }
-                    decision.revoke(entry(EntryScope::Token(id.clone()))).await?;
                     format!("token {id}")
                 }
             };
@@ -464,10 +477,12 @@ impl Decision {
     async fn revoke_user(&mut self, user: String, entry: impl Fn(EntryScope) -> Entry) -> Result<(), Refused> {
         let below = store::raise_generation(&mut self.tx, &user).await?;
         let entry = entry(EntryScope::User { user: user.clone(), below });
-        if entry.effect == Effect::Revoke {
+        let effect = entry.effect;
+        self.revoke(entry).await?;
+        if effect == Effect::Revoke {
             store::end_logins_of_user(&mut self.tx, &user).await?;
         }
-        self.revoke(entry).await
+        Ok(())
     }
 }
 
@@ -486,12 +501,12 @@ pub(super) async fn new_user(
     passwords: &Passwords,
     name: &str,
     password: &str,
-    administrator: bool,
+    role: Option<AdministratorRole>,
 ) -> Result<User, Refused> {
     checked_name("user", name)?;
     let (id, name) = (Uuid::new_v4().to_string(), name.to_owned());
     let password = passwords.hash(password).await?;
-    Ok(User { id, name, password, administrator, active: true, generation: 1 })
+    Ok(User { id, name, password, role, active: true, generation: 1 })
 }
 
 fn taken(what: &str, name: &str) -> Refused {

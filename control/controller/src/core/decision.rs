@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringfort_proto::api;
-use ringfort_token::{Entry, Grant};
+use ringfort_token::{Entry, Grant, Serial};
 use ringfort_types::UnixSeconds;
 use sqlx::{Any, Transaction};
 
 use super::issue::Subject;
+use super::receipts::serial_text;
 use super::refused::Refused;
 use super::store::{self, Consequence, Occasion, Site, User};
 use super::{Administrator, Core, Event};
@@ -32,10 +33,14 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
-    pub(crate) async fn begin(core: &Core, administrator: &Administrator, now: UnixSeconds) -> Result<Self, Refused> {
+    pub(crate) async fn begin<A>(
+        core: &Core,
+        administrator: &Administrator<A>,
+        now: UnixSeconds,
+    ) -> Result<Self, Refused> {
         let mut tx = core.inner.store.begin().await?;
         let after = store::newest_revocation(&mut tx).await?;
-        let (core, actor) = (core.clone(), administrator.name.clone());
+        let (core, actor) = (core.clone(), administrator.name().to_owned());
         Ok(Self { core, actor, now, tx, consequences: Vec::new(), after, entries: Vec::new() })
     }
 
@@ -107,10 +112,11 @@ impl Decision {
         self.consequences.push(Consequence::Authorities);
     }
 
-    /// Takes something back.
+    /// Takes something back, before the logins are ended from which it is taken.
     pub(crate) async fn revoke(&mut self, entry: Entry) -> Result<(), Refused> {
         let n = self.after + self.entries.len() as u64 + 1;
         store::insert_revocation(&mut self.tx, n, &entry, self.now).await?;
+        store::set_revocation_end(&mut self.tx, n, &entry.scope).await?;
         self.entries.push(entry);
         Ok(())
     }
@@ -141,7 +147,10 @@ impl Decision {
             tracing::error!(%error, "what was decided could not be passed on yet");
         }
         let serial = match has_entries {
-            true => format!("{}/{}", self.core.serial().epoch, self.after + self.entries.len() as u64),
+            true => {
+                let n = self.after + self.entries.len() as u64;
+                serial_text(Serial { n, ..self.core.serial() })
+            }
             false => String::new(),
         };
         let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);

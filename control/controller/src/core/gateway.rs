@@ -39,6 +39,7 @@ impl Core {
         let allow = store::resources_at(&mut tx, &site.id).await?;
         let seq = store::next_configuration(&mut tx, &gateway.id).await?;
         let signed = self.sign_configuration(&gateway.id, &site, allow, seq, now)?;
+        store::set_lease(&mut tx, &gateway.id, now + Duration::from_secs(CONFIGURATION_SECONDS)).await?;
         tx.commit().await?;
         Ok(signed.as_str().to_owned())
     }

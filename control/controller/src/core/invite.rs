@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_identity::SessionDn;
 use ringfort_proto::{api, v1};
-use ringfort_token::{EnrolTicket, Expectation, Holder, InviteeKind, Signed, audience};
+use ringfort_token::{EnrolTicket, Expectation, Holder, InviteeKind, Shown, Signed, audience};
 use ringfort_types::UnixSeconds;
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ use super::gateway::{certificate_digest, checked_addresses};
 use super::login::register;
 use super::refused::Refused;
 use super::store::{self, Gateway, Invitation};
-use super::{Administrator, Core, Event, to_the_end};
+use super::{Administrator, Core, Event, action, to_the_end};
 
 /// Bytes of a cookie (I2).
 const COOKIE_BYTES: usize = 18;
@@ -38,7 +38,7 @@ impl Core {
     /// `root_key_absent` for a Controller.
     pub async fn admin_invite(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::Invite>,
         request: api::NewInvitation,
         now: UnixSeconds,
     ) -> Result<api::InvitationResponse, Refused> {
@@ -71,6 +71,7 @@ impl Core {
                     (Invitation { kind, id, name, site, user: user.id, expires_at }, user.name)
                 }
                 api::Invitee::Controller {} => {
+                    administrator.also::<action::InviteController>()?;
                     if !core.authority().has_root_key() {
                         return Err(Refused::root_key_absent());
                     }
@@ -116,7 +117,7 @@ impl Core {
     ///
     /// # Errors
     /// `request_malformed`, `invitation_unknown`, `invitation_used`, `invitation_expired`, `ticket_mismatch`, `token_…`,
-    /// `already_exists`, `root_key_absent`.
+    /// `already_exists`, `root_key_absent`, `certificate_revoked` for a key that was revoked.
     pub async fn join(&self, request: v1::JoinRequest, now: UnixSeconds) -> Result<v1::Joined, Refused> {
         let core = self.clone();
         // Whoever hangs up while the invitation is being used has used it.
@@ -164,6 +165,7 @@ impl Core {
             return Err(Refused::ticket_mismatch());
         }
         let key = RequestedKey::from_request(&request.certificate_request)?;
+        self.standing_of(&Shown { key: Some(key.thumbprint()), ..Shown::default() }, now)?;
         let jkt = key.thumbprint().to_string();
         let mut tx = self.inner.store.begin().await?;
         let mut joined = v1::Joined {

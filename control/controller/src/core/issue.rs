@@ -205,7 +205,12 @@ impl Core {
 
 /// Whether clients are sent to a Gateway (R18).
 pub(crate) fn is_alive(gateway: &Gateway, now: UnixSeconds) -> bool {
-    gateway.last_seen.0 > 0 && now.0 <= gateway.last_seen.0.saturating_add(ALIVE_SECONDS)
+    was_seen(gateway.last_seen, now)
+}
+
+/// Whether a Gateway that reported last at `last_seen` counts as alive (R18).
+pub(crate) fn was_seen(last_seen: UnixSeconds, now: UnixSeconds) -> bool {
+    last_seen.0 > 0 && now.0 <= last_seen.0.saturating_add(ALIVE_SECONDS)
 }
 
 fn at_each_address(gateway: &Gateway) -> impl Iterator<Item = ConnectGateway> + '_ {

@@ -20,7 +20,7 @@ use super::decision::Decision;
 use super::gateway::certificate_digest;
 use super::refused::Refused;
 use super::store::{self, AuthorityKind, Connection, Consequence, Controller, Published};
-use super::{Administrator, Change, Core, to_the_end};
+use super::{Administrator, Change, Core, action, to_the_end};
 
 /// Controllers of one organisation: peers look at so many intermediates.
 const CONTROLLERS_MAX: usize = 6;
@@ -131,7 +131,7 @@ impl Core {
     /// `not_found`; `request_malformed` for this Controller itself.
     pub async fn admin_remove_controller(
         &self,
-        administrator: &Administrator,
+        administrator: &Administrator<action::RemoveController>,
         request: api::Named,
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {
@@ -155,7 +155,10 @@ impl Core {
     ///
     /// # Errors
     /// `internal`.
-    pub async fn controller_rows(&self, _administrator: &Administrator) -> Result<Vec<api::ControllerRow>, Refused> {
+    pub async fn controller_rows(
+        &self,
+        _administrator: &Administrator<action::ListControllers>,
+    ) -> Result<Vec<api::ControllerRow>, Refused> {
         let controllers = store::controllers(&mut *self.inner.store.read().await?).await?;
         let row = |one: Controller| {
             let Controller { id, address, started_at } = one;

@@ -1,11 +1,13 @@
 //! What administrators look at.
 
+use std::collections::BTreeMap;
+
 use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
 
 use super::issue::is_alive;
 use super::refused::Refused;
-use super::{Administrator, Core, store};
+use super::{Administrator, Core, action, serial_text, store};
 
 /// Most events in one answer.
 const EVENTS_MAX: u32 = 1_000;
@@ -15,23 +17,23 @@ impl Core {
     ///
     /// # Errors
     /// `internal`.
-    pub async fn users(&self, _administrator: &Administrator) -> Result<Vec<api::UserRow>, Refused> {
+    pub async fn users(&self, _administrator: &Administrator<action::ListUsers>) -> Result<Vec<api::UserRow>, Refused> {
         let mut tx = self.inner.store.snapshot().await?;
         let mut rows = Vec::new();
-        for store::User { id, name, administrator, active, .. } in store::users(&mut tx).await? {
+        for store::User { id, name, role, active, .. } in store::users(&mut tx).await? {
             let groups = store::groups_of(&mut tx, &id).await?;
-            rows.push(api::UserRow { id, name, administrator, active, groups });
+            rows.push(api::UserRow { id, name, role, active, groups });
         }
         Ok(rows)
     }
 
-    /// All Gateways.
+    /// All Gateways; whose stream is open is the shell's to say.
     ///
     /// # Errors
     /// `internal`.
     pub async fn gateways(
         &self,
-        _administrator: &Administrator,
+        _administrator: &Administrator<action::ListGateways>,
         now: UnixSeconds,
     ) -> Result<Vec<api::GatewayRow>, Refused> {
         self.known_gateways(now).await
@@ -42,8 +44,11 @@ impl Core {
         let mut tx = self.inner.store.snapshot().await?;
         let sites = store::sites(&mut tx).await?;
         let gateways = store::gateways(&mut tx).await?;
+        let applied: BTreeMap<_, _> = store::applied(&mut tx).await?.into_iter().collect();
         let row = |gateway: store::Gateway| api::GatewayRow {
             alive: is_alive(&gateway, now),
+            connected: false,
+            applied: applied.get(&gateway.id).copied().map(serial_text).unwrap_or_default(),
             site: sites.get(&gateway.site).map(|site| site.name.clone()).unwrap_or_default(),
             id: gateway.id,
             name: gateway.name,
@@ -60,12 +65,12 @@ impl Core {
     /// `internal`.
     pub async fn sessions(
         &self,
-        _administrator: &Administrator,
+        _administrator: &Administrator<action::ListSessions>,
         now: UnixSeconds,
     ) -> Result<Vec<api::SessionRow>, Refused> {
         let mut tx = self.inner.store.snapshot().await?;
         let names = store::users(&mut tx).await?.into_iter().map(|user| (user.id, user.name));
-        let names: std::collections::BTreeMap<String, String> = names.collect();
+        let names: BTreeMap<String, String> = names.collect();
         let row = |login: store::Login| api::SessionRow {
             user: names.get(&login.user).cloned().unwrap_or_default(),
             dn: login.dn,
@@ -81,7 +86,10 @@ impl Core {
     ///
     /// # Errors
     /// `internal`.
-    pub async fn events(&self, _administrator: &Administrator) -> Result<Vec<api::AuditRow>, Refused> {
+    pub async fn events(
+        &self,
+        _administrator: &Administrator<action::ListAudit>,
+    ) -> Result<Vec<api::AuditRow>, Refused> {
         self.newest_events(EVENTS_MAX).await
     }
 

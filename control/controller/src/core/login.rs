@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::ca::RequestedKey;
 use super::refused::Refused;
 use super::store::{self, Connection, Login};
-use super::{Administrator, Bearer, Core, Event, to_the_end};
+use super::{Bearer, Core, Event, to_the_end};
 
 /// Devices of one user: more than anybody has, and an end to what one password can fill.
 const DEVICES_MAX: i64 = 256;
@@ -166,18 +166,6 @@ impl Core {
         let claims = self.claims(&mut tx, &login, &user, now).await?;
         tx.commit().await?;
         Ok(self.login_response(claims.as_str()))
-    }
-
-    /// Whether the bearer is an administrator.
-    ///
-    /// # Errors
-    /// `not_administrator`, `token_revoked` when the login has ended.
-    pub async fn administrator(&self, bearer: &Bearer, now: UnixSeconds) -> Result<Administrator, Refused> {
-        let mut c = self.inner.store.read().await?;
-        self.login_of(&mut c, bearer, now).await?;
-        let user = store::user_by_id(&mut c, &bearer.claims.user).await?;
-        let user = user.filter(|user| user.active && user.administrator).ok_or_else(Refused::not_administrator)?;
-        Ok(Administrator { name: user.name, auth_time: bearer.claims.auth_time })
     }
 
     fn login_response(&self, claims: &str) -> api::LoginResponse {

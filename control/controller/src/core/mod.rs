@@ -22,8 +22,11 @@ mod known;
 mod lists;
 mod login;
 mod password;
+mod receipts;
 mod refused;
+mod removal;
 mod restore;
+mod roles;
 mod store;
 
 use std::collections::BTreeSet;
@@ -34,6 +37,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Context, bail};
 use ringfort_identity::{SessionDn, Trust};
+use ringfort_proto::api::AdministratorRole;
 use ringfort_token::{ClaimsToken, DenyList, Serial, Verified, Verifier};
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -47,7 +51,9 @@ use known::Known;
 use password::Passwords;
 use store::{Place, Store};
 
+pub use receipts::{Confirmation, serial_text};
 pub use refused::Refused;
+pub use roles::{Action, Administrator, action};
 pub use store::PostgresUrl;
 pub(crate) use store::copy_database;
 
@@ -145,27 +151,6 @@ impl Bearer {
     }
 }
 
-/// Proof that a bearer is an administrator.
-#[derive(Clone, Debug)]
-pub struct Administrator {
-    name: String,
-    auth_time: UnixSeconds,
-}
-
-impl Administrator {
-    /// Login name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// When they last proved who they are.
-    #[must_use]
-    pub const fn auth_time(&self) -> UnixSeconds {
-        self.auth_time
-    }
-}
-
 /// An event for the audit log.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
@@ -257,7 +242,11 @@ impl Core {
         let (first, authority) = tokio::join!(
             async {
                 match first.filter(|_| known.is_none()) {
-                    Some(first) => admin::new_user(&passwords, &first.name, &first.password, true).await.map(Some),
+                    Some(first) => {
+                        admin::new_user(&passwords, &first.name, &first.password, Some(AdministratorRole::Owner))
+                            .await
+                            .map(Some)
+                    }
                     None => Ok(None),
                 }
             },

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ringfort_identity::{KeyError, NameError, VerifyError};
+use ringfort_proto::api::AdministratorRole;
 use ringfort_token::proof::ProofRefused;
 use ringfort_token::{KeyRefused, Refusal};
 
@@ -22,7 +23,7 @@ pub struct Refused {
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 22] = [
+    pub const CODES: [&'static str; 23] = [
         "already_exists",
         "authentication_not_fresh",
         "certificate_mismatch",
@@ -43,6 +44,7 @@ impl Refused {
         "pool_exhausted",
         "request_malformed",
         "root_key_absent",
+        "role_insufficient",
         "ticket_mismatch",
         "wrong_role",
     ];
@@ -137,10 +139,18 @@ impl Refused {
         Self::new("wrong_role", 403, format!("expected a certificate for the role {expected}, found {found}"))
     }
 
-    /// A user without the mark: 403.
+    /// A user without a role: 403.
     #[must_use]
     pub fn not_administrator() -> Self {
         Self::new("not_administrator", 403, "expected an administrator: log in as one")
+    }
+
+    /// An administrator whose role is too small: 403.
+    #[must_use]
+    pub fn role_insufficient(action: &str, least: AdministratorRole, found: AdministratorRole) -> Self {
+        let (least, found) = (least.as_str(), found.as_str());
+        let message = format!("{action}: expected an administrator with the role {least}, found {found}: ask an owner");
+        Self::new("role_insufficient", 403, message)
     }
 
     /// An authentication of long ago: 401.

@@ -9,12 +9,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_enrol::wall_clock;
 use ringfort_proto::api;
+use ringfort_types::UnixSeconds;
 
 use super::caller::Caller;
 use super::http::{Asked, Failure, finish};
 use super::limits::{ADMIN_BODY_BYTES_MAX, BODY_BYTES_MAX};
-use super::{Shell, counted};
-use crate::core::Refused;
+use super::{Shell, counted, receipts};
+use crate::core::{Administrator, Refused, action};
 
 type Shared = State<Arc<Shell>>;
 type From = Extension<Arc<Caller>>;
@@ -58,6 +59,7 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
             change!(admin_new_user: api::NewUser)
                 .get(list!(shell, administrator, _now => shell.core.users(&administrator))),
         )
+        .route(&at("admin/users/role"), change!(admin_change_role: api::RoleChange))
         .route(&at("admin/users/remove"), change!(admin_remove_user: api::Named))
         .route(&at("admin/sites"), change!(admin_new_site: api::NewSite))
         .route(&at("admin/sites/remove"), change!(admin_remove_site: api::Named))
@@ -76,7 +78,9 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
             get(list!(shell, administrator, _now => shell.core.controller_rows(&administrator))),
         )
         .route(&at("admin/controllers/remove"), change!(admin_remove_controller: api::Named))
-        .route(&at("admin/gateways"), get(list!(shell, administrator, now => shell.core.gateways(&administrator, now))))
+        .route(&at("admin/gateways"), get(list!(shell, administrator, now => gateways(&shell, &administrator, now))))
+        .route(&at("admin/gateways/remove"), change!(admin_remove_gateway: api::Named))
+        .route(&at("admin/receipts"), get(receipts::receipts))
         .route(&at("admin/sessions"), get(list!(shell, administrator, now => shell.core.sessions(&administrator, now))))
         .route(&at("admin/audit"), get(list!(shell, administrator, _now => shell.core.events(&administrator))))
         .method_not_allowed_fallback(unknown)
@@ -88,6 +92,19 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
 async fn unknown() -> Failure {
     let message = format!("expected a request of {}: docs/CONTROL.md lists them", api::BASE);
     Refused { message, ..Refused::not_found("request", "") }.into()
+}
+
+/// All Gateways, and whose stream is open here.
+async fn gateways(
+    shell: &Shell,
+    administrator: &Administrator<action::ListGateways>,
+    now: UnixSeconds,
+) -> Result<Vec<api::GatewayRow>, Refused> {
+    let mut rows = shell.core.gateways(administrator, now).await?;
+    for row in &mut rows {
+        row.connected = shell.hub.open_since(&row.id).is_some();
+    }
+    Ok(rows)
 }
 
 /// How to log in (R19).

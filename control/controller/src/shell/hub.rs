@@ -4,16 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use ringfort_proto::v1;
+use ringfort_token::Serial;
 use ringfort_types::UnixSeconds;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
-use super::limits::PUSHES_WAITING_MAX;
-use crate::core::Change;
+use super::limits::{PUSHES_WAITING_MAX, SERIALS_MEASURED_MAX};
+use crate::core::{Change, Confirmation};
 
 /// All open streams, one per Gateway at most.
-#[derive(Debug, Default)]
-pub(crate) struct Hub(Mutex<Streams>);
+#[derive(Debug)]
+pub(crate) struct Hub {
+    streams: Mutex<Streams>,
+    /// Something is to be written.
+    confirmed: Notify,
+    /// How often something was written.
+    written: watch::Sender<u64>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self { streams: Mutex::default(), confirmed: Notify::new(), written: watch::Sender::new(0) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Streams {
@@ -21,6 +33,10 @@ struct Streams {
     open: BTreeMap<String, Open>,
     /// What Gateways said they applied, of those whose streams have ended too.
     applied: BTreeMap<String, Applied>,
+    /// What of it is not in the database yet, by Gateway: the newest.
+    unwritten: BTreeMap<String, Confirmation>,
+    /// Milliseconds from push to confirmation of the last serials, by Gateway.
+    took: BTreeMap<Serial, BTreeMap<String, u64>>,
     /// Streams opened so far.
     opened: u64,
 }
@@ -58,7 +74,7 @@ pub(crate) enum End {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Applied {
     /// Revocations up to this.
-    pub(crate) revocations: Option<v1::Serial>,
+    pub(crate) revocations: Option<Serial>,
     /// Its configuration.
     pub(crate) configuration_seq: u64,
     /// When it said so.
@@ -141,17 +157,67 @@ impl Hub {
         self.lock().applied.get(gateway).copied()
     }
 
+    /// Waits until Gateways have confirmed something, and takes it all to be written.
+    pub(crate) async fn unwritten(&self) -> Vec<Confirmation> {
+        loop {
+            let unwritten = std::mem::take(&mut self.lock().unwritten);
+            if !unwritten.is_empty() {
+                return unwritten.into_values().collect();
+            }
+            self.confirmed.notified().await;
+        }
+    }
+
+    /// What was taken could not be written; what came meanwhile is newer.
+    pub(crate) fn put_back(&self, confirmations: Vec<Confirmation>) {
+        let mut streams = self.lock();
+        for confirmation in confirmations {
+            streams.unwritten.entry(confirmation.gateway.clone()).or_insert(confirmation);
+        }
+        self.confirmed.notify_one();
+    }
+
+    /// What was taken is in the database.
+    pub(crate) fn wrote(&self) {
+        self.written.send_modify(|times| *times += 1);
+    }
+
+    /// Changes whenever confirmations have come to the database.
+    pub(crate) fn written(&self) -> watch::Receiver<u64> {
+        self.written.subscribe()
+    }
+
+    /// Milliseconds from the push of `serial` to its confirmation, by Gateway, as far as this Controller measured them.
+    pub(crate) fn took(&self, serial: Serial) -> BTreeMap<String, u64> {
+        self.lock().took.get(&serial).cloned().unwrap_or_default()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Streams> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Subscription {
-    /// Notes what the Gateway says that it applied.
-    pub(crate) fn note(&self, applied: Applied) {
+    /// Notes what the Gateway says that it applied, and in how many milliseconds since their push each of the serials that it
+    /// confirms with it.
+    pub(crate) fn note(&self, applied: Applied, measured: &[(Serial, u64)]) {
         let mut streams = self.hub.lock();
+        for (serial, took_ms) in measured {
+            streams.took.entry(*serial).or_default().insert(self.gateway.clone(), *took_ms);
+        }
+        while streams.took.len() > SERIALS_MEASURED_MAX {
+            streams.took.pop_first();
+        }
         let before = streams.applied.entry(self.gateway.clone()).or_default();
-        *before = Applied { took_ms: applied.took_ms.or(before.took_ms), ..applied };
+        let is_news = applied.revocations.is_some() && applied.revocations != before.revocations;
+        let revocations = applied.revocations.or(before.revocations);
+        let took_ms = measured.last().map(|(_, took_ms)| *took_ms);
+        *before = Applied { took_ms: took_ms.or(before.took_ms), revocations, ..applied };
+        if let Some(serial) = revocations.filter(|_| is_news) {
+            let confirmation = Confirmation { gateway: self.gateway.clone(), revocations: serial, took_ms };
+            streams.unwritten.insert(self.gateway.clone(), confirmation);
+            self.hub.confirmed.notify_one();
+        }
     }
 }
 
@@ -166,8 +232,6 @@ impl Drop for Subscription {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_token::Serial;
-
     use super::*;
 
     const NOW: UnixSeconds = UnixSeconds(1);
@@ -222,10 +286,35 @@ mod tests {
         assert_eq!((*older.end.borrow(), *newer.end.borrow()), (Some(End::Replaced), None));
         drop(older);
         assert_eq!(hub.open(None), 1, "the older one takes nothing with it");
-        newer.note(Applied { configuration_seq: 3, took_ms: Some(7), ..Applied::default() });
-        newer.note(Applied { configuration_seq: 4, ..Applied::default() });
+        let serial = Serial { epoch: 1, n: 1 };
+        newer.note(Applied { configuration_seq: 3, revocations: Some(serial), ..Applied::default() }, &[(serial, 7)]);
+        newer.note(Applied { configuration_seq: 4, ..Applied::default() }, &[]);
         drop(newer);
         let applied = hub.applied("a").unwrap();
-        assert_eq!((applied.configuration_seq, applied.took_ms), (4, Some(7)));
+        assert_eq!((applied.configuration_seq, applied.took_ms, applied.revocations), (4, Some(7), Some(serial)));
+    }
+
+    #[tokio::test]
+    async fn the_newest_confirmation_of_each_gateway_is_written_once() {
+        let hub = Arc::new(Hub::default());
+        let (a, _) = hub.subscribe("a", "one", NOW);
+        let (b, _) = hub.subscribe("b", "one", NOW);
+        let serial = |n| Serial { epoch: 1, n };
+        let applied = |n| Applied { revocations: Some(serial(n)), ..Applied::default() };
+        a.note(applied(1), &[(serial(1), 5)]);
+        a.note(applied(3), &[(serial(2), 9), (serial(3), 4)]);
+        b.note(applied(1), &[]);
+        let confirmation =
+            |gateway: &str, n, took_ms| Confirmation { gateway: gateway.into(), revocations: serial(n), took_ms };
+        assert_eq!(hub.unwritten().await, [confirmation("a", 3, Some(4)), confirmation("b", 1, None)]);
+        // What is known is no news; each serial has its own time.
+        a.note(applied(3), &[]);
+        a.note(Applied { configuration_seq: 7, ..Applied::default() }, &[]);
+        assert!(hub.lock().unwritten.is_empty());
+        assert_eq!([1, 2, 3].map(|n| hub.took(serial(n)).get("a").copied()), [Some(5), Some(9), Some(4)]);
+        for n in 4..4 + SERIALS_MEASURED_MAX as u64 {
+            a.note(applied(n), &[(serial(n), 1)]);
+        }
+        assert_eq!((hub.took(serial(3)).len(), hub.lock().took.len()), (0, SERIALS_MEASURED_MAX));
     }
 }

@@ -56,5 +56,18 @@ pub(crate) const HELLO_TIME: Duration = Duration::from_secs(10);
 /// How often a Gateway's configuration, and with it its lease, is renewed.
 pub(crate) const CONFIGURATION_RENEWAL: Duration = Duration::from_secs(60);
 
+/// Serials of which it is remembered how soon each Gateway confirmed them: 5 MiB with 1,000 Gateways.
+pub(crate) const SERIALS_MEASURED_MAX: usize = 64;
+/// What Gateways confirm is written to the database at most this often, for all of them together.
+pub(crate) const CONFIRMATIONS_EVERY: Duration = Duration::from_millis(20);
+/// Pause after confirmations that could not be written.
+pub(crate) const CONFIRMATIONS_AGAIN: Duration = Duration::from_secs(1);
+/// Longest wait for receipts in one request; who wants to wait longer asks again.
+pub(crate) const RECEIPTS_TIME: Duration = Duration::from_secs(20);
+/// Requests that wait for receipts at a time. Beyond it the answer is what is known at once.
+pub(crate) const RECEIPTS_WAITING_MAX: usize = 64;
+/// How often a waiting request looks at what other Controllers have written.
+pub(crate) const RECEIPTS_LOOK: Duration = Duration::from_millis(200);
+
 /// How long connections may take to end when the Controller stops.
 pub(crate) const STOP_TIME: Duration = Duration::from_secs(3);

@@ -25,6 +25,7 @@ mod join;
 mod limits;
 mod listener;
 mod nonces;
+mod receipts;
 mod server;
 mod settings;
 mod stream;
@@ -40,12 +41,13 @@ use std::time::Instant;
 use ringfort_enrol::wall_clock;
 use ringfort_token::Refusal;
 use ringfort_token::proof::ProofRefused;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::core::{Core, Event, Refused};
 use caller::Caller;
 use counters::Counters;
 use hub::Hub;
+use limits::RECEIPTS_WAITING_MAX;
 use nonces::Nonces;
 
 /// What is counted besides refusals.
@@ -70,10 +72,12 @@ mod counted {
     pub(super) const LOST: &str = "subscribers_lost";
     /// Streams ended because the same Gateway began another.
     pub(super) const REPLACED: &str = "subscribers_replaced";
+    /// Transactions in which confirmations of Gateways were written.
+    pub(super) const CONFIRMATIONS: &str = "confirmations_written";
     /// Refusals that were counted and not written, because too many came.
     pub(super) const UNWRITTEN: &str = "audit_rows_left_out";
 
-    pub(super) const ALL: [&str; 11] = [
+    pub(super) const ALL: [&str; 12] = [
         ACCEPTED,
         OVER_LIMIT,
         HANDSHAKES_LATE,
@@ -84,6 +88,7 @@ mod counted {
         SUBSCRIBED,
         LOST,
         REPLACED,
+        CONFIRMATIONS,
         UNWRITTEN,
     ];
 }
@@ -95,6 +100,8 @@ pub(crate) struct Shell {
     nonces: Nonces,
     hub: Arc<Hub>,
     noise: Noise,
+    /// Requests that wait for receipts.
+    waiting: Semaphore,
     /// Connections that are open now.
     open: AtomicU64,
     /// Becomes true when the Controller is to stop.
@@ -113,6 +120,7 @@ impl Shell {
             nonces: Nonces::default(),
             hub,
             noise: Noise::default(),
+            waiting: Semaphore::new(RECEIPTS_WAITING_MAX),
             open: AtomicU64::new(0),
             stop,
         }

@@ -21,8 +21,8 @@ use super::hub::End;
 use super::limits::{BACKLOG, UNAUTHENTICATED_MAX};
 use super::listener::Doors;
 use super::settings::{Options, Start};
-use super::{Shell, api, counted, grpc};
-use crate::core::{Change, Core};
+use super::{Shell, api, counted, grpc, receipts};
+use crate::core::{Change, Core, serial_text};
 
 /// Events in the status.
 const EVENTS_SHOWN: u32 = 64;
@@ -83,6 +83,7 @@ impl Server {
     pub async fn serve(&self) {
         let shell = &self.doors.shell;
         let telling = tell(Arc::clone(shell), self.changes.resubscribe());
+        let keeping = receipts::keep(shell);
         let ending = async {
             shell.stopped().await;
             shell.hub.end_all(End::Stopping);
@@ -92,6 +93,7 @@ impl Server {
             () = self.doors.serve(&self.listener) => {}
             () = shell.core.follow(wall_clock) => {}
             () = telling => {}
+            () = keeping => {}
             () = ending => {}
         }
     }
@@ -108,7 +110,7 @@ impl Server {
                 json!({
                     "connected": shell.hub.open_since(&row.id).is_some(),
                     "connected_since": shell.hub.open_since(&row.id).map(|since| since.0),
-                    "applied": serial.map(|serial| format!("{}/{}", serial.epoch, serial.n)),
+                    "applied": serial.map(serial_text),
                     "applied_configuration": applied.map(|applied| applied.configuration_seq),
                     "applied_at": applied.map(|applied| applied.at.0),
                     "applied_after_ms": applied.and_then(|applied| applied.took_ms),
@@ -126,7 +128,7 @@ impl Server {
             "organisation": shell.core.organisation(),
             "ca_fingerprint": self.fingerprint,
             "address": self.address.to_string(),
-            "revocations": format!("{}/{}", serial.epoch, serial.n),
+            "revocations": serial_text(serial),
             "gateways": gateways,
             "subscribers": shell.hub.open(None),
             "connections": shell.open.load(Ordering::Relaxed),

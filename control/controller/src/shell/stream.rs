@@ -123,6 +123,13 @@ impl Session {
         let now = wall_clock();
         let v1::Serial { epoch, n } = hello.revocations.unwrap_or_default();
         self.sent.revocations = Serial { epoch, n };
+        let had = Applied {
+            revocations: Some(self.sent.revocations),
+            configuration_seq: hello.configuration_seq,
+            at: now,
+            took_ms: None,
+        };
+        self.place.note(had, &[]);
         for token in core.revocations_after(self.sent.revocations, now).await? {
             let Numbers { epoch, after, entries, .. } = Numbers::of(&token)?;
             self.sent.revocations = Serial { epoch, n: after + entries.len() as u64 };
@@ -240,18 +247,18 @@ impl Session {
     }
 
     fn applied(&mut self, applied: &v1::Applied) {
-        let mut took_ms = None;
-        let upto = applied.revocations.map(|v1::Serial { epoch, n }| Serial { epoch, n });
+        let v1::Applied { revocations, configuration_seq, entitlements: _ } = applied;
+        let revocations = revocations.map(|v1::Serial { epoch, n }| Serial { epoch, n });
+        let mut measured = Vec::new();
         while let Some((serial, told)) = self.told.front() {
-            if upto.is_none_or(|upto| *serial > upto) {
+            if revocations.is_none_or(|upto| *serial > upto) {
                 break;
             }
-            took_ms = u64::try_from(told.elapsed().as_millis()).ok();
+            measured.push((*serial, u64::try_from(told.elapsed().as_millis()).unwrap_or(u64::MAX)));
             self.told.pop_front();
         }
-        let v1::Applied { revocations, configuration_seq, entitlements: _ } = applied;
-        let (revocations, configuration_seq) = (*revocations, *configuration_seq);
-        self.place.note(Applied { revocations, configuration_seq, at: wall_clock(), took_ms });
+        let configuration_seq = *configuration_seq;
+        self.place.note(Applied { revocations, configuration_seq, at: wall_clock(), took_ms: None }, &measured);
     }
 }
 

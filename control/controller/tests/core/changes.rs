@@ -45,22 +45,22 @@ async fn grants_and_removals_are_pushed_with_growing_numbers() {
     // Whoever has no login any more is not written to.
     assert_eq!(world.grant("wiki", "alice", later(12 * 3_600)).await.entitlements, 0);
     assert!(sent(&mut changes).is_empty());
-    refused(world.core.admin_grant(&world.admin, entitlement("wiki", "alice"), NOW).await, "already_exists");
-    refused(world.core.admin_take_back(&world.admin, entitlement("db", "alice"), NOW).await, "not_found");
-    refused(world.core.admin_grant(&world.admin, entitlement("wiki", "nobody"), NOW).await, "not_found");
-    refused(world.core.admin_grant(&world.admin, entitlement("nothing", "alice"), NOW).await, "not_found");
+    refused(world.core.admin_grant(&world.admin(), entitlement("wiki", "alice"), NOW).await, "already_exists");
+    refused(world.core.admin_take_back(&world.admin(), entitlement("db", "alice"), NOW).await, "not_found");
+    refused(world.core.admin_grant(&world.admin(), entitlement("wiki", "nobody"), NOW).await, "not_found");
+    refused(world.core.admin_grant(&world.admin(), entitlement("nothing", "alice"), NOW).await, "not_found");
 }
 
 #[tokio::test]
 async fn groups_and_resources_are_pushed_as_well() {
     let world = World::new().await;
-    let (core, admin) = (&world.core, &world.admin);
+    let core = &world.core;
     let bearer = world.login("alice", &Client::new("laptop"), NOW).await;
-    core.admin_new_group(admin, api::NewGroup { name: "staff".into() }, NOW).await.unwrap();
+    core.admin_new_group(&world.admin(), api::NewGroup { name: "staff".into() }, NOW).await.unwrap();
     for resource in ["wiki", "db"] {
         let principal = api::Principal::Group("staff".into());
         let change = api::EntitlementChange { resource: resource.into(), principal };
-        core.admin_grant(admin, change, NOW).await.unwrap();
+        core.admin_grant(&world.admin(), change, NOW).await.unwrap();
     }
     let mut changes = core.changes();
     let member = || api::Membership { group: "staff".into(), user: "alice".into() };
@@ -72,29 +72,29 @@ async fn groups_and_resources_are_pushed_as_well() {
         seen.sort_unstable();
         seen
     };
-    assert_eq!(core.admin_add_member(admin, member(), NOW).await.unwrap().entitlements, 2);
+    assert_eq!(core.admin_add_member(&world.admin(), member(), NOW).await.unwrap().entitlements, 2);
     assert_eq!(seen(&mut changes), ["db", "wiki"]);
-    assert_eq!(core.admin_remove_member(admin, member(), NOW).await.unwrap().entitlements, 2);
+    assert_eq!(core.admin_remove_member(&world.admin(), member(), NOW).await.unwrap().entitlements, 2);
     assert_eq!(seen(&mut changes), ["", ""]);
-    refused(core.admin_remove_member(admin, member(), NOW).await, "not_found");
-    core.admin_add_member(admin, member(), NOW).await.unwrap();
+    refused(core.admin_remove_member(&world.admin(), member(), NOW).await, "not_found");
+    core.admin_add_member(&world.admin(), member(), NOW).await.unwrap();
     assert_eq!(seen(&mut changes), ["db", "wiki"]);
 
-    core.admin_remove_resource(admin, named("db"), NOW).await.unwrap();
+    core.admin_remove_resource(&world.admin(), named("db"), NOW).await.unwrap();
     let after = sent(&mut changes);
     assert!(
         matches!(&after[..], [Change::Entitlement { site, .. }, Change::Configuration { site: other }] if site == other)
     );
-    core.admin_remove_group(admin, named("staff"), NOW).await.unwrap();
+    core.admin_remove_group(&world.admin(), named("staff"), NOW).await.unwrap();
     assert_eq!(seen(&mut changes), [""]);
-    core.admin_new_resource(admin, resource("db", "west", "10.2.0.1"), NOW).await.unwrap();
+    core.admin_new_resource(&world.admin(), resource("db", "west", "10.2.0.1"), NOW).await.unwrap();
     assert!(matches!(&sent(&mut changes)[..], [Change::Configuration { .. }]));
 }
 
 #[tokio::test]
 async fn what_is_malformed_is_not_taken() {
     let world = World::new().await;
-    let (core, admin) = (&world.core, &world.admin);
+    let core = &world.core;
     for pools in [
         &[][..],
         &["10.1.0.0/16"],
@@ -106,14 +106,15 @@ async fn what_is_malformed_is_not_taken() {
     ] {
         let pools = pools.iter().map(|pool| (*pool).to_owned()).collect();
         refused(
-            core.admin_new_site(admin, api::NewSite { name: "north".into(), pools }, NOW).await,
+            core.admin_new_site(&world.admin(), api::NewSite { name: "north".into(), pools }, NOW).await,
             "request_malformed",
         );
     }
     let bad = |change: fn(&mut api::NewResource)| {
         let mut request = resource("new", "east", "10.1.0.9");
         change(&mut request);
-        core.admin_new_resource(admin, request, NOW)
+        let world = &world;
+        async move { world.core.admin_new_resource(&world.admin(), request, NOW).await }
     };
     refused(bad(|request| request.to = vec!["10.1.0.1/16".into()]).await, "request_malformed");
     refused(bad(|request| request.to = vec![]).await, "request_malformed");
@@ -121,21 +122,17 @@ async fn what_is_malformed_is_not_taken() {
     refused(bad(|request| request.name = "default-deny".into()).await, "request_malformed");
     refused(bad(|request| request.name = "wiki".into()).await, "already_exists");
     refused(bad(|request| request.site = "north".into()).await, "not_found");
-    let user = |name: &str, password: &str| api::NewUser {
-        name: name.into(),
-        password: password.into(),
-        administrator: false,
-    };
-    refused(core.admin_new_user(admin, user("carol", "short"), NOW).await, "request_malformed");
-    refused(core.admin_new_user(admin, user("car ol", "long enough"), NOW).await, "request_malformed");
-    refused(core.admin_new_user(admin, user("alice", "long enough"), NOW).await, "already_exists");
+    let user = |name: &str, password: &str| api::NewUser { name: name.into(), password: password.into(), role: None };
+    refused(core.admin_new_user(&world.admin(), user("carol", "short"), NOW).await, "request_malformed");
+    refused(core.admin_new_user(&world.admin(), user("car ol", "long enough"), NOW).await, "request_malformed");
+    refused(core.admin_new_user(&world.admin(), user("alice", "long enough"), NOW).await, "already_exists");
     let named = |name: &str| api::Named { name: name.into() };
-    refused(core.admin_remove_site(admin, named("east"), NOW).await, "request_malformed");
-    refused(core.admin_remove_user(admin, named("root"), NOW).await, "request_malformed");
+    refused(core.admin_remove_site(&world.admin(), named("east"), NOW).await, "request_malformed");
+    refused(core.admin_remove_user(&world.admin(), named("root"), NOW).await, "request_malformed");
     for reason in ["", "a\nb", &"x".repeat(257)] {
         let scope = api::RevocationScope::Everyone;
         let request = api::NewRevocation { scope, reason: reason.into(), grace_seconds: None };
-        refused(core.admin_revoke(admin, request, NOW).await, "request_malformed");
+        refused(core.admin_revoke(&world.admin(), request, NOW).await, "request_malformed");
     }
 }
 
@@ -149,8 +146,8 @@ async fn a_decision_whose_tokens_would_be_too_long_is_none() {
     for n in 0..20 {
         let mut request = resource(&format!("large-{n}"), "east", "10.1.0.1");
         request.to = (0..1_000).map(|host| format!("10.{n}.{}.{}", host / 200 + 1, host % 200 + 1)).collect();
-        world.core.admin_new_resource(&world.admin, request, NOW).await.unwrap();
-        let granted = world.core.admin_grant(&world.admin, entitlement(&format!("large-{n}"), "alice"), NOW).await;
+        world.core.admin_new_resource(&world.admin(), request, NOW).await.unwrap();
+        let granted = world.core.admin_grant(&world.admin(), entitlement(&format!("large-{n}"), "alice"), NOW).await;
         if let Err(refused) = granted {
             refusal = Some((n, refused));
             break;
@@ -166,7 +163,7 @@ async fn a_decision_whose_tokens_would_be_too_long_is_none() {
         world.grant(&format!("large-{held}"), "bob", NOW).await;
     }
     let request = entitlement(&format!("large-{n}"), "bob");
-    refused(world.core.admin_grant(&world.admin, request, NOW).await, "request_malformed");
+    refused(world.core.admin_grant(&world.admin(), request, NOW).await, "request_malformed");
 }
 
 /// A Gateway's deny list with what was sent.
@@ -287,9 +284,42 @@ async fn devices_tokens_and_everyone_can_be_revoked() {
     let pushed = world.revoke(api::RevocationScope::Everyone, None, NOW).await.unwrap();
     assert_eq!(pushed.serial, format!("{}/5", world.core.serial().epoch), "one for each of three users");
     refused(world.core.entitlements(&on_kept, NOW).await, "token_revoked");
-    assert!(world.core.sessions(&world.admin, NOW).await.unwrap().is_empty());
+    assert!(world.core.sessions(&world.admin(), NOW).await.unwrap().is_empty());
     assert_eq!(applied(&world, &mut changes, &mut deny), 3);
     assert_eq!(deny.serial(), world.core.serial());
+}
+
+// Covers: A23 allow
+#[tokio::test]
+async fn a_groups_members_are_revoked_in_one_decision_and_nobody_else() {
+    let world = World::new().await;
+    let core = &world.core;
+    core.admin_new_group(&world.admin(), api::NewGroup { name: "staff".into() }, NOW).await.unwrap();
+    for user in ["alice", "bob"] {
+        let membership = api::Membership { group: "staff".into(), user: user.into() };
+        core.admin_add_member(&world.admin(), membership, NOW).await.unwrap();
+    }
+    let alice = world.login("alice", &Client::new("laptop"), NOW).await;
+    let bob = world.login("bob", &Client::new("phone"), NOW).await;
+    let root = Client::new("roots").login(core, "root", "first password", NOW).await.unwrap();
+    let mut changes = core.changes();
+    let mut deny = DenyList::default();
+    let staff = || api::RevocationScope::Group("staff".into());
+
+    world.revoke(staff(), Some(30), NOW).await.unwrap();
+    assert_eq!((core.serial().n, applied(&world, &mut changes, &mut deny)), (2, 1), "two entries in one list");
+    for bearer in [&alice, &bob] {
+        core.renew(bearer, later(29)).await.unwrap();
+    }
+    let pushed = world.revoke(staff(), None, later(29)).await.unwrap();
+    assert_eq!(pushed.serial, format!("{}/4", core.serial().epoch));
+    for bearer in [&alice, &bob] {
+        refused(core.entitlements(bearer, later(29)).await, "token_revoked");
+    }
+    core.entitlements(&root, later(29)).await.unwrap();
+    refused(world.revoke(api::RevocationScope::Group("nobody".into()), None, NOW).await, "not_found");
+    core.admin_new_group(&world.admin(), api::NewGroup { name: "empty".into() }, NOW).await.unwrap();
+    assert_eq!(world.revoke(api::RevocationScope::Group("empty".into()), None, NOW).await.unwrap().serial, "");
 }
 
 // Covers: A23 refuse
@@ -301,14 +331,14 @@ async fn a_removed_user_has_nothing_left() {
     let bearer = world.login("alice", &device, NOW).await;
     let claims = world.core.renew(&bearer, NOW).await.unwrap().claims;
     let removed = api::Named { name: "alice".into() };
-    world.core.admin_remove_user(&world.admin, removed.clone(), NOW).await.unwrap();
+    world.core.admin_remove_user(&world.admin(), removed.clone(), NOW).await.unwrap();
     refused(world.core.bearer(&claims, &device.thumbprint(), NOW), "token_revoked");
     refused(world.core.entitlements(&bearer, NOW).await, "token_revoked");
     refused(device.login(&world.core, "alice", "alice password", NOW).await, "login_refused");
-    refused(world.core.admin_remove_user(&world.admin, removed, NOW).await, "not_found");
+    refused(world.core.admin_remove_user(&world.admin(), removed, NOW).await, "not_found");
     // Whoever comes under the same name is somebody else.
-    let user = api::NewUser { name: "alice".into(), password: "alice password".into(), administrator: false };
-    world.core.admin_new_user(&world.admin, user, NOW).await.unwrap();
+    let user = api::NewUser { name: "alice".into(), password: "alice password".into(), role: None };
+    world.core.admin_new_user(&world.admin(), user, NOW).await.unwrap();
     let other = world.login("alice", &Client::new("other"), NOW).await;
     assert_ne!(other.claims().user, bearer.claims().user);
     assert!(world.entitlements(&other, NOW).await.0.is_empty());
@@ -326,7 +356,7 @@ async fn everything_done_and_refused_has_its_event() {
         detail: &"é".repeat(9_000),
     };
     let id = world.core.audit(event, later(8)).await;
-    let events = world.core.events(&world.admin).await.unwrap();
+    let events = world.core.events(&world.admin()).await.unwrap();
     assert_eq!(
         (events[0].id.as_str(), events[0].outcome.as_str(), events[0].at),
         (id.as_str(), "invitation_used", later(8).0)

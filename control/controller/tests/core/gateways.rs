@@ -1,7 +1,8 @@
 //! What Gateways are told and report.
 
+use ringfort_controller::core::Change;
 use ringfort_proto::state_digest;
-use ringfort_token::{GatewayConfiguration, RevocationList, Serial};
+use ringfort_token::{EntryScope, GatewayConfiguration, RevocationList, Serial};
 
 use super::*;
 
@@ -62,7 +63,7 @@ async fn clients_are_sent_to_gateways_that_are_alive() {
     let alive = gateways(later(15)).await;
     assert_eq!(alive.len(), 1);
     assert_eq!((alive[0].id.as_str(), alive[0].address.as_str()), (joined.id.as_str(), "203.0.113.20:443"));
-    assert!(world.core.gateways(&world.admin, later(15)).await.unwrap()[0].alive);
+    assert!(world.core.gateways(&world.admin(), later(15)).await.unwrap()[0].alive);
     assert!(gateways(later(16)).await.is_empty());
 }
 
@@ -194,4 +195,53 @@ async fn revocations_follow_what_a_gateway_has_and_another_epoch_has_nothing() {
         assert_eq!(deny.serial(), ours);
     }
     assert!(world.core.revocations_after(ours, NOW).await.unwrap().is_empty());
+}
+
+// Covers: R18 refuse
+#[tokio::test]
+async fn a_removed_gateway_is_refused_everywhere_and_nobody_is_sent_there() {
+    let world = World::new().await;
+    let core = &world.core;
+    let (key, joined) = world.gateway("east-1", "east").await;
+    let invitee = || api::Invitee::Gateway { name: "east-2".into(), site: "east".into() };
+    let (cookie, ticket) = world.invite(invitee()).await;
+    core.report(&joined.id, &report(&joined, 0, core.serial(), &[]), NOW).await.unwrap();
+    world.grant("wiki", "alice", NOW).await;
+    let alice = world.login("alice", &Client::new("laptop"), NOW).await;
+    let (_, connect) = world.entitlements(&alice, NOW).await;
+    assert_eq!(connect.sites[0].gateways.len(), 1);
+    let peer = world.peer(&joined.chain, Role::Gateway, NOW);
+    core.enroll(&peer, &key.request(), NOW).await.unwrap();
+    let mut changes = core.changes();
+
+    let named = |name: &str| api::Named { name: name.into() };
+    core.admin_remove_gateway(&world.admin(), named("east-1"), later(1)).await.unwrap();
+    let change = changes.try_recv().unwrap();
+    let Change::Revocations { token, .. } = change else { panic!("{change:?}") };
+    let audience = audience::gateways(core.organisation());
+    let list: Verified<RevocationList> = world.verify(&token, &audience, Holder::Nobody, later(1));
+    assert_eq!(list.entries[0].scope, EntryScope::Key(key.thumbprint()), "the other Gateways hear of it");
+    let (_, connect) = world.entitlements(&alice, later(1)).await;
+    assert!(connect.sites[0].gateways.is_empty(), "nobody is sent there");
+    refused(core.standing(&peer, later(1)), "certificate_revoked");
+    refused(core.standing(&peer, later(7 * 86_400)), "certificate_revoked");
+    refused(core.enroll(&peer, &key.request(), later(1)).await, "certificate_revoked");
+    for answer in [
+        core.configuration(&joined.id, later(1)).await.map(drop),
+        core.report(&joined.id, &report(&joined, 0, core.serial(), &[]), later(1)).await.map(drop),
+        core.entitlements_newer(&joined.id, &[], later(1)).await.map(drop),
+        core.admin_remove_gateway(&world.admin(), named("east-1"), later(1)).await.map(drop),
+    ] {
+        refused(answer, "not_found");
+    }
+    assert!(core.gateways(&world.admin(), later(1)).await.unwrap().is_empty());
+
+    // Nor does its key come back by another invitation; another key may have the name.
+    let (again, second) = world.invite(api::Invitee::Gateway { name: "east-1".into(), site: "east".into() }).await;
+    refused(core.join(key.join(&again, &second), later(1)).await, "certificate_revoked");
+    world.gateway("east-1", "east").await;
+    // One that has not joined yet is removed with its invitation.
+    core.admin_remove_gateway(&world.admin(), named("east-2"), later(2)).await.unwrap();
+    refused(core.join(Client::new("late").join(&cookie, &ticket), later(3)).await, "invitation_expired");
+    refused(core.admin_remove_gateway(&world.admin(), named("east-2"), later(3)).await, "not_found");
 }

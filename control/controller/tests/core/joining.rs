@@ -8,6 +8,7 @@ fn gateway_invitation(name: &str) -> api::Invitee {
     api::Invitee::Gateway { name: name.into(), site: "east".into() }
 }
 
+// Covers: R1 allow
 // Covers: R3 allow
 // Covers: R6 allow
 // Covers: I1 allow
@@ -17,7 +18,7 @@ fn gateway_invitation(name: &str) -> api::Invitee {
 async fn a_gateway_joins_and_gets_its_certificate() {
     let world = World::new().await;
     let request = api::NewInvitation { invitee: gateway_invitation("east-1"), expires_in: None };
-    let invitation = world.core.admin_invite(&world.admin, request, NOW).await.unwrap();
+    let invitation = world.core.admin_invite(&world.admin(), request, NOW).await.unwrap();
     assert_eq!(invitation.expires_at, later(7 * 86_400).0);
     let (address, secret) = invitation.url.rsplit_once('/').unwrap();
     assert_eq!((address, secret.len()), ("controller.example:8443", 48));
@@ -30,7 +31,7 @@ async fn a_gateway_joins_and_gets_its_certificate() {
     assert_eq!(peer.not_after(), later(7 * 86_400));
     let chain: Vec<_> = joined.chain.iter().map(|one| CertificateDer::from(one.to_vec())).collect();
     world.core.trust().verify(&chain[0], &[], Side::Server, Role::Gateway, NOW).unwrap();
-    let rows = world.core.gateways(&world.admin, NOW).await.unwrap();
+    let rows = world.core.gateways(&world.admin(), NOW).await.unwrap();
     assert_eq!((rows[0].name.as_str(), rows[0].site.as_str(), rows[0].alive), ("east-1", "east", false));
 }
 
@@ -41,10 +42,10 @@ async fn a_gateway_joins_and_gets_its_certificate() {
 async fn invitations_are_made_by_administrators_who_authenticated_just_now() {
     let world = World::new().await;
     let alice = world.login("alice", &Client::new("laptop"), NOW).await;
-    refused(world.core.administrator(&alice, NOW).await, "not_administrator");
+    refused(world.core.administrator::<action::Invite>(&alice, NOW).await, "not_administrator");
     let request = |name| api::NewInvitation { invitee: gateway_invitation(name), expires_in: None };
-    world.core.admin_invite(&world.admin, request("east-1"), later(300)).await.unwrap();
-    refused(world.core.admin_invite(&world.admin, request("east-2"), later(301)).await, "authentication_not_fresh");
+    world.core.admin_invite(&world.admin(), request("east-1"), later(300)).await.unwrap();
+    refused(world.core.admin_invite(&world.admin(), request("east-2"), later(301)).await, "authentication_not_fresh");
 }
 
 // Covers: I1 refuse
@@ -54,8 +55,8 @@ async fn invitations_for_what_is_not_or_is_already_are_not_made() {
     world.gateway("east-1", "east").await;
     let invite = |invitee, expires_in| {
         let request = api::NewInvitation { invitee, expires_in };
-        let (core, admin) = (&world.core, &world.admin);
-        async move { core.admin_invite(admin, request, NOW).await }
+        let world = &world;
+        async move { world.core.admin_invite(&world.admin(), request, NOW).await }
     };
     refused(invite(gateway_invitation("east-1"), None).await, "already_exists");
     refused(invite(api::Invitee::Gateway { name: "x".into(), site: "north".into() }, None).await, "not_found");
@@ -89,11 +90,11 @@ async fn whatever_fails_after_the_cookie_has_used_the_invitation_up() {
     let foreign = tempfile::tempdir().unwrap();
     let foreign = open(foreign.path(), NOW).await;
     let bearer = Client::new("x").login(&foreign, "root", "first password", NOW).await.unwrap();
-    let admin = foreign.administrator(&bearer, NOW).await.unwrap();
+    let owner: Administrator<action::ChangeRole> = foreign.administrator(&bearer, NOW).await.unwrap();
     let site = api::NewSite { name: "east".into(), pools: vec!["10.97.0.1/24".into()] };
-    foreign.admin_new_site(&admin, site, NOW).await.unwrap();
+    foreign.admin_new_site(&owner.also().unwrap(), site, NOW).await.unwrap();
     let request = api::NewInvitation { invitee: gateway_invitation("east-1"), expires_in: None };
-    let foreign = foreign.admin_invite(&admin, request, NOW).await.unwrap().ticket;
+    let foreign = foreign.admin_invite(&owner.also().unwrap(), request, NOW).await.unwrap().ticket;
     let (_, other) = world.invite(gateway_invitation("east-9")).await;
 
     let client = Client::new("east-1");
@@ -113,7 +114,7 @@ async fn whatever_fails_after_the_cookie_has_used_the_invitation_up() {
         refused(world.core.join(wrong, NOW).await, code);
         refused(world.core.join(client.join(&cookie, &own), NOW).await, "invitation_used");
     }
-    assert!(world.core.gateways(&world.admin, NOW).await.unwrap().is_empty());
+    assert!(world.core.gateways(&world.admin(), NOW).await.unwrap().is_empty());
 }
 
 // Covers: I7 refuse
@@ -128,7 +129,7 @@ async fn a_key_that_did_not_sign_the_request_joins_nobody() {
     }
     request.certificate_request = bytes.into();
     refused(world.core.join(request, NOW).await, "request_malformed");
-    assert!(world.core.gateways(&world.admin, NOW).await.unwrap().is_empty());
+    assert!(world.core.gateways(&world.admin(), NOW).await.unwrap().is_empty());
 }
 
 // Covers: R4 refuse
@@ -160,7 +161,7 @@ async fn of_a_thousand_who_race_exactly_one_joins() {
         }
     }
     assert_eq!((won, lost), (1, 999));
-    assert_eq!(world.core.gateways(&world.admin, NOW).await.unwrap().len(), 1);
+    assert_eq!(world.core.gateways(&world.admin(), NOW).await.unwrap().len(), 1);
 }
 
 // Covers: I10 refuse
@@ -171,7 +172,7 @@ async fn a_gateway_of_the_same_name_is_not_overwritten() {
     let second = world.invite(gateway_invitation("east-1")).await;
     let joined = world.core.join(Client::new("a").join(&first.0, &first.1), NOW).await.unwrap();
     refused(world.core.join(Client::new("b").join(&second.0, &second.1), NOW).await, "already_exists");
-    let rows = world.core.gateways(&world.admin, NOW).await.unwrap();
+    let rows = world.core.gateways(&world.admin(), NOW).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), [joined.id.as_str()]);
 }
 

@@ -60,13 +60,13 @@ async fn nobody_is_told_more_than_they_may() {
 #[tokio::test]
 async fn groups_give_what_users_have_not() {
     let world = World::new().await;
-    let (core, admin) = (&world.core, &world.admin);
-    core.admin_new_group(admin, api::NewGroup { name: "staff".into() }, NOW).await.unwrap();
+    let core = &world.core;
+    core.admin_new_group(&world.admin(), api::NewGroup { name: "staff".into() }, NOW).await.unwrap();
     let change = api::EntitlementChange { resource: "db".into(), principal: api::Principal::Group("staff".into()) };
-    core.admin_grant(admin, change, NOW).await.unwrap();
+    core.admin_grant(&world.admin(), change, NOW).await.unwrap();
     let member = || api::Membership { group: "staff".into(), user: "alice".into() };
-    core.admin_add_member(admin, member(), NOW).await.unwrap();
-    refused(core.admin_add_member(admin, member(), NOW).await, "already_exists");
+    core.admin_add_member(&world.admin(), member(), NOW).await.unwrap();
+    refused(core.admin_add_member(&world.admin(), member(), NOW).await, "already_exists");
     // By the group and directly: it stands in the token once.
     world.grant("db", "alice", NOW).await;
     let bearer = world.login("alice", &Client::new("laptop"), NOW).await;
@@ -95,8 +95,8 @@ async fn addresses_are_of_the_pool_and_nobody_elses() {
 async fn a_full_pool_takes_from_those_who_left_and_refuses_otherwise() {
     let world = World::new().await;
     let site = api::NewSite { name: "tiny".into(), pools: vec!["10.95.0.1/30".into()] };
-    world.core.admin_new_site(&world.admin, site, NOW).await.unwrap();
-    world.core.admin_new_resource(&world.admin, resource("one", "tiny", "10.3.0.1"), NOW).await.unwrap();
+    world.core.admin_new_site(&world.admin(), site, NOW).await.unwrap();
+    world.core.admin_new_resource(&world.admin(), resource("one", "tiny", "10.3.0.1"), NOW).await.unwrap();
     world.grant("one", "alice", NOW).await;
     let first = world.login("alice", &Client::new("laptop"), NOW).await;
     let (tokens, _) = world.entitlements(&first, NOW).await;

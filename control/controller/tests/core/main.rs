@@ -9,6 +9,8 @@ mod database;
 mod gateways;
 mod joining;
 mod logins;
+mod receipts;
+mod roles;
 mod several;
 mod starts;
 
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
-use ringfort_controller::core::{Administrator, Bearer, Core, FirstAdministrator, Refused, Settings};
+use ringfort_controller::core::{Action, Administrator, Bearer, Core, FirstAdministrator, Refused, Settings, action};
 use ringfort_identity::{KeyThumbprint, PeerIdentity, Role, Side};
 use ringfort_proto::{api, v1};
 use ringfort_token::{
@@ -56,7 +58,8 @@ async fn open(folder: &Path, now: UnixSeconds) -> Core {
 struct World {
     folder: TempDir,
     core: Core,
-    admin: Administrator,
+    /// The first administrator, who owns the organisation.
+    owner: Administrator<action::ChangeRole>,
 }
 
 impl World {
@@ -64,37 +67,44 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let core = open(folder.path(), NOW).await;
         let bearer = Client::new("admin-device").login(&core, "root", "first password", NOW).await.unwrap();
-        let admin = core.administrator(&bearer, NOW).await.unwrap();
+        let owner = core.administrator(&bearer, NOW).await.unwrap();
+        let world = Self { folder, core, owner };
+        let core = &world.core;
         for (name, pool) in [("east", "10.97.0.1/24"), ("west", "10.96.0.1/24")] {
             let pools = vec![pool.to_owned(), "fd00:97::1/64".to_owned()];
-            core.admin_new_site(&admin, api::NewSite { name: name.into(), pools }, NOW).await.unwrap();
+            core.admin_new_site(&world.admin(), api::NewSite { name: name.into(), pools }, NOW).await.unwrap();
         }
         for name in ["alice", "bob"] {
-            let user = api::NewUser { name: name.into(), password: format!("{name} password"), administrator: false };
-            core.admin_new_user(&admin, user, NOW).await.unwrap();
+            let user = api::NewUser { name: name.into(), password: format!("{name} password"), role: None };
+            core.admin_new_user(&world.admin(), user, NOW).await.unwrap();
         }
         for (name, site, to) in
             [("wiki", "east", "10.1.0.1"), ("build", "east", "10.1.0.2"), ("db", "west", "10.2.0.1")]
         {
-            core.admin_new_resource(&admin, resource(name, site, to), NOW).await.unwrap();
+            core.admin_new_resource(&world.admin(), resource(name, site, to), NOW).await.unwrap();
         }
-        Self { folder, core, admin }
+        world
+    }
+
+    /// The first administrator, about to do something.
+    fn admin<A: Action>(&self) -> Administrator<A> {
+        self.owner.also().unwrap()
     }
 
     /// The same organisation after the Controller was started anew.
     async fn restarted(self, now: UnixSeconds) -> Self {
-        let Self { folder, core, admin } = self;
+        let Self { folder, core, owner } = self;
         drop(core);
         let core = Core::open(&state(folder.path()), &settings(folder.path()).await, None, now).await.unwrap();
-        Self { folder, core, admin }
+        Self { folder, core, owner }
     }
 
     async fn grant(&self, resource: &str, user: &str, now: UnixSeconds) -> api::Pushed {
-        self.core.admin_grant(&self.admin, entitlement(resource, user), now).await.unwrap()
+        self.core.admin_grant(&self.admin(), entitlement(resource, user), now).await.unwrap()
     }
 
     async fn take_back(&self, resource: &str, user: &str, now: UnixSeconds) -> api::Pushed {
-        self.core.admin_take_back(&self.admin, entitlement(resource, user), now).await.unwrap()
+        self.core.admin_take_back(&self.admin(), entitlement(resource, user), now).await.unwrap()
     }
 
     async fn revoke(
@@ -104,7 +114,7 @@ impl World {
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {
         let request = api::NewRevocation { scope, reason: "for a test".into(), grace_seconds };
-        self.core.admin_revoke(&self.admin, request, now).await
+        self.core.admin_revoke(&self.admin(), request, now).await
     }
 
     async fn login(&self, user: &str, client: &Client, now: UnixSeconds) -> Bearer {
@@ -113,7 +123,7 @@ impl World {
 
     async fn invite(&self, invitee: api::Invitee) -> (Vec<u8>, String) {
         let request = api::NewInvitation { invitee, expires_in: None };
-        let invitation = self.core.admin_invite(&self.admin, request, NOW).await.unwrap();
+        let invitation = self.core.admin_invite(&self.admin(), request, NOW).await.unwrap();
         (cookie(&invitation.url), invitation.ticket)
     }
 

@@ -143,10 +143,10 @@ async fn a_removed_controller_is_believed_by_nobody_and_does_not_start_again() {
     world.core.bearer(&claims, &alice.thumbprint(), NOW).unwrap();
     let named = |name: &str| api::Named { name: name.into() };
     let mut changes = world.core.changes();
-    let own = world.core.admin_remove_controller(&world.admin, named("controller.example:8443"), NOW).await;
+    let own = world.core.admin_remove_controller(&world.admin(), named("controller.example:8443"), NOW).await;
     refused(own, "request_malformed");
-    refused(world.core.admin_remove_controller(&world.admin, named("nobody:1"), NOW).await, "not_found");
-    world.core.admin_remove_controller(&world.admin, named("second.example:8443"), NOW).await.unwrap();
+    refused(world.core.admin_remove_controller(&world.admin(), named("nobody:1"), NOW).await, "not_found");
+    world.core.admin_remove_controller(&world.admin(), named("second.example:8443"), NOW).await.unwrap();
     assert_eq!(next(&mut changes), Change::Authorities);
     refused(world.core.bearer(&claims, &alice.thumbprint(), NOW), "token_unknown_key");
     assert_eq!((world.core.controllers().len(), world.core.intermediates_der().len()), (1, 1));
@@ -155,7 +155,7 @@ async fn a_removed_controller_is_believed_by_nobody_and_does_not_start_again() {
     drop(second);
     let error = Core::open(&state(&place), &settings, None, NOW).await.err().unwrap();
     assert!(error.to_string().contains("removed"), "{error}");
-    assert_eq!(world.core.controller_rows(&world.admin).await.unwrap().len(), 1);
+    assert_eq!(world.core.controller_rows(&world.admin()).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn a_controller_joins_only_where_the_roots_key_is() {
     std::fs::rename(&key, world.folder.path().join("safe")).unwrap();
     refused(world.core.join(Client::new("").join(&cookie, &ticket), NOW).await, "root_key_absent");
     let request = api::NewInvitation { invitee: api::Invitee::Controller {}, expires_in: None };
-    refused(world.core.admin_invite(&world.admin, request, NOW).await, "root_key_absent");
+    refused(world.core.admin_invite(&world.admin(), request, NOW).await, "root_key_absent");
     // All else goes on without it, also over a start.
     let world = world.restarted(later(60)).await;
     assert!(!key.exists(), "no other key was made in its place");

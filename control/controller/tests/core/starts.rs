@@ -41,7 +41,7 @@ async fn a_restart_changes_nothing() {
     world.core.join(Client::new("tablet").join(&unused.0, &unused.1), later(60)).await.unwrap();
     world.revoke(api::RevocationScope::User("alice".into()), None, later(61)).await.unwrap();
     assert_eq!(world.core.serial().n, 2);
-    assert_eq!(world.core.users(&world.admin).await.unwrap().len(), 3);
+    assert_eq!(world.core.users(&world.admin()).await.unwrap().len(), 3);
 }
 
 #[tokio::test]

@@ -184,3 +184,47 @@ async fn administration_is_for_administrators() {
     let answer = without.proved::<(), Vec<api::UserRow>>("admin/revocations", None).await;
     assert_eq!(code(answer), "certificate_required");
 }
+
+/// Each door for administrators, with a body of no sense: whoever may not is refused before it is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_auditor_sees_and_changes_nothing() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    let role = Some(api::AdministratorRole::Auditor);
+    let user = api::NewUser { name: "carol".into(), password: PASSWORD.into(), role };
+    administrator.ask::<_, api::Created>("admin/users", &user).await.unwrap();
+    let mut carol = User::with_certificate(&controller, "carol", PASSWORD).await;
+    for list in ["users", "gateways", "sessions", "audit"] {
+        carol.list::<serde_json::Value>(&format!("admin/{list}")).await.unwrap();
+    }
+    carol.list::<api::Receipts>(&format!("admin/receipts?serial={}", serial(&controller).await)).await.unwrap();
+    let changes = [
+        "users",
+        "users/remove",
+        "users/role",
+        "sites",
+        "sites/remove",
+        "resources",
+        "resources/remove",
+        "groups",
+        "groups/remove",
+        "groups/members",
+        "groups/members/remove",
+        "entitlements",
+        "entitlements/remove",
+        "invitations",
+        "revocations",
+        "gateways/remove",
+    ];
+    for (n, change) in changes.into_iter().enumerate() {
+        let answer = carol.ask::<_, serde_json::Value>(&format!("admin/{change}"), &"nonsense").await;
+        assert_eq!(code(answer), "role_insufficient", "{change}");
+        assert_eq!(controller.total("refused_role_insufficient").await, n as u64 + 1, "{change}");
+        let answer = administrator.ask::<_, serde_json::Value>(&format!("admin/{change}"), &"nonsense").await;
+        assert_eq!(code(answer), "request_malformed", "{change} is there");
+    }
+}
+
+async fn serial(controller: &Controller) -> String {
+    controller.status().await["revocations"].as_str().unwrap().to_owned()
+}

@@ -9,5 +9,6 @@ mod database;
 mod doors;
 mod joining;
 mod limits;
+mod receipts;
 mod streams;
 mod support;

@@ -247,7 +247,7 @@ impl User {
 
     /// A new user with [`PASSWORD`].
     pub(crate) async fn new_user(&mut self, name: &str) {
-        let user = api::NewUser { name: name.into(), password: PASSWORD.into(), administrator: false };
+        let user = api::NewUser { name: name.into(), password: PASSWORD.into(), role: None };
         self.ask::<_, api::Created>("admin/users", &user).await.unwrap();
     }
 

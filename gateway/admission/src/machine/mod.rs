@@ -179,6 +179,19 @@ impl Admission {
         }
     }
 
+    /// The Gateway serves nobody any more: every session ends, and every client is told. Nobody new comes in unless
+    /// [`Admission::set_admitting`] says so.
+    pub fn dismiss(&mut self, now: Moment) {
+        let sessions: Vec<Arc<str>> = self.sessions.keys().cloned().collect();
+        for dn in sessions {
+            self.end_session(&dn, &Refused::Stopping, now);
+        }
+        let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
+        for channel in channels {
+            self.goodbye(channel, &Refused::Stopping, now);
+        }
+    }
+
     /// The live sessions, by name.
     pub fn sessions(&self) -> impl Iterator<Item = SessionView<'_>> {
         self.sessions.iter().filter_map(|(dn, session)| self.view(dn, session))

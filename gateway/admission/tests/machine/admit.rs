@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ringfort_admission::{NotAdmitting, ToClient};
-use ringfort_engine::gateway::Event;
+use ringfort_admission::{Action, NotAdmitting, ToClient};
+use ringfort_engine::gateway::{Command, Event};
 use ringfort_packet::flow::FlowKey;
 use ringfort_policy::{Bound, Reach};
 use ringfort_types::UnixSeconds;
@@ -215,4 +215,26 @@ fn a_gateway_that_stops_says_so() {
     world.machine.stop(world.now);
     assert_eq!(refusal(&world.drain(), Some(channel)), "stopping");
     assert_eq!(world.machine.admitting(world.now), Err(NotAdmitting::Draining));
+}
+
+#[test]
+fn a_gateway_that_serves_nobody_any_more_ends_its_sessions() {
+    let mut world = World::new();
+    let (channel, session) = world.admit(&ALICE, 0, 1);
+    let (waiting, _) = world.open(&BOB);
+    world.machine.set_admitting(Err(NotAdmitting::Removed));
+    world.drain();
+    world.machine.dismiss(world.now);
+    let actions = world.drain();
+    for channel in [channel, waiting] {
+        let last = sent(&actions, channel).pop();
+        assert!(matches!(last, Some(ToClient::Goodbye { code: "stopping", .. })), "{last:?}");
+    }
+    let removes =
+        |action: &Action| matches!(action, Action::Engine(Command::Remove { session: removed }) if *removed == session);
+    assert!(actions.iter().any(removes), "its tunnel ends: {actions:?}");
+    assert_eq!(world.machine.sessions().count(), 0);
+    let (again, _) = world.open(&ALICE);
+    world.present(again, &ALICE.claims(), &ALICE.entitlement(1));
+    assert_eq!(refusal(&world.drain(), Some(again)), "not_admitting");
 }

@@ -1,21 +1,24 @@
 //! `ringfort admin`: what an administrator asks of the Controller.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ringfort_client::{Admin, List, PasswordSource, Removed};
 use ringfort_proto::api::{
-    EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource, NewRevocation, NewSite, NewUser,
-    Principal, RevocationScope,
+    AdministratorRole, EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource, NewRevocation,
+    NewSite, NewUser, Principal, RevocationScope, RoleChange,
 };
 use serde_json::Value;
 use zeroize::Zeroize;
 
-use super::{state_folder, table, wait_for};
+use super::{receipts, state_folder, table, wait_for};
 
 /// Grace of a demanded renewal, in seconds (A23).
 const GRACE_SECONDS: u32 = 30;
+/// Seconds for which receipts are waited for, unless said otherwise.
+const WAIT_SECONDS: &str = "10";
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -46,6 +49,9 @@ enum Command {
     /// Other Controllers.
     #[command(subcommand)]
     Controller(ControllerCommand),
+    /// Gateways.
+    #[command(subcommand)]
+    Gateway(GatewayCommand),
     /// Entitle a user or a group to a Resource.
     Entitle(Entitlement),
     /// Take an entitlement back; it is gone at the next packet.
@@ -53,9 +59,9 @@ enum Command {
     /// Invite a Gateway, a user's machine or another Controller: prints the command with which it joins.
     #[command(subcommand)]
     Invite(InviteCommand),
-    /// Take back at once what a user, a device or everybody has, or one token.
+    /// Take back at once what a user, a group, a device or everybody has, or one token.
     Revoke(Revocation),
-    /// Demand that a user, a device or everybody renews their tokens, which they do unnoticed.
+    /// Demand that a user, a group or everybody renews their tokens, which they do unnoticed.
     Renew(Renewal),
     /// List something.
     List {
@@ -63,6 +69,29 @@ enum Command {
         #[arg(value_enum)]
         what: Listed,
     },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RoleName {
+    /// Everything, administrators included.
+    Owner,
+    /// Everything but administrators.
+    Admin,
+    /// Lists and the audit log.
+    Auditor,
+    /// Nothing.
+    None,
+}
+
+impl RoleName {
+    const fn role(self) -> Option<AdministratorRole> {
+        match self {
+            Self::Owner => Some(AdministratorRole::Owner),
+            Self::Admin => Some(AdministratorRole::Admin),
+            Self::Auditor => Some(AdministratorRole::Auditor),
+            Self::None => None,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -76,6 +105,14 @@ enum ControllerCommand {
 
 #[derive(Subcommand)]
 enum UserCommand {
+    /// Change what a user may administer.
+    Role {
+        /// Login name.
+        name: String,
+        /// From now on.
+        #[arg(value_enum)]
+        role: RoleName,
+    },
     /// Remove a user; what they have is revoked at once.
     Remove {
         /// Login name.
@@ -85,9 +122,9 @@ enum UserCommand {
     Add {
         /// Login name.
         name: String,
-        /// The user may administer.
-        #[arg(long)]
-        administrator: bool,
+        /// What the user may administer.
+        #[arg(long, value_enum, default_value_t = RoleName::None)]
+        role: RoleName,
         /// Read the first password from the first line of standard input.
         #[arg(long)]
         password_stdin: bool,
@@ -149,6 +186,17 @@ enum GroupCommand {
     /// Members of a group.
     #[command(subcommand)]
     Member(MemberCommand),
+}
+
+#[derive(Subcommand)]
+enum GatewayCommand {
+    /// List them: whether they are alive and connected, and what they have applied.
+    List,
+    /// Remove a Gateway: its key is revoked, and nobody is sent there any more.
+    Remove {
+        /// Name.
+        name: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -215,13 +263,14 @@ struct Scope {
     /// What it is about.
     #[arg(value_enum)]
     scope: ScopeName,
-    /// Login name of a user, client id of a device, or jti of a token.
+    /// Login name of a user, name of a group, client id of a device, or jti of a token.
     name: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ScopeName {
     User,
+    Group,
     Device,
     Token,
     Everyone,
@@ -234,6 +283,9 @@ struct Revocation {
     /// Shown to the user.
     #[arg(long)]
     reason: String,
+    /// Wait until every Gateway has applied it, for so many seconds at most; 10 by default.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = WAIT_SECONDS)]
+    wait: Option<u32>,
 }
 
 #[derive(Args)]
@@ -246,6 +298,9 @@ struct Renewal {
     /// Seconds after which what was not renewed is dead.
     #[arg(long, value_name = "SECONDS", default_value_t = GRACE_SECONDS)]
     grace: u32,
+    /// Wait until every Gateway has applied it, for so many seconds at most; 10 by default.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = WAIT_SECONDS)]
+    wait: Option<u32>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -268,13 +323,17 @@ pub(crate) fn run(options: Options) -> Result<()> {
 
 async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()> {
     let (answer, text) = match command {
-        Command::User(UserCommand::Add { name, administrator, password_stdin }) => {
+        Command::User(UserCommand::Add { name, role, password_stdin }) => {
             let source = if password_stdin { PasswordSource::Stdin } else { PasswordSource::Terminal };
             let password = source.read(&format!("First password of {name}"))?.to_string();
-            let mut user = NewUser { name, password, administrator };
+            let mut user = NewUser { name, password, role: role.role() };
             let answer = admin.add_user(&user).await;
             user.password.zeroize();
             (answer?, format!("user {} made", user.name))
+        }
+        Command::User(UserCommand::Role { name, role }) => {
+            let change = RoleChange { name, role: role.role() };
+            (admin.change_role(&change).await?, format!("role of {} changed", change.name))
         }
         Command::Site(SiteCommand::Add { name, pools }) => {
             let site = NewSite { name, pools };
@@ -293,6 +352,8 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
         Command::Resource(ResourceCommand::Remove { name }) => remove(admin, Removed::Resource, &name).await?,
         Command::Group(GroupCommand::Remove { name }) => remove(admin, Removed::Group, &name).await?,
         Command::Controller(ControllerCommand::Remove { name }) => remove(admin, Removed::Controller, &name).await?,
+        Command::Gateway(GatewayCommand::Remove { name }) => remove(admin, Removed::Gateway, &name).await?,
+        Command::Gateway(GatewayCommand::List) => return list(admin, Listed::Gateways, json).await,
         Command::Group(GroupCommand::Member(MemberCommand::Add(Member { group, user }))) => {
             let answer = admin.add_member(&Membership { group, user }).await?;
             let text = pushed(&answer);
@@ -319,39 +380,61 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let text = format!("ringfort join {} --ticket {}{address}", answer.url, answer.ticket);
             (serde_json::to_value(answer)?, text)
         }
-        Command::Revoke(Revocation { scope, reason }) => {
+        Command::Revoke(Revocation { scope, reason, wait }) => {
             let revocation = NewRevocation { scope: scope.parse()?, reason, grace_seconds: None };
-            let answer = admin.revoke(&revocation).await?;
-            let text = pushed(&answer);
-            (answer, text)
+            return revoke(admin, &revocation, wait, json).await;
         }
-        Command::Renew(Renewal { scope, reason, grace }) => {
+        Command::Renew(Renewal { scope, reason, grace, wait }) => {
             let revocation = NewRevocation { scope: scope.parse()?, reason, grace_seconds: Some(grace) };
-            let answer = admin.revoke(&revocation).await?;
-            let text = pushed(&answer);
-            (answer, text)
+            return revoke(admin, &revocation, wait, json).await;
         }
-        Command::List { what } => {
-            let (list, columns): (_, &[&str]) = match what {
-                Listed::Users => (List::Users, &["name", "administrator", "active", "groups", "id"]),
-                Listed::Gateways => (List::Gateways, &["name", "site", "alive", "addresses", "last_seen", "id"]),
-                Listed::Controllers => (List::Controllers, &["address", "started_at", "id"]),
-                Listed::Sessions => (List::Sessions, &["user", "client_id", "auth_time", "expires_at", "claims"]),
-                Listed::Audit => (List::Audit, &["at", "actor", "action", "target", "outcome", "detail", "id"]),
-            };
-            let answer = admin.list(list).await?;
-            if !json {
-                table::print(&answer, columns);
-                return Ok(());
-            }
-            (answer, String::new())
-        }
+        Command::List { what } => return list(admin, what, json).await,
     };
+    say(&answer, &text, json);
+    Ok(())
+}
+
+fn say(answer: &Value, text: &str, json: bool) {
     if json {
         println!("{answer:#}");
     } else {
         println!("{text}");
     }
+}
+
+async fn list(admin: &mut Admin, what: Listed, json: bool) -> Result<()> {
+    let (list, columns): (_, &[&str]) = match what {
+        Listed::Users => (List::Users, &["name", "role", "active", "groups", "id"]),
+        Listed::Gateways => {
+            (List::Gateways, &["name", "site", "alive", "connected", "applied", "addresses", "last_seen", "id"])
+        }
+        Listed::Controllers => (List::Controllers, &["address", "started_at", "id"]),
+        Listed::Sessions => (List::Sessions, &["user", "client_id", "auth_time", "expires_at", "claims"]),
+        Listed::Audit => (List::Audit, &["at", "actor", "action", "target", "outcome", "detail", "id"]),
+    };
+    let answer = admin.list(list).await?;
+    match json {
+        true => println!("{answer:#}"),
+        false => table::print(&answer, columns),
+    }
+    Ok(())
+}
+
+/// Revokes or demands renewal and, if asked to, waits for the Gateways' receipts (X6).
+async fn revoke(admin: &mut Admin, revocation: &NewRevocation, wait: Option<u32>, json: bool) -> Result<()> {
+    let mut answer = admin.revoke(revocation).await?;
+    let mut text = pushed(&answer);
+    let serial = answer["serial"].as_str().unwrap_or_default().to_owned();
+    let Some(seconds) = wait.filter(|_| !serial.is_empty()) else {
+        say(&answer, &text, json);
+        return Ok(());
+    };
+    let receipts = admin.receipts(&serial, Duration::from_secs(seconds.into())).await?;
+    text = format!("{text}\n{}", receipts::text(&receipts, ringfort_enrol::wall_clock()));
+    answer["receipts"] = serde_json::to_value(&receipts)?;
+    say(&answer, &text, json);
+    let silent = receipts.gateways.iter().filter(|receipt| receipt.awaited && !receipt.done).count();
+    ensure!(silent == 0, "{silent} Gateways have not confirmed {serial} within {seconds} s");
     Ok(())
 }
 
@@ -385,6 +468,7 @@ impl Scope {
         let name = || self.name.clone().context("expected a name behind it");
         Ok(match self.scope {
             ScopeName::User => RevocationScope::User(name()?),
+            ScopeName::Group => RevocationScope::Group(name()?),
             ScopeName::Device => RevocationScope::Device(name()?),
             ScopeName::Token => RevocationScope::Token(name()?),
             ScopeName::Everyone => {

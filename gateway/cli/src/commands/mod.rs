@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod controller;
 pub(crate) mod gateway;
 pub(crate) mod join;
+mod receipts;
 pub(crate) mod status;
 mod table;
 

@@ -9,7 +9,9 @@ mod bounds;
 mod changes;
 mod doors;
 mod login;
+mod receipts;
 mod restart;
+mod roles;
 mod several;
 mod world;
 
@@ -48,6 +50,15 @@ const CASES: &[Case] = cases! {
         a_gateway_goes_on_without_its_controller,
         a_client_that_was_killed_comes_back,
         everything_ends_when_it_is_asked_to,
+    }
+    roles {
+        an_auditor_sees_and_an_admin_changes_but_neither_makes_administrators,
+    }
+    receipts {
+        a_revocation_is_confirmed_with_its_milliseconds,
+        a_silent_gateway_is_named_with_the_end_of_its_sessions,
+        a_group_is_revoked_in_one_decision,
+        a_removed_gateway_is_nowhere_any_more,
     }
     bounds {
         the_local_ceiling_holds_whatever_is_granted,

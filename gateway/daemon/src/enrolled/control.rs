@@ -110,6 +110,8 @@ pub(super) struct Control {
     again: Option<Arc<Notify>>,
     channels: BTreeMap<ChannelId, mpsc::Sender<ToClient>>,
     admitting: Result<(), NotAdmitting>,
+    /// Why nobody new is admitted although the clocks agree.
+    withdrawn: Option<NotAdmitting>,
     connected: bool,
     time_kept: Option<BootInstant>,
     audit: VecDeque<AuditEvent>,
@@ -145,6 +147,7 @@ impl Control {
             again: None,
             channels: BTreeMap::new(),
             admitting: Ok(()),
+            withdrawn: None,
             connected: false,
             time_kept: None,
             audit: VecDeque::new(),
@@ -204,14 +207,7 @@ impl Control {
     /// Takes one message and does what follows.
     pub(super) fn handle(&mut self, told: Told, workers: Option<&Workers<Gateway>>) -> Result<()> {
         let at = now();
-        let verdict = self.clock.verdict(at);
-        if verdict != self.admitting {
-            if let Err(reason) = verdict {
-                tracing::error!(%reason, "no new session is admitted");
-            }
-            self.admitting = verdict;
-            self.admission.set_admitting(verdict);
-        }
+        self.judge_admitting();
         let moment = self.clock.moment(at);
         match told {
             Told::Worker(worker, report) => self.handle_report(worker, report)?,
@@ -239,6 +235,18 @@ impl Control {
             }
         }
         self.carry_out(workers)
+    }
+
+    /// Has the machine admit new sessions, or not, as the clocks and the Controller have it.
+    fn judge_admitting(&mut self) {
+        let verdict = self.withdrawn.map_or_else(|| self.clock.verdict(now()), Err);
+        if verdict != self.admitting {
+            if let Err(reason) = verdict {
+                tracing::error!(%reason, "no new session is admitted");
+            }
+            self.admitting = verdict;
+            self.admission.set_admitting(verdict);
+        }
     }
 
     fn handle_stream(&mut self, told: FromStream, arrived: Instant, workers: Option<&Workers<Gateway>>) -> Result<()> {
@@ -271,6 +279,19 @@ impl Control {
                     tracing::info!(connected, "the Controller's stream");
                 }
                 self.connected = connected;
+                if connected {
+                    self.withdrawn = None;
+                }
+            }
+            FromStream::Removed => {
+                if self.withdrawn != Some(NotAdmitting::Removed) {
+                    tracing::error!(
+                        "the Controller has revoked this Gateway's key: its sessions end, and it serves nobody any more"
+                    );
+                    self.withdrawn = Some(NotAdmitting::Removed);
+                    self.judge_admitting();
+                    self.admission.dismiss(moment);
+                }
             }
             FromStream::Certificate(credentials) => {
                 self.authorities.credentials = credentials;

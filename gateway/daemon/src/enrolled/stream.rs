@@ -74,6 +74,8 @@ pub(super) enum FromStream {
     Time(u64),
     /// The stream is open and everything missed has come; or it is not any more.
     Connected(bool),
+    /// The Controller refuses us because our key is revoked.
+    Removed,
     /// A new certificate of ours.
     Certificate(Credentials),
 }
@@ -105,6 +107,10 @@ pub(super) async fn keep(link: Link, mut applied: mpsc::Receiver<Applied>, again
             () = again.notified() => Err(anyhow!("asked to begin anew")),
         };
         if !(link.tell)(FromStream::Connected(false)) {
+            return;
+        }
+        let code = ended.as_ref().err().and_then(|error| error.downcast_ref::<Refused>()).map(|refused| &*refused.code);
+        if code == Some("certificate_revoked") && !(link.tell)(FromStream::Removed) {
             return;
         }
         if connected {
@@ -158,9 +164,26 @@ fn say(say: Say) -> SubscribeRequest {
     SubscribeRequest { say: Some(say) }
 }
 
-fn refused(status: tonic::Status) -> anyhow::Error {
-    let text = |name| status.metadata().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    anyhow!("{} [{}, event {}]", status.message(), text("ringfort-code"), text("ringfort-event"))
+/// What the Controller refused.
+#[derive(Debug)]
+struct Refused {
+    code: String,
+    event: String,
+    message: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { code, event, message } = self;
+        write!(f, "{message} [{code}, event {event}]")
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn refused(status: tonic::Status) -> Refused {
+    let text = |name| status.metadata().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    Refused { code: text("ringfort-code"), event: text("ringfort-event"), message: status.message().into() }
 }
 
 fn message(applied: Applied) -> v1::Applied {

@@ -11,6 +11,9 @@ mod ledger;
 mod news;
 mod open;
 mod people;
+mod receipts;
+mod removal;
+mod roles;
 mod sites;
 
 use std::time::Duration;
@@ -26,6 +29,9 @@ pub(crate) use news::*;
 pub use open::PostgresUrl;
 pub(crate) use open::{Place, copy_database};
 pub(crate) use people::*;
+pub(crate) use receipts::*;
+pub(crate) use removal::*;
+pub(crate) use roles::*;
 pub(crate) use sites::*;
 
 /// Connections that read. A point read takes some 50 µs in SQLite, 170 in PostgreSQL.

@@ -19,9 +19,10 @@ use zeroize::Zeroizing;
 use super::{Kind, READERS, Store, WAIT};
 
 /// The forms of the database, one after another. They are written for SQLite; PostgreSQL calls one type by another name.
-const FORMS: [(i64, &str, &str); 2] = [
+const FORMS: [(i64, &str, &str); 3] = [
     (1, "first", include_str!("../../../migrations/0001_first.sql")),
     (2, "several", include_str!("../../../migrations/0002_several.sql")),
+    (5, "administration", include_str!("../../../migrations/0005_administration.sql")),
 ];
 /// How long a connection waits for a lock that another process holds.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -183,6 +184,28 @@ mod tests {
             let row = asked.fetch_one(&mut *store.read().await.unwrap()).await.unwrap();
             assert_eq!(sqlx::Row::get::<String, _>(&row, 0), value, "{pragma}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_had_the_mark_becomes_an_owner() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("database.sqlite");
+        // A database as the first version of the program left it.
+        sqlx::any::install_default_drivers();
+        std::fs::File::create(&path).unwrap();
+        let options = AnyConnectOptions::from_str(&sqlite_url(&path)).unwrap();
+        let old = AnyPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        let first = forms(Kind::Sqlite).iter().take(1).cloned().collect();
+        Migrator::with_migrations(first).run(&old).await.unwrap();
+        for (name, mark) in [("ada", 1_i64), ("bob", 0)] {
+            let add = query("INSERT INTO users VALUES ($1, $1, '', $2, 1, 1)").bind(name).bind(mark);
+            add.execute(&old).await.unwrap();
+        }
+        old.close().await;
+        let store = Store::open(&Place::File(path)).await.unwrap();
+        let roles = super::super::users(&mut store.begin().await.unwrap()).await.unwrap();
+        let roles: Vec<_> = roles.iter().map(|user| (user.name.as_str(), user.role)).collect();
+        assert_eq!(roles, [("ada", Some(ringfort_proto::api::AdministratorRole::Owner)), ("bob", None)]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Users, groups, devices and logins.
 
+use ringfort_proto::api::AdministratorRole;
 use ringfort_types::UnixSeconds;
 use sqlx::{query, query_as, query_scalar};
 
-use super::{Connection, at, int, uint};
+use super::{Connection, at, int, role_column, role_of, uint};
 
 /// A user.
 #[derive(Clone)]
@@ -12,39 +13,40 @@ pub(crate) struct User {
     pub(crate) name: String,
     /// argon2id, as a PHC string.
     pub(crate) password: String,
-    pub(crate) administrator: bool,
+    /// As an administrator.
+    pub(crate) role: Option<AdministratorRole>,
     pub(crate) active: bool,
     pub(crate) generation: u64,
 }
 
-type UserColumns = (String, String, String, i64, i64, i64);
+type UserColumns = (String, String, String, String, i64, i64);
 
-fn user((id, name, password, administrator, active, generation): UserColumns) -> User {
-    User { id, name, password, administrator: administrator != 0, active: active != 0, generation: uint(generation) }
+fn user((id, name, password, role, active, generation): UserColumns) -> Result<User, sqlx::Error> {
+    Ok(User { id, name, password, role: role_of(&role)?, active: active != 0, generation: uint(generation) })
 }
 
 pub(crate) async fn user_by_name(c: &mut Connection, name: &str) -> Result<Option<User>, sqlx::Error> {
-    let found = query_as("SELECT id, name, password, administrator, active, generation FROM users WHERE name = $1");
-    Ok(found.bind(name).fetch_optional(c).await?.map(user))
+    let found = query_as("SELECT id, name, password, role, active, generation FROM users WHERE name = $1");
+    found.bind(name).fetch_optional(c).await?.map(user).transpose()
 }
 
 pub(crate) async fn user_by_id(c: &mut Connection, id: &str) -> Result<Option<User>, sqlx::Error> {
-    let found = query_as("SELECT id, name, password, administrator, active, generation FROM users WHERE id = $1");
-    Ok(found.bind(id).fetch_optional(c).await?.map(user))
+    let found = query_as("SELECT id, name, password, role, active, generation FROM users WHERE id = $1");
+    found.bind(id).fetch_optional(c).await?.map(user).transpose()
 }
 
 pub(crate) async fn users(c: &mut Connection) -> Result<Vec<User>, sqlx::Error> {
-    let found = query_as("SELECT id, name, password, administrator, active, generation FROM users ORDER BY name");
-    Ok(found.fetch_all(c).await?.into_iter().map(user).collect())
+    let found = query_as("SELECT id, name, password, role, active, generation FROM users ORDER BY name");
+    found.fetch_all(c).await?.into_iter().map(user).collect()
 }
 
 /// Adds a user; `false` if the name is taken.
 pub(crate) async fn insert_user(c: &mut Connection, user: &User) -> Result<bool, sqlx::Error> {
     let added = query(
-        "INSERT INTO users (id, name, password, administrator, active, generation) VALUES ($1, $2, $3, $4, $5, $6) \
+        "INSERT INTO users (id, name, password, role, active, generation) VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (name) DO NOTHING",
     );
-    let added = added.bind(&user.id).bind(&user.name).bind(&user.password).bind(i64::from(user.administrator));
+    let added = added.bind(&user.id).bind(&user.name).bind(&user.password).bind(role_column(user.role));
     Ok(added.bind(i64::from(user.active)).bind(int(user.generation)).execute(c).await?.rows_affected() == 1)
 }
 
@@ -61,10 +63,6 @@ pub(crate) async fn raise_generation(c: &mut Connection, id: &str) -> Result<u64
 /// Ids of users who may log in.
 pub(crate) async fn active_users(c: &mut Connection) -> Result<Vec<String>, sqlx::Error> {
     query_scalar("SELECT id FROM users WHERE active = 1 ORDER BY id").fetch_all(c).await
-}
-
-pub(crate) async fn active_administrators(c: &mut Connection) -> Result<i64, sqlx::Error> {
-    query_scalar("SELECT COUNT(*) FROM users WHERE administrator = 1 AND active = 1").fetch_one(c).await
 }
 
 pub(crate) async fn group_id(c: &mut Connection, name: &str) -> Result<Option<String>, sqlx::Error> {

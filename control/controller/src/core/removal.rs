@@ -1,0 +1,52 @@
+//! Removing a Gateway.
+//!
+//! Its key is revoked and its row goes in one decision, so that its stream ends, no request of its certificate is answered, no
+//! connect token that is issued from then on names it, and it cannot join again by an invitation from before. Clients that
+//! hold an older connect token are sent to it for as long as that lasts, ten minutes at most; a Gateway that hears that it
+//! was removed ends their sessions at once.
+
+use std::time::Duration;
+
+use ringfort_proto::api;
+use ringfort_token::{Effect, Entry, EntryScope};
+use ringfort_types::UnixSeconds;
+
+use super::admin::KEY_SECONDS;
+use super::decision::Decision;
+use super::refused::Refused;
+use super::store;
+use super::{Administrator, Core, action, to_the_end};
+
+impl Core {
+    /// Removes a Gateway, or the invitations of one that has not joined yet.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn admin_remove_gateway(
+        &self,
+        administrator: &Administrator<action::RemoveGateway>,
+        request: api::Named,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let invitations = store::void_invitations(&mut decision.tx, &request.name, now).await?;
+            let found = store::gateway_key(&mut decision.tx, &request.name).await?;
+            if found.is_none() && invitations == 0 {
+                return Err(Refused::not_found("Gateway", &request.name));
+            }
+            let mut detail = format!("{invitations} invitations");
+            if let Some((id, jkt)) = found {
+                let key = jkt.parse().map_err(Refused::internal)?;
+                let keep_until = now + Duration::from_secs(KEY_SECONDS);
+                let (scope, effect, reason) = (EntryScope::Key(key), Effect::Revoke, "removed".into());
+                decision.revoke(Entry { scope, effect, reason, keep_until }).await?;
+                store::delete_gateway(&mut decision.tx, &id).await?;
+                detail = format!("{id}, {detail}");
+            }
+            decision.close("remove-gateway", &request.name, &detail).await
+        })
+        .await
+    }
+}

@@ -1,0 +1,194 @@
+//! Administrators, their roles, and the one table of what each role may do.
+//!
+//! An action is a type. Whoever carries it out asks for [`Administrator`] of that very type, and the only ways to one are
+//! [`Core::administrator`] and [`Administrator::also`], which look into the table. So no action can be called unchecked.
+
+use std::marker::PhantomData;
+
+use ringfort_proto::api;
+use ringfort_proto::api::AdministratorRole;
+use ringfort_types::UnixSeconds;
+
+use super::decision::Decision;
+use super::refused::Refused;
+use super::{Bearer, Core, store, to_the_end};
+
+/// Something that administrators do and nobody else.
+pub trait Action: sealed::Sealed {
+    /// As the audit log and refusals call it.
+    const NAME: &'static str;
+    /// The least role that may do it.
+    const LEAST: AdministratorRole;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// The table.
+macro_rules! actions {
+    ($($action:ident, $name:literal => $least:ident;)*) => {
+        /// The actions, a type each.
+        pub mod action {
+            $(
+                #[doc = concat!("`", $name, "`")]
+                #[derive(Debug)]
+                pub enum $action {}
+            )*
+        }
+
+        $(
+            impl sealed::Sealed for action::$action {}
+
+            impl Action for action::$action {
+                const NAME: &'static str = $name;
+                const LEAST: AdministratorRole = AdministratorRole::$least;
+            }
+        )*
+    };
+}
+
+actions! {
+    ListUsers, "list-users" => Auditor;
+    ListGateways, "list-gateways" => Auditor;
+    ListControllers, "list-controllers" => Auditor;
+    ListSessions, "list-sessions" => Auditor;
+    ListAudit, "list-audit" => Auditor;
+    SeeReceipts, "see-receipts" => Auditor;
+    NewUser, "new-user" => Admin;
+    RemoveUser, "remove-user" => Admin;
+    NewSite, "new-site" => Admin;
+    RemoveSite, "remove-site" => Admin;
+    NewResource, "new-resource" => Admin;
+    RemoveResource, "remove-resource" => Admin;
+    NewGroup, "new-group" => Admin;
+    RemoveGroup, "remove-group" => Admin;
+    AddMember, "add-member" => Admin;
+    RemoveMember, "remove-member" => Admin;
+    Grant, "grant" => Admin;
+    TakeBack, "take-back" => Admin;
+    Invite, "invite" => Admin;
+    Revoke, "revoke" => Admin;
+    RemoveGateway, "remove-gateway" => Admin;
+    ChangeRole, "change-role" => Owner;
+    InviteController, "invite-controller" => Owner;
+    RemoveController, "remove-controller" => Owner;
+}
+
+/// Proof that a bearer is an administrator who may do `A`.
+#[derive(Debug)]
+pub struct Administrator<A> {
+    name: String,
+    role: AdministratorRole,
+    auth_time: UnixSeconds,
+    action: PhantomData<fn() -> A>,
+}
+
+impl<A> Administrator<A> {
+    /// Login name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Their role.
+    #[must_use]
+    pub const fn role(&self) -> AdministratorRole {
+        self.role
+    }
+
+    /// When they last proved who they are.
+    #[must_use]
+    pub const fn auth_time(&self) -> UnixSeconds {
+        self.auth_time
+    }
+
+    /// Proof that they may do `B` as well.
+    ///
+    /// # Errors
+    /// `role_insufficient`.
+    pub fn also<B: Action>(&self) -> Result<Administrator<B>, Refused> {
+        Administrator::checked(&self.name, self.role, self.auth_time)
+    }
+}
+
+impl<A: Action> Administrator<A> {
+    /// The check.
+    fn checked(name: &str, role: AdministratorRole, auth_time: UnixSeconds) -> Result<Self, Refused> {
+        if role < A::LEAST {
+            return Err(Refused::role_insufficient(A::NAME, A::LEAST, role));
+        }
+        Ok(Self { name: name.to_owned(), role, auth_time, action: PhantomData })
+    }
+}
+
+impl<A> Clone for Administrator<A> {
+    fn clone(&self) -> Self {
+        let Self { name, role, auth_time, action } = self;
+        Self { name: name.clone(), role: *role, auth_time: *auth_time, action: *action }
+    }
+}
+
+impl Core {
+    /// Whether the bearer is an administrator who may do `A`, as the database has it now.
+    ///
+    /// # Errors
+    /// `not_administrator`, `role_insufficient`, `token_revoked` when the login has ended.
+    pub async fn administrator<A: Action>(
+        &self,
+        bearer: &Bearer,
+        now: UnixSeconds,
+    ) -> Result<Administrator<A>, Refused> {
+        let mut c = self.inner.store.read().await?;
+        self.login_of(&mut c, bearer, now).await?;
+        let user = store::user_by_id(&mut c, &bearer.claims.user).await?.filter(|user| user.active);
+        let user = user.ok_or_else(Refused::not_administrator)?;
+        let role = user.role.ok_or_else(Refused::not_administrator)?;
+        Administrator::checked(&user.name, role, bearer.claims.auth_time)
+    }
+
+    /// Gives a user a role as an administrator, another one, or none. It counts from the next request on.
+    ///
+    /// # Errors
+    /// `not_found`; `request_malformed` for the last owner.
+    pub async fn admin_change_role(
+        &self,
+        administrator: &Administrator<action::ChangeRole>,
+        request: api::RoleChange,
+        now: UnixSeconds,
+    ) -> Result<(), Refused> {
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let user = decision.user(&request.name).await?;
+            if request.role != Some(AdministratorRole::Owner) {
+                decision.keep_an_owner(&user).await?;
+            }
+            store::set_role(&mut decision.tx, &user.id, request.role).await?;
+            let detail = format!("{} to {}", role_text(user.role), role_text(request.role));
+            decision.close("change-role", &user.name, &detail).await.map(drop)
+        })
+        .await
+    }
+}
+
+impl Decision {
+    /// Whether there is an owner left without this user.
+    ///
+    /// # Errors
+    /// `request_malformed` for the last one.
+    pub(crate) async fn keep_an_owner(&mut self, user: &store::User) -> Result<(), Refused> {
+        if user.role == Some(AdministratorRole::Owner) && store::active_owners(&mut self.tx).await? <= 1 {
+            return Err(Refused::malformed("this is the last owner: make another one first"));
+        }
+        Ok(())
+    }
+}
+
+/// A role for people.
+pub(crate) const fn role_text(role: Option<AdministratorRole>) -> &'static str {
+    match role {
+        Some(role) => role.as_str(),
+        None => "none",
+    }
+}
