@@ -23,6 +23,8 @@ pub enum List {
     Users,
     /// Gateways.
     Gateways,
+    /// Hosts that may register themselves.
+    Hosts,
     /// Logins that have not ended.
     Sessions,
     /// Audit events, the newest first.
@@ -40,6 +42,8 @@ pub enum Removed {
     Resource,
     /// A group.
     Group,
+    /// A host.
+    Host,
 }
 
 /// An administrator's connection.
@@ -96,7 +100,15 @@ impl Admin {
         self.post("groups", group).await
     }
 
-    /// Removes a user with all that they have, a site, a Resource or a group.
+    /// Authorises a host.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn add_host(&mut self, host: &Named) -> Result<Value> {
+        self.post("hosts", host).await
+    }
+
+    /// Removes a user with all that they have, a site, a Resource, a group or a host.
     ///
     /// # Errors
     /// As [`Admin::add_user`].
@@ -106,6 +118,7 @@ impl Admin {
             Removed::Site => "sites/remove",
             Removed::Resource => "resources/remove",
             Removed::Group => "groups/remove",
+            Removed::Host => "hosts/remove",
         };
         self.post(path, &Named { name: name.into() }).await
     }
@@ -167,6 +180,7 @@ impl Admin {
         let path = match what {
             List::Users => "users",
             List::Gateways => "gateways",
+            List::Hosts => "hosts",
             List::Sessions => "sessions",
             List::Audit => "audit",
         };

@@ -132,6 +132,7 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
     let kind = match kind.as_str() {
         "gateway" => Kind::Gateway,
         "device" => Kind::Device,
+        "host" => Kind::Host,
         other => return Err(JoinError::Answer(format!("a {other:?}"))),
     };
     let der = |bytes: &[u8]| CertificateDer::from(bytes.to_vec());
@@ -139,10 +140,11 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
     let signers: Vec<_> = signers.iter().map(|bytes| der(bytes)).collect();
     let trust = Trust::new(&der(&root), intermediates.clone()).map_err(|error| JoinError::Answer(error.to_string()))?;
     token_keys(&signers, &trust, wall_clock())?;
-    folder.write_certificates(file::CA, [der(&root)].iter().chain(&intermediates))?;
+    folder.write_ca([der(&root)].iter().chain(&intermediates))?;
     folder.write_certificates(file::SIGNERS, &signers)?;
-    if kind == Kind::Gateway {
-        folder.write_certificates(file::CHAIN, &chain)?;
+    // A device gets its certificate after login.
+    if kind != Kind::Device {
+        folder.write_chain(&chain)?;
         folder.credentials()?;
     }
     let identity = Identity { organisation, kind, id, site, user, controllers };

@@ -12,7 +12,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
-use ringfort_identity::{KeyThumbprint, Role, RoleUri, SessionDn, Trust};
+use ringfort_identity::{Hostname, KeyThumbprint, Role, RoleUri, SessionDn, Trust};
 use ringfort_token::SigningKey;
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -31,6 +31,8 @@ const INTERMEDIATE_LIFE: u64 = 365 * DAY;
 const SERVER_LIFE: u64 = 90 * DAY;
 /// Life of a Gateway's certificate, in seconds.
 pub(crate) const GATEWAY_LIFE: u64 = 7 * DAY;
+/// Life of a host's certificate, in seconds: hosts may be off for weeks, and what they may do is looked up with every request.
+pub(crate) const HOST_LIFE: u64 = 30 * DAY;
 /// Life of the signer's certificate, in seconds.
 const SIGNER_LIFE: u64 = 365 * DAY;
 /// A certificate begins so many seconds before it is made, for clocks that are late.
@@ -97,7 +99,7 @@ impl Authority {
     /// thirds of their life; the Controller's also when `names` changed. Keys stay.
     pub(crate) fn open(folder: &Folder, names: &[String], now: UnixSeconds) -> anyhow::Result<Self> {
         let (root, root_key, organisation) = root(folder, now)?;
-        let root_issuer = Issuer::from_ca_cert_der(&root, root_key).context("read root.pem")?;
+        let root_issuer = Issuer::from_ca_cert_der(&root, root_key).context("read rootCA.pem")?;
         let intermediate_key = key(folder, "intermediate.key", &rcgen::PKCS_ECDSA_P256_SHA256)?;
         let intermediate = kept(folder, "intermediate.pem", &intermediate_key, now, |_| true)?;
         let intermediate = match intermediate {
@@ -119,7 +121,7 @@ impl Authority {
         let intermediate_until = validity(&intermediate)?.1;
         let issuer = Issuer::from_ca_cert_der(&intermediate, intermediate_key).context("read intermediate.pem")?;
 
-        let server_key = key(folder, "server.key", &rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let server_key = key(folder, "https.key", &rcgen::PKCS_ECDSA_P256_SHA256)?;
         let signer_key = signer_key(folder)?;
         let signing_key = SigningKey::from_pkcs8(signer_key.secret_pkcs8_der())?;
         let spki = server_key.subject_public_key_info();
@@ -191,6 +193,21 @@ impl Authority {
         Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
     }
 
+    /// A host's certificate: its common name is the hostname (W6), which is a DNS name in it as well.
+    pub(crate) fn host(
+        &self,
+        hostname: &Hostname,
+        key: &RequestedKey,
+        now: UnixSeconds,
+    ) -> Result<CertificateDer<'static>, Refused> {
+        let uri = RoleUri::new(&self.organisation, Role::Host, hostname.as_str())?;
+        let mut params = self.leaf_params(&uri, now, now + Duration::from_secs(HOST_LIFE))?;
+        params.subject_alt_names.push(SanType::DnsName(hostname.as_str().try_into()?));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name.push(DnType::CommonName, hostname.as_str());
+        Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
+    }
+
     /// A device's certificate: its subject is the session's name (A5, A9). It ends with the claims token.
     pub(crate) fn device(
         &self,
@@ -219,7 +236,7 @@ impl Authority {
             CertificateParams::new(names).context("names of the Controller's certificate")?.subject_alt_names;
         wanted.sort_by_key(|name| format!("{name:?}"));
         let same_names = |certificate: &X509Certificate<'_>| names_of(certificate).is_some_and(|found| found == wanted);
-        if let Some(kept) = kept(folder, "server.pem", key, now, same_names)? {
+        if let Some(kept) = kept(folder, "https.pem", key, now, same_names)? {
             return Ok(kept);
         }
         let id = uuid::Uuid::new_v4().to_string();
@@ -229,7 +246,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.distinguished_name.push(DnType::CommonName, id);
         let made = params.signed_by(key, &self.issuer).context("make the Controller's certificate")?;
-        folder.write("server.pem", made.pem().as_bytes())?;
+        folder.write("https.pem", made.pem().as_bytes())?;
         Ok(made.der().clone())
     }
 
@@ -266,20 +283,20 @@ impl Authority {
 
 /// The root with its key and the organisation's id, made in an empty folder.
 fn root(folder: &Folder, now: UnixSeconds) -> anyhow::Result<(CertificateDer<'static>, KeyPair, String)> {
-    let key = key(folder, "root.key", &rcgen::PKCS_ECDSA_P384_SHA384)?;
-    if let Some(root) = folder.certificate("root.pem")? {
-        let (_, parsed) = X509Certificate::from_der(&root).context("read root.pem")?;
+    let key = key(folder, "rootCA.key", &rcgen::PKCS_ECDSA_P384_SHA384)?;
+    if let Some(root) = folder.certificate("rootCA.pem")? {
+        let (_, parsed) = X509Certificate::from_der(&root).context("read rootCA.pem")?;
         if parsed.public_key().raw != key.subject_public_key_info() {
-            bail!("expected root.key to be the key of root.pem: restore both from the same backup");
+            bail!("expected rootCA.key to be the key of rootCA.pem: restore both from the same backup");
         }
         let organisation = parsed.subject().iter_organization().next().and_then(|name| name.as_str().ok());
-        let organisation = organisation.context("expected an organisation in the subject of root.pem")?.to_owned();
+        let organisation = organisation.context("expected an organisation in the subject of rootCA.pem")?.to_owned();
         return Ok((root, key, organisation));
     }
     let organisation = uuid::Uuid::new_v4().to_string();
     let params = ca_params(&organisation, "Ringfort root", 1, now, ROOT_LIFE)?;
     let made = params.self_signed(&key).context("make the root")?;
-    folder.write("root.pem", made.pem().as_bytes())?;
+    folder.write("rootCA.pem", made.pem().as_bytes())?;
     Ok((made.der().clone(), key, organisation))
 }
 

@@ -14,6 +14,7 @@ mod ca;
 mod decision;
 mod folder;
 mod gateway;
+mod host;
 mod invite;
 mod issue;
 mod lists;
@@ -41,6 +42,7 @@ use folder::Folder;
 use password::Passwords;
 use store::Store;
 
+pub(crate) use host::AuthorisedHost;
 pub use refused::Refused;
 
 /// Seconds that a login lasts unless the settings say otherwise (PROTOCOLS "Tokens": 12 h).
@@ -228,8 +230,8 @@ impl Core {
         if known.is_none() && first.is_none() {
             bail!("expected the name and password of the first administrator: this organisation has none yet");
         }
-        if known.is_some() && !folder.path("root.pem").exists() {
-            bail!("expected root.pem beside the database: restore both from the same backup");
+        if known.is_some() && !folder.path("rootCA.pem").exists() {
+            bail!("expected rootCA.pem beside the database: restore both from the same backup");
         }
         let passwords = Passwords::new()?;
         // A password is hashed while keys are made and files are synced.
@@ -249,7 +251,7 @@ impl Core {
             None => (authority.organisation().to_owned(), now.0),
         };
         if organisation != authority.organisation() {
-            bail!("expected a database of the organisation in root.pem: restore both from the same backup");
+            bail!("expected a database of the organisation in rootCA.pem: restore both from the same backup");
         }
         let mut keys = KeySet::default();
         keys.add(authority.signing_key().public_key())?;

@@ -4,6 +4,7 @@ pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod controller;
 pub(crate) mod gateway;
+pub(crate) mod host;
 pub(crate) mod join;
 pub(crate) mod status;
 mod table;
