@@ -121,7 +121,7 @@ mod tests {
     fn each_trouble_is_said_once() {
         let mut told = Told::default();
         let network = |text: &str| Trouble::Network(text.into());
-        let mut failed = |told: &mut Told, trouble| told.failure(trouble, Duration::from_secs(60));
+        let failed = |told: &mut Told, trouble| told.failure(trouble, Duration::from_secs(60));
         assert!(failed(&mut told, network("refused")));
         assert!(!failed(&mut told, network("timed out")));
         assert!(failed(&mut told, refused(401, "host_unknown")));
