@@ -29,6 +29,8 @@ pub enum List {
     Gateways,
     /// Controllers.
     Controllers,
+    /// Hosts that may register themselves.
+    Hosts,
     /// Logins that have not ended.
     Sessions,
     /// Audit events, the newest first.
@@ -50,6 +52,8 @@ pub enum Removed {
     Controller,
     /// A Gateway.
     Gateway,
+    /// A host.
+    Host,
 }
 
 /// An administrator's connection.
@@ -114,7 +118,15 @@ impl Admin {
         self.post("groups", group).await
     }
 
-    /// Removes a user with all that they have, a site, a Resource, a group or a Gateway.
+    /// Authorises a host.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn add_host(&mut self, host: &Named) -> Result<Value> {
+        self.post("hosts", host).await
+    }
+
+    /// Removes a user with all that they have, a site, a Resource, a group, a Gateway, a host or another Controller.
     ///
     /// # Errors
     /// As [`Admin::add_user`].
@@ -126,6 +138,7 @@ impl Admin {
             Removed::Group => "groups/remove",
             Removed::Controller => "controllers/remove",
             Removed::Gateway => "gateways/remove",
+            Removed::Host => "hosts/remove",
         };
         self.post(path, &Named { name: name.into() }).await
     }
@@ -209,6 +222,7 @@ impl Admin {
             List::Users => "users",
             List::Gateways => "gateways",
             List::Controllers => "controllers",
+            List::Hosts => "hosts",
             List::Sessions => "sessions",
             List::Audit => "audit",
         };

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_enrol::{Folder, Identity, Invitation, Joiner, Kind, file};
+use ringfort_identity::Hostname;
 use ringfort_token::InviteeKind;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -32,6 +33,8 @@ pub enum TicketSource {
 pub struct Ticket {
     text: Zeroizing<String>,
     kind: InviteeKind,
+    /// The id that the joiner will have: of a host its name.
+    id: String,
 }
 
 impl Ticket {
@@ -49,8 +52,8 @@ impl Ticket {
             }
             TicketSource::Stdin => read_line(&mut std::io::stdin(), TICKET_BYTES_MAX).context("standard input")?,
         };
-        let kind = announced(&text).context("expected a ticket as `ringfort admin invite` prints it")?;
-        Ok(Self { text, kind })
+        let Said { kind, sub } = announced(&text).context("expected a ticket as `ringfort admin invite` prints it")?;
+        Ok(Self { text, kind, id: sub })
     }
 
     /// What it says that it is for.
@@ -78,32 +81,44 @@ fn read_line(from: &mut impl Read, max: u64) -> Result<Zeroizing<String>> {
 pub async fn join(invitation: &str, ticket: &Ticket, state: &Path, addresses: &[String]) -> Result<Identity> {
     let invitation: Invitation = invitation.parse()?;
     // The Controller decides by the verified ticket; this spares an invitation that could only be wasted.
-    let client_id = match ticket.kind {
-        InviteeKind::Gateway => String::new(),
-        InviteeKind::Device if addresses.is_empty() => random_hex()?,
-        InviteeKind::Controller if addresses.is_empty() => String::new(),
-        InviteeKind::Device | InviteeKind::Controller => {
-            bail!("only a Gateway has --address; the invitation is not used up")
-        }
-    };
+    let is_for_gateway = ticket.kind == InviteeKind::Gateway;
+    ensure!(is_for_gateway || addresses.is_empty(), "only a Gateway has --address; the invitation is not used up");
+    let client_id = if ticket.kind == InviteeKind::Device { random_hex()? } else { String::new() };
+    // The files of a host are called by its name, before anybody has verified that.
+    let hostname = (ticket.kind == InviteeKind::Host).then(|| ticket.id.parse::<Hostname>()).transpose();
+    let hostname = hostname.context("the host's name in the ticket; the invitation is not used up")?;
     let folder = Folder::create(state)?;
+    let folder = match &hostname {
+        Some(hostname) => folder.of_host(hostname),
+        None => folder,
+    };
     let joiner = Joiner { addresses: addresses.to_vec(), client_id };
     let identity = ringfort_enrol::join(&invitation, &ticket.text, &joiner, &folder).await?;
-    if identity.kind == Kind::Device && identity.id != joiner.client_id {
+    let expected = match (ticket.kind, &hostname) {
+        (InviteeKind::Device, _) => (Kind::Device, Some(joiner.client_id.as_str())),
+        (InviteeKind::Host, hostname) => (Kind::Host, hostname.as_ref().map(Hostname::as_str)),
+        (InviteeKind::Gateway, _) => (Kind::Gateway, None),
+        (InviteeKind::Controller, _) => (Kind::Controller, None),
+    };
+    if identity.kind != expected.0 || expected.1.is_some_and(|id| id != identity.id) {
         folder.remove(file::IDENTITY)?;
-        bail!("the Controller calls this device {}, and it calls itself {}", identity.id, joiner.client_id);
+        let Identity { kind, id, .. } = &identity;
+        bail!("the Controller calls this the {kind:?} {id}, and the ticket is for the {expected:?}");
     }
     Ok(identity)
 }
 
 /// What a ticket says it is for. It is not verified here: only the Controller that signed it can.
-fn announced(ticket: &str) -> Option<InviteeKind> {
-    #[derive(Deserialize)]
-    struct Said {
-        kind: InviteeKind,
-    }
+fn announced(ticket: &str) -> Option<Said> {
     let payload = URL_SAFE_NO_PAD.decode(ticket.split('.').nth(1)?).ok()?;
-    serde_json::from_slice::<Said>(&payload).ok().map(|said| said.kind)
+    serde_json::from_slice(&payload).ok()
+}
+
+/// The part of a ticket that is of use before it is verified.
+#[derive(Deserialize)]
+struct Said {
+    kind: InviteeKind,
+    sub: String,
 }
 
 #[cfg(test)]
@@ -128,17 +143,20 @@ mod tests {
 
     #[test]
     fn an_invitation_is_not_wasted() {
-        assert!(error(ticket(r#"{"kind":"gateway"}"#), &[]).contains("cannot reach"));
-        assert!(error(ticket(r#"{"kind":"device"}"#), &["192.0.2.1:443"]).contains("only a Gateway"));
+        assert!(error(ticket(r#"{"kind":"gateway","sub":"g"}"#), &[]).contains("cannot reach"));
+        assert!(error(ticket(r#"{"kind":"device","sub":"d"}"#), &["192.0.2.1:443"]).contains("only a Gateway"));
+        assert!(error(ticket(r#"{"kind":"host","sub":"h"}"#), &["192.0.2.1:443"]).contains("only a Gateway"));
         assert!(error(ticket("nothing"), &[]).contains("ringfort admin invite"));
-        assert!(error(ticket(r#"{"kind":"device"}"#), &[]).contains("cannot reach"));
+        assert!(error(ticket(r#"{"kind":"device","sub":"d"}"#), &[]).contains("cannot reach"));
+        assert!(error(ticket(r#"{"kind":"host","sub":"h"}"#), &[]).contains("cannot reach"));
+        assert!(error(ticket(r#"{"kind":"host","sub":"../h"}"#), &[]).contains("hostname"));
     }
 
     #[test]
     fn tickets_come_from_files_as_well() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("ticket");
-        let good = format!("a.{}.c", URL_SAFE_NO_PAD.encode(r#"{"kind":"gateway"}"#));
+        let good = format!("a.{}.c", URL_SAFE_NO_PAD.encode(r#"{"kind":"gateway","sub":"g"}"#));
         std::fs::write(&path, format!("{good}\n")).unwrap();
         let ticket = Ticket::read(TicketSource::File(path.clone())).unwrap();
         assert_eq!((ticket.text.as_str(), ticket.kind()), (good.as_str(), InviteeKind::Gateway));

@@ -2,6 +2,7 @@
 //!
 //! - [`join()`] and [`login()`] make a state folder with key, certificate and tokens; [`up()`] runs with it, [`down()`] ends
 //!   that. [`up_static`] runs from a file, the mode for development and benchmarks.
+//! - [`host()`] registers a host of a folder of the same kind, again and again, and needs no user.
 //! - [`Admin`] is what an administrator asks of the Controller, with a folder of the same kind.
 //!
 //! Only the destinations that are granted are routed into a tunnel; everything else goes its way as if the client did not run
@@ -19,6 +20,7 @@ mod admin;
 mod channel;
 mod controller;
 mod down;
+mod host;
 mod join;
 mod login;
 mod network;
@@ -41,6 +43,7 @@ pub use down::down;
 pub use ringfort_enrol::Kind;
 pub use ringfort_token::InviteeKind;
 
+pub use host::{Host, host};
 pub use join::{Ticket, TicketSource, join};
 pub use login::{LoggedIn, Login, login};
 pub use password::PasswordSource;

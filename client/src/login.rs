@@ -58,8 +58,9 @@ pub async fn login(
     };
     ensure!(
         identity.kind == Kind::Device,
-        "{} is a Gateway's folder; users log in with one of their own",
-        state.display()
+        "{} is the folder of a {:?}; users log in with one of their own",
+        state.display(),
+        identity.kind
     );
     check_fingerprint(&folder, login.ca_fingerprint.as_deref())?;
     if let Some(url) = &login.controller {

@@ -345,10 +345,16 @@ impl Site {
         self.seq = seq;
     }
 
-    /// The site's Gateways have changed. The one in use stays in use while it is among them.
+    /// The site's Gateways have changed. The one in use stays in use while it is among them, at the same address if it has that still.
     pub(crate) fn set_gateways(&mut self, gateways: Vec<SiteGateway>) {
-        let current = self.gateways.get(self.at).map(|gateway| gateway.id.clone());
-        self.at = gateways.iter().position(|gateway| Some(&gateway.id) == current.as_ref()).unwrap_or(0);
+        let current = self.gateways.get(self.at).map(|gateway| (gateway.id.clone(), gateway.address));
+        let place = |same: &dyn Fn(&SiteGateway) -> bool| gateways.iter().position(same);
+        self.at = current
+            .and_then(|(id, address)| {
+                let here = place(&|gateway| gateway.id == id && gateway.address == address);
+                here.or_else(|| place(&|gateway| gateway.id == id))
+            })
+            .unwrap_or(0);
         self.gateways = gateways;
     }
 

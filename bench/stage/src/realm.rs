@@ -180,6 +180,17 @@ impl Realm {
         self.stage.begin(name, self.stage.lab.gateway_at(number)?, &arguments, "", state.join("gateway.sock"))
     }
 
+    /// Starts the host called `name` in `namespace`, which has joined, and does not wait. `file` are the lines of its file.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn host_begin(&self, name: &str, namespace: &Namespace, file: &str) -> Result<Starting> {
+        let state = self.state(name);
+        std::fs::write(state.join("host.toml"), format!("[host]\n{file}\n"))?;
+        let arguments: [OsString; 3] = ["host".into(), "--state".into(), state.clone().into()];
+        self.stage.begin(name, namespace, &arguments, "", state.join("host.sock"))
+    }
+
     /// Logs `user` in, whose machine has joined.
     ///
     /// # Errors

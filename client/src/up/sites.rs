@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use ringfort_engine::client::{Client, Command};
 use ringfort_proto::v1::Present;
 use ringfort_rules::InnerAddresses;
-use ringfort_token::{ConnectSite, EntitlementToken};
+use ringfort_token::{ConnectGateway, ConnectSite, EntitlementToken};
 use ringfort_worker::{Workers, now};
 
 use super::Control;
@@ -83,7 +83,9 @@ impl Control<'_> {
 
     /// Makes addresses and routes what the entitlement tokens say: what goes first, then what comes.
     pub(super) fn route(&mut self) -> Result<()> {
-        let gateways = self.tokens.connect.iter().flat_map(|connect| &connect.token.sites).flat_map(gateways);
+        // What a host says of itself makes no hole in the routes.
+        let gateways = self.tokens.connect.iter().flat_map(|connect| &connect.token.sites);
+        let gateways = gateways.flat_map(|site| usable(site.gateways.iter().filter(|gateway| !gateway.reported)));
         let mut outer = self.controllers.clone();
         outer.extend(gateways.map(|gateway| gateway.address.ip()));
         let granted: Vec<SiteGrants<'_>> = self
@@ -156,13 +158,16 @@ impl SiteRun {
 
 /// The Gateways of a site that can be used: with an address, and with digests to compare their certificates with (C12).
 fn gateways(site: &ConnectSite) -> Vec<SiteGateway> {
-    let usable = site.gateways.iter().filter_map(|gateway| {
+    usable(&site.gateways).collect()
+}
+
+fn usable<'a>(gateways: impl IntoIterator<Item = &'a ConnectGateway>) -> impl Iterator<Item = SiteGateway> {
+    gateways.into_iter().filter_map(|gateway| {
         let digests = gateway.certificate_digests.iter().map(|text| parse_hex(text));
         let digests: Vec<[u8; 32]> = digests.collect::<Option<_>>().filter(|digests: &Vec<_>| !digests.is_empty())?;
         let address = gateway.address.parse().ok().or_else(|| tunnel::resolve(&gateway.address).ok()?.pop())?;
         Some(SiteGateway { id: gateway.id.as_str().into(), address, digests })
-    });
-    usable.collect()
+    })
 }
 
 fn inner(token: &EntitlementToken) -> InnerAddresses {

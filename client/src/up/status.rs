@@ -50,6 +50,7 @@ impl SiteRun {
             "site": self.id,
             "name": self.name,
             "gateway": machine.gateway().map(|gateway| gateway.id.to_string()),
+            "gateway_address": machine.gateway().map(|gateway| gateway.address.to_string()),
             "up": machine.is_up(),
             "bound": machine.is_bound(),
             "ended": machine.is_ended(),

@@ -1,11 +1,12 @@
 //! The private folder of a role: key, certificate, trust, and what else it keeps.
 
+use std::borrow::Cow;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use ringfort_identity::{ConfigError, Credentials, Role, Side, Trust, VerifyError};
+use ringfort_identity::{ConfigError, Credentials, Hostname, NameError, Role, Side, Trust, VerifyError};
 use ringfort_token::{KeyRefused, KeySet};
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::CertificateDer;
@@ -17,7 +18,7 @@ use crate::key::{KeyFailed, PrivateKey};
 /// Longest file in a folder. The longest that there is are 100,000 revocations, of some 200 bytes each.
 const FILE_BYTES_MAX: u64 = 32 << 20;
 
-/// Names of the files that every role has.
+/// Names of the files that every role has. A host calls the three that show who it is otherwise ([`super::Folder::of_host`]).
 pub mod file {
     /// Who we are ([`super::Identity`]).
     pub const IDENTITY: &str = "identity.toml";
@@ -29,12 +30,24 @@ pub mod file {
     pub const CA: &str = "ca.pem";
     /// Certificates of the keys that sign tokens.
     pub const SIGNERS: &str = "signers.pem";
-    /// A Controller's root.
-    pub const ROOT: &str = "root.pem";
+    /// The root, in the folder of a Controller and of a host (W1).
+    pub const ROOT: &str = "rootCA.pem";
     /// A Controller's intermediate.
     pub const INTERMEDIATE: &str = "intermediate.pem";
     /// The key of a Controller's intermediate, PKCS#8.
     pub const INTERMEDIATE_KEY: &str = "intermediate.key";
+}
+
+/// What a folder calls the files that show who its owner is.
+#[derive(Clone, Debug)]
+struct Names {
+    key: Cow<'static, str>,
+    chain: Cow<'static, str>,
+    ca: &'static str,
+}
+
+impl Names {
+    const USUAL: Self = Self { key: Cow::Borrowed(file::KEY), chain: Cow::Borrowed(file::CHAIN), ca: file::CA };
 }
 
 /// Who may read a file.
@@ -56,6 +69,8 @@ pub enum Kind {
     Device,
     /// Another Controller of the same database.
     Controller,
+    /// A host that registers itself.
+    Host,
 }
 
 /// Who we are, as the Controller said when we joined.
@@ -66,7 +81,7 @@ pub struct Identity {
     pub organisation: String,
     /// What we are.
     pub kind: Kind,
-    /// A Gateway's id, a device's client id (A4).
+    /// A Gateway's id, a device's client id (A4), a host's name.
     pub id: String,
     /// A Gateway's site.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -124,6 +139,7 @@ pub enum FolderError {
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
+    names: Names,
 }
 
 impl Folder {
@@ -151,7 +167,19 @@ impl Folder {
         if mode & 0o077 != 0 {
             return Err(FolderError::Open { path: path.into(), mode });
         }
-        Ok(Self { path: path.into() })
+        Ok(Self { path: path.into(), names: Names::USUAL })
+    }
+
+    /// The same folder as that of a host, where key, chain and root are called `<hostname>_https.key`, `<hostname>_https.pem` and
+    /// `rootCA.pem` (W1).
+    #[must_use]
+    pub fn of_host(self, hostname: &Hostname) -> Self {
+        let names = Names {
+            key: format!("{hostname}_https.key").into(),
+            chain: format!("{hostname}_https.pem").into(),
+            ca: file::ROOT,
+        };
+        Self { names, ..self }
     }
 
     /// Takes the folder of somebody who has joined.
@@ -164,6 +192,11 @@ impl Folder {
         }
         let folder = Self::open(path)?;
         let identity = folder.identity()?;
+        if identity.kind == Kind::Host {
+            let hostname = identity.id.parse();
+            let hostname = hostname.map_err(|error: NameError| folder.content(file::IDENTITY, error.to_string()))?;
+            return Ok((folder.of_host(&hostname), identity));
+        }
         Ok((folder, identity))
     }
 
@@ -298,15 +331,16 @@ impl Folder {
     /// # Errors
     /// As [`Folder::read_text`], and [`FolderError::Content`].
     pub fn key(&self) -> Result<PrivateKey, FolderError> {
-        let path = self.file(file::KEY);
+        let name = &self.names.key;
+        let path = self.file(name);
         let found = fs::metadata(&path).map_err(|source| FolderError::Io { path, source })?;
         let mode = found.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             let why = format!("expected a key that only its owner may read, found mode {mode:03o}; run chmod 600");
-            return Err(self.content(file::KEY, why));
+            return Err(self.content(name, why));
         }
-        let text = zeroize::Zeroizing::new(self.read_text(file::KEY)?);
-        PrivateKey::from_pem(&text).map_err(|error: KeyFailed| self.content(file::KEY, error.to_string()))
+        let text = zeroize::Zeroizing::new(self.read_text(name)?);
+        PrivateKey::from_pem(&text).map_err(|error: KeyFailed| self.content(name, error.to_string()))
     }
 
     /// The private key, or a new one where there is none.
@@ -314,11 +348,12 @@ impl Folder {
     /// # Errors
     /// As [`Folder::key`].
     pub fn key_or_new(&self) -> Result<PrivateKey, FolderError> {
-        if self.has(file::KEY) {
+        let name = &self.names.key;
+        if self.has(name) {
             return self.key();
         }
-        let key = PrivateKey::generate().map_err(|error: KeyFailed| self.content(file::KEY, error.to_string()))?;
-        self.write(file::KEY, key.to_pem().as_bytes(), Secrecy::Secret)?;
+        let key = PrivateKey::generate().map_err(|error: KeyFailed| self.content(name, error.to_string()))?;
+        self.write(name, key.to_pem().as_bytes(), Secrecy::Secret)?;
         Ok(key)
     }
 
@@ -327,8 +362,8 @@ impl Folder {
     /// # Errors
     /// [`FolderError`], naming the file at fault.
     pub fn credentials(&self) -> Result<Credentials, FolderError> {
-        let refused = |error: ConfigError| self.content(file::CHAIN, error.to_string());
-        Credentials::new(self.certificates(file::CHAIN)?, self.key()?.to_pkcs8()).map_err(refused)
+        let refused = |error: ConfigError| self.content(&self.names.chain, error.to_string());
+        Credentials::new(self.certificates(&self.names.chain)?, self.key()?.to_pkcs8()).map_err(refused)
     }
 
     /// The root and intermediates.
@@ -336,9 +371,9 @@ impl Folder {
     /// # Errors
     /// [`FolderError`], naming the file at fault.
     pub fn trust(&self) -> Result<Trust, FolderError> {
-        let mut certificates = self.certificates(file::CA)?.into_iter();
-        let root = certificates.next().ok_or_else(|| self.content(file::CA, "expected a certificate".into()))?;
-        Trust::new(&root, certificates).map_err(|error| self.content(file::CA, error.to_string()))
+        let mut certificates = self.certificates(self.names.ca)?.into_iter();
+        let root = certificates.next().ok_or_else(|| self.content(self.names.ca, "expected a certificate".into()))?;
+        Trust::new(&root, certificates).map_err(|error| self.content(self.names.ca, error.to_string()))
     }
 
     /// The keys that sign tokens, those whose certificates stand under `trust` at `now`.
@@ -358,6 +393,22 @@ impl Folder {
         let bytes = self.read(name)?;
         let certificates = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
         certificates.map_err(|error| self.content(name, format!("expected PEM certificates: {error}")))
+    }
+
+    /// Writes our chain (DER), the leaf first.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn write_chain<C: AsRef<[u8]>>(&self, chain: impl IntoIterator<Item = C>) -> Result<(), FolderError> {
+        self.write_certificates(&self.names.chain, chain)
+    }
+
+    /// Writes the root (DER), and the intermediates behind it.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn write_ca<C: AsRef<[u8]>>(&self, certificates: impl IntoIterator<Item = C>) -> Result<(), FolderError> {
+        self.write_certificates(self.names.ca, certificates)
     }
 
     /// Writes certificates (DER) as PEM.
@@ -444,6 +495,41 @@ mod tests {
         let key = folder.key_or_new().unwrap();
         assert_eq!(folder.key_or_new().unwrap().thumbprint(), key.thumbprint());
         fs::set_permissions(folder.file(file::KEY), fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(folder.key().unwrap_err().to_string().contains("chmod 600"));
+    }
+
+    // Covers: W1 allow
+    // Covers: W1 refuse
+    #[test]
+    fn a_hosts_files_are_called_by_its_name() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("state");
+        let hostname = "nas.example".parse().unwrap();
+        let folder = Folder::create(&path).unwrap().of_host(&hostname);
+        let key = folder.key_or_new().unwrap();
+        folder.write_ca([b"root"]).unwrap();
+        folder.write_chain([b"leaf"]).unwrap();
+        for name in ["nas.example_https.key", "nas.example_https.pem", "rootCA.pem"] {
+            assert!(path.join(name).is_file(), "{name}");
+        }
+        let identity = |id: &str| Identity {
+            organisation: "o".into(),
+            kind: Kind::Host,
+            id: id.into(),
+            site: String::new(),
+            user: String::new(),
+            controllers: Vec::new(),
+        };
+        folder.write_identity(&identity("nas.example")).unwrap();
+        let (folder, _) = Folder::open_joined(&path).unwrap();
+        assert_eq!(folder.key().unwrap().thumbprint(), key.thumbprint());
+        // Another host's files are none of ours, and a name is no way out of the folder.
+        folder.write_identity(&identity("other")).unwrap();
+        let error = Folder::open_joined(&path).unwrap().0.credentials().unwrap_err().to_string();
+        assert!(error.contains("other_https.pem"), "{error}");
+        folder.write_identity(&identity("../other")).unwrap();
+        assert!(Folder::open_joined(&path).unwrap_err().to_string().contains("hostname"));
+        fs::set_permissions(folder.file("nas.example_https.key"), fs::Permissions::from_mode(0o640)).unwrap();
         assert!(folder.key().unwrap_err().to_string().contains("chmod 600"));
     }
 

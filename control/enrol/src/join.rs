@@ -133,6 +133,7 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
         "gateway" => Kind::Gateway,
         "device" => Kind::Device,
         "controller" => Kind::Controller,
+        "host" => Kind::Host,
         other => return Err(JoinError::Answer(format!("a {other:?}"))),
     };
     let der = |bytes: &[u8]| CertificateDer::from(bytes.to_vec());
@@ -140,11 +141,11 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
     let signers: Vec<_> = signers.iter().map(|bytes| der(bytes)).collect();
     let trust = Trust::new(&der(&root), intermediates.clone()).map_err(|error| JoinError::Answer(error.to_string()))?;
     token_keys(&signers, &trust, wall_clock())?;
-    folder.write_certificates(file::CA, [der(&root)].iter().chain(&intermediates))?;
+    folder.write_ca([der(&root)].iter().chain(&intermediates))?;
     folder.write_certificates(file::SIGNERS, &signers)?;
     match kind {
-        Kind::Gateway => {
-            folder.write_certificates(file::CHAIN, &chain)?;
+        Kind::Gateway | Kind::Host => {
+            folder.write_chain(&chain)?;
             folder.credentials()?;
         }
         // The key that joined is that of its intermediate; it has others for itself.
@@ -154,6 +155,7 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
             folder.write_certificates(file::INTERMEDIATE, [&der(intermediate)])?;
             folder.rename(file::KEY, file::INTERMEDIATE_KEY)?;
         }
+        // It gets its certificate after login.
         Kind::Device => {}
     }
     let identity = Identity { organisation, kind, id, site, user, controllers };

@@ -40,6 +40,9 @@ pub const ALPN_SESSION: &[u8] = b"ringfort-session/1";
 /// How long connecting may take, and the TLS handshake on either side. Longer, and whoever waits should hear of it.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// A certificate is renewed when no more than this part of its life is left.
+const RENEW_AT_LEFT: u64 = 3;
+
 /// Our own certificate on a connection. It can be replaced while connections come and go.
 #[derive(Clone)]
 pub struct OwnCertificate(Arc<RwLock<Arc<CertifiedKey>>>);
@@ -294,6 +297,12 @@ pub fn validity_of(certificate: &CertificateDer<'_>) -> Option<(UnixSeconds, Uni
     let seconds = |at: i64| u64::try_from(at).ok().map(UnixSeconds);
     let validity = parsed.validity();
     Some((seconds(validity.not_before.timestamp())?, seconds(validity.not_after.timestamp())?))
+}
+
+/// Whether a certificate that counts from and until these times is to be renewed: when a third of its life is left.
+#[must_use]
+pub const fn is_renewal_due((from, until): (UnixSeconds, UnixSeconds), now: UnixSeconds) -> bool {
+    until.0.saturating_sub(now.0) <= until.0.saturating_sub(from.0) / RENEW_AT_LEFT
 }
 
 /// SHA-256 of a certificate: the fingerprint that people compare.

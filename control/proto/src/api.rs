@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Path of everything below.
+/// Path of everything below, [`registration_path`] aside.
 pub const BASE: &str = "/api/v1";
 /// Header of a proof of possession (RFC 9449 §4).
 pub const PROOF_HEADER: &str = "dpop";
@@ -306,6 +306,11 @@ pub enum Invitee {
     },
     /// Another Controller of the same database.
     Controller {},
+    /// A host that registers itself.
+    Host {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// Answer to `POST admin/invitations`. Shown once: the Controller does not keep the cookie.
@@ -420,6 +425,60 @@ pub struct ControllerRow {
     pub address: String,
     /// When it started last, in seconds since 1970.
     pub started_at: u64,
+}
+
+/// Path of the request by which a host registers itself (W5), which is not below [`BASE`]: other implementations know it as this.
+#[must_use]
+pub fn registration_path(hostname: &str) -> String {
+    format!("/api/hosts/{hostname}/client")
+}
+
+/// `POST /api/hosts/{hostname}/client` (W5): where a host can be reached, as it sees itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostRegistration {
+    /// Its network interfaces.
+    pub interfaces: Vec<HostInterface>,
+    /// Port on which it listens.
+    pub port: u16,
+    /// Its version.
+    pub version: String,
+}
+
+/// A network interface of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostInterface {
+    /// Its name on the host.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<std::net::IpAddr>,
+}
+
+/// Answer to a registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// When it was recorded, by the Controller's clock, in seconds since 1970.
+    pub last_seen: u64,
+}
+
+/// One of the answer to `GET admin/hosts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRow {
+    /// Its name.
+    pub name: String,
+    /// Whether it has a certificate, or joins by an invitation yet.
+    pub joined: bool,
+    /// When it registered last, in seconds since 1970; 0 for never.
+    pub last_seen: u64,
+    /// Seconds since then; none where it never did.
+    pub age: Option<u64>,
+    /// What it said then.
+    pub interfaces: Vec<HostInterface>,
+    /// Port on which it listens; 0 where it never registered.
+    pub port: u16,
+    /// Its version.
+    pub version: String,
 }
 
 /// One of the answer to `GET admin/sessions`: a login that has not ended.

@@ -756,10 +756,10 @@ pub mod join_response {
 pub struct Joined {
     #[prost(string, tag = "1")]
     pub organisation: ::prost::alloc::string::String,
-    /// Gateway or device id.
+    /// Gateway or device id, or a host's name.
     #[prost(string, tag = "2")]
     pub id: ::prost::alloc::string::String,
-    /// gateway or device
+    /// gateway, device or host
     #[prost(string, tag = "3")]
     pub kind: ::prost::alloc::string::String,
     /// Site of a Gateway.
@@ -774,7 +774,7 @@ pub struct Joined {
     /// Intermediates, DER.
     #[prost(bytes = "bytes", repeated, tag = "7")]
     pub intermediates: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    /// A Gateway's certificate chain, DER, the leaf first. A device gets its certificate after login.
+    /// A Gateway's or a host's certificate chain, DER, the leaf first. A device gets its certificate after login.
     #[prost(bytes = "bytes", repeated, tag = "8")]
     pub chain: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     /// Certificates of the keys that sign tokens, DER.

@@ -107,7 +107,7 @@ macro_rules! token {
 
 token! {
     /// The right to join once, together with the cookie of the same invitation (R3, I2). `sub` is the id that the joiner
-    /// will have.
+    /// will have: a host's is its name.
     EnrolTicket, "rf-enrol+jwt", 4 << 10, holder: |this| None, generation: None,
     {
         /// What will join.
@@ -222,6 +222,8 @@ pub enum InviteeKind {
     Device,
     /// Another Controller of the same database.
     Controller,
+    /// A host that registers itself.
+    Host,
 }
 
 /// Addresses of a session inside the tunnel, the same at every Gateway of the site.
@@ -268,6 +270,10 @@ pub struct ConnectGateway {
     pub address: String,
     /// SHA-256 digests in hexadecimal of the certificates it may show: today's, and the next one (C12).
     pub certificate_digests: Vec<String>,
+    /// Whether the host reported the address itself and nobody configured it (W8): it is tried last, and it is no reason to leave a
+    /// granted network out of a tunnel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reported: bool,
 }
 
 /// The forms of `aud`.

@@ -13,12 +13,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod credentials;
+mod hostname;
 mod key;
 mod name;
 mod peer;
 mod trust;
 
 pub use credentials::{ConfigError, Credentials};
+pub use hostname::Hostname;
 pub use key::{KeyError, KeyThumbprint};
 pub use name::{ID_BYTES_MAX, NameError, Role, RoleUri, SessionDn};
 pub use peer::PeerIdentity;

@@ -61,6 +61,9 @@ pub enum NameError {
     /// Not a role URI.
     #[error("expected ringfort://ORGANISATION/ROLE/ID with a known role")]
     Uri,
+    /// Not the name of a host.
+    #[error("expected a hostname of at most 64 bytes: lower-case letters, digits and '-', in labels joined by '.'")]
+    Hostname,
     /// Not the name of a session.
     #[error("expected UID=CLIENT,CN=USER,O=ORGANISATION")]
     SessionDn,

@@ -10,6 +10,7 @@ use webpki::{EndEntityCert, KeyUsage, aws_lc_rs as algorithms};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::credentials::ConfigError;
+use crate::hostname::Hostname;
 use crate::key::{KeyError, KeyThumbprint};
 use crate::name::{Role, RoleUri, SessionDn};
 use crate::peer::{Facts, PeerIdentity};
@@ -121,6 +122,10 @@ impl Trust {
         let uri = only_uri(&parsed)?;
         let session = match uri.role() {
             Role::Device => session_of(&parsed, &uri)?,
+            Role::Host => {
+                named_by_hostname(&parsed, &uri)?;
+                None
+            }
             _ => None,
         };
         let mut certificate_digest = [0; 32];
@@ -175,6 +180,15 @@ fn session_of(certificate: &X509Certificate<'_>, uri: &RoleUri) -> Result<Option
     Ok(Some(session))
 }
 
+/// A host's certificate has one common name, which is the hostname of its URI: whoever looks up either finds the same host (W6).
+fn named_by_hostname(certificate: &X509Certificate<'_>, uri: &RoleUri) -> Result<(), VerifyError> {
+    let mut names = certificate.subject().iter_common_name();
+    match (names.next().map(|name| name.as_str()), names.next()) {
+        (Some(Ok(name)), None) if name == uri.id() && name.parse::<Hostname>().is_ok() => Ok(()),
+        _ => Err(VerifyError::CommonName),
+    }
+}
+
 /// Why a peer's certificate was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -209,6 +223,9 @@ pub enum VerifyError {
     /// A device's subject does not name its session.
     #[error("expected a device certificate whose subject is O, CN and UID, matching its URI")]
     Subject,
+    /// A host's common name is not its hostname.
+    #[error("expected a host's certificate whose one common name is the hostname of its URI")]
+    CommonName,
     /// The leaf's key is of no accepted kind.
     #[error(transparent)]
     Key(#[from] KeyError),

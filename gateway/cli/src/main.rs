@@ -42,7 +42,7 @@ enum LogForm {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Join an organisation by an invitation: as a Gateway, or as a user's machine.
+    /// Join an organisation by an invitation: as a Gateway, a user's machine, or a host that registers itself.
     Join(commands::join::Options),
     /// Log in at the Controller, and fetch what this client needs.
     Login(commands::client::LoginOptions),
@@ -54,6 +54,8 @@ enum Command {
     Status(commands::status::Options),
     /// Run a Gateway: ends tunnels at a site and lets through what its users' rules allow.
     Gateway(commands::gateway::Options),
+    /// Run on a host that registers itself: tells the Controller at which addresses it can be reached.
+    Host(commands::host::Options),
     /// Run a Controller: says who may reach what.
     Controller(commands::controller::Options),
     /// Back up a Controller, which may run.
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
         Command::Down(options) => commands::client::down(options),
         Command::Status(options) => commands::status::run(options),
         Command::Gateway(options) => commands::gateway::run(&options),
+        Command::Host(options) => commands::host::run(options),
         Command::Controller(options) => commands::controller::run(options),
         Command::Backup(options) => commands::backup::backup(options),
         Command::Restore(options) => commands::backup::restore(options),

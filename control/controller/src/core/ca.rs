@@ -13,7 +13,7 @@ use rcgen::{
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use ringfort_enrol::file::{INTERMEDIATE, INTERMEDIATE_KEY, ROOT};
-use ringfort_identity::{KeyThumbprint, Role, RoleUri, SessionDn};
+use ringfort_identity::{Hostname, KeyThumbprint, Role, RoleUri, SessionDn};
 use ringfort_token::SigningKey;
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -24,7 +24,7 @@ use super::folder::Folder;
 use super::refused::Refused;
 
 /// The root's key, which may be kept elsewhere.
-const ROOT_KEY: &str = "root.key";
+const ROOT_KEY: &str = "rootCA.key";
 
 const DAY: u64 = 86_400;
 /// Life of the root, in seconds: 10 years.
@@ -35,6 +35,8 @@ const INTERMEDIATE_LIFE: u64 = 365 * DAY;
 const SERVER_LIFE: u64 = 90 * DAY;
 /// Life of a Gateway's certificate, in seconds.
 pub(crate) const GATEWAY_LIFE: u64 = 7 * DAY;
+/// Life of a host's certificate, in seconds: hosts may be off for weeks, and what they may do is looked up with every request.
+pub(crate) const HOST_LIFE: u64 = 30 * DAY;
 /// Life of the signer's certificate, in seconds.
 const SIGNER_LIFE: u64 = 365 * DAY;
 /// A certificate begins so many seconds before it is made, for clocks that are late.
@@ -113,12 +115,12 @@ impl Authority {
                 }
                 (None, Some(kept)) if now < validity(&kept)?.1 => {
                     tracing::warn!(
-                        "the intermediate is to be renewed: put root.key back into the state folder and start anew"
+                        "the intermediate is to be renewed: put rootCA.key back into the state folder and start anew"
                     );
                     kept
                 }
                 (None, _) => {
-                    bail!("expected root.key in the state folder, since the intermediate is over: put it back")
+                    bail!("expected rootCA.key in the state folder, since the intermediate is over: put it back")
                 }
             },
         };
@@ -126,7 +128,7 @@ impl Authority {
         let intermediate_key_spki = intermediate_key.subject_public_key_info();
         let issuer = Issuer::from_ca_cert_der(&intermediate, intermediate_key).context("read intermediate.pem")?;
 
-        let server_key = key(folder, "server.key", &rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let server_key = key(folder, "https.key", &rcgen::PKCS_ECDSA_P256_SHA256)?;
         let signer_key = signer_key(folder)?;
         anyhow::ensure!(
             X509Certificate::from_der(&intermediate).context("read intermediate.pem")?.1.public_key().raw
@@ -200,6 +202,21 @@ impl Authority {
         Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
     }
 
+    /// A host's certificate: its common name is the hostname (W6), which is a DNS name in it as well.
+    pub(crate) fn host(
+        &self,
+        hostname: &Hostname,
+        key: &RequestedKey,
+        now: UnixSeconds,
+    ) -> Result<CertificateDer<'static>, Refused> {
+        let uri = RoleUri::new(&self.organisation, Role::Host, hostname.as_str())?;
+        let mut params = self.leaf_params(&uri, now, now + Duration::from_secs(HOST_LIFE))?;
+        params.subject_alt_names.push(SanType::DnsName(hostname.as_str().try_into()?));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name.push(DnType::CommonName, hostname.as_str());
+        Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
+    }
+
     /// A device's certificate: its subject is the session's name (A5, A9). It ends with the claims token.
     pub(crate) fn device(
         &self,
@@ -247,7 +264,7 @@ impl Authority {
             CertificateParams::new(names).context("names of the Controller's certificate")?.subject_alt_names;
         wanted.sort_by_key(|name| format!("{name:?}"));
         let same_names = |certificate: &X509Certificate<'_>| names_of(certificate).is_some_and(|found| found == wanted);
-        if let Some(kept) = kept(folder, "server.pem", key, now, same_names)? {
+        if let Some(kept) = kept(folder, "https.pem", key, now, same_names)? {
             return Ok(kept);
         }
         let id = uuid::Uuid::new_v4().to_string();
@@ -257,7 +274,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.distinguished_name.push(DnType::CommonName, id);
         let made = params.signed_by(key, &self.issuer).context("make the Controller's certificate")?;
-        folder.write("server.pem", made.pem().as_bytes())?;
+        folder.write("https.pem", made.pem().as_bytes())?;
         Ok(made.der().clone())
     }
 
@@ -295,9 +312,9 @@ impl Authority {
 /// The root and the organisation's id, made in an empty folder.
 fn root(folder: &Folder, now: UnixSeconds) -> anyhow::Result<(CertificateDer<'static>, String)> {
     if let Some(root) = folder.certificate(ROOT)? {
-        let (_, parsed) = X509Certificate::from_der(&root).context("read root.pem")?;
+        let (_, parsed) = X509Certificate::from_der(&root).context("read rootCA.pem")?;
         let organisation = parsed.subject().iter_organization().next().and_then(|name| name.as_str().ok());
-        let organisation = organisation.context("expected an organisation in the subject of root.pem")?.to_owned();
+        let organisation = organisation.context("expected an organisation in the subject of rootCA.pem")?.to_owned();
         return Ok((root, organisation));
     }
     let key = key(folder, ROOT_KEY, &rcgen::PKCS_ECDSA_P384_SHA384)?;
@@ -311,10 +328,10 @@ fn root(folder: &Folder, now: UnixSeconds) -> anyhow::Result<(CertificateDer<'st
 /// The root's key, if it is in the folder: it may be kept elsewhere.
 fn root_key(folder: &Folder, root: &CertificateDer<'_>) -> anyhow::Result<Option<KeyPair>> {
     let Some(der) = folder.key(ROOT_KEY)? else { return Ok(None) };
-    let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P384_SHA384).context("read root.key")?;
-    let (_, parsed) = X509Certificate::from_der(root).context("read root.pem")?;
+    let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P384_SHA384).context("read rootCA.key")?;
+    let (_, parsed) = X509Certificate::from_der(root).context("read rootCA.pem")?;
     if parsed.public_key().raw != key.subject_public_key_info() {
-        bail!("expected root.key to be the key of root.pem: restore both from the same backup");
+        bail!("expected rootCA.key to be the key of rootCA.pem: restore both from the same backup");
     }
     Ok(Some(key))
 }
@@ -327,7 +344,7 @@ fn signed_intermediate(
     key: &impl PublicKeyData,
     now: UnixSeconds,
 ) -> anyhow::Result<CertificateDer<'static>> {
-    let root = Issuer::from_ca_cert_der(root, root_key).context("read root.pem")?;
+    let root = Issuer::from_ca_cert_der(root, root_key).context("read rootCA.pem")?;
     let mut params = ca_params(organisation, "Ringfort intermediate", 0, now, INTERMEDIATE_LIFE)?;
     params.use_authority_key_identifier_extension = true;
     // What its leaves may be for. A usage that is required of a leaf is required of its issuer as well.

@@ -18,6 +18,7 @@ use super::admin::checked_name;
 use super::ca::RequestedKey;
 use super::decision::Decision;
 use super::gateway::{certificate_digest, checked_addresses};
+use super::host;
 use super::login::register;
 use super::refused::Refused;
 use super::store::{self, Gateway, Invitation};
@@ -31,10 +32,10 @@ const LIFE_SECONDS: u64 = 7 * 86_400;
 const LIFE_SECONDS_ALLOWED: std::ops::RangeInclusive<u64> = 60..=30 * 86_400;
 
 impl Core {
-    /// Invites a Gateway, a device or another Controller (R1–R3, I1, I2, I10); the answer is the only place where the cookie stands.
+    /// Invites a Gateway, a device, a host or another Controller (R1–R3, I1, I2, I10); the answer is the only place where the cookie stands.
     ///
     /// # Errors
-    /// `authentication_not_fresh`, `request_malformed`, `not_found`, `already_exists` for the name of another Gateway,
+    /// `authentication_not_fresh`, `request_malformed`, `not_found`, `already_exists` for the name of another Gateway or host,
     /// `root_key_absent` for a Controller.
     pub async fn admin_invite(
         &self,
@@ -64,6 +65,12 @@ impl Core {
                     }
                     let (kind, user) = (InviteeKind::Gateway, String::new());
                     (Invitation { kind, id, name: name.clone(), site: site.id, user, expires_at }, name)
+                }
+                api::Invitee::Host { name } => {
+                    let name = core.hostname(&name)?.to_string();
+                    host::is_free(&mut decision.tx, &name).await?;
+                    let (kind, site, user) = (InviteeKind::Host, String::new(), String::new());
+                    (Invitation { kind, id: name.clone(), name: name.clone(), site, user, expires_at }, name)
                 }
                 api::Invitee::Device { user } => {
                     let user = decision.user(&user).await?;
@@ -113,7 +120,7 @@ impl Core {
         audience::join(&URL_SAFE_NO_PAD.encode(self.join_key_hash()))
     }
 
-    /// Lets a Gateway, a device or another Controller join by its invitation, which is used up first (R3, R4, I6–I10).
+    /// Lets a Gateway, a device, a host or another Controller join by its invitation, which is used up first (R3, R4, I6–I10).
     ///
     /// # Errors
     /// `request_malformed`, `invitation_unknown`, `invitation_used`, `invitation_expired`, `ticket_mismatch`, `token_…`,
@@ -196,6 +203,12 @@ impl Core {
                     )));
                 }
                 (joined.id, joined.kind, joined.site) = (id.clone(), "gateway".into(), site.clone());
+                joined.chain = [&leaf, self.authority().intermediate()].map(|one| one.to_vec().into()).into();
+            }
+            InviteeKind::Host => {
+                let leaf = self.authority().host(&name.parse()?, &key, now)?;
+                host::admit(&mut tx, name, &jkt).await?;
+                (joined.id, joined.kind) = (name.clone(), "host".into());
                 joined.chain = [&leaf, self.authority().intermediate()].map(|one| one.to_vec().into()).into();
             }
             InviteeKind::Device => {

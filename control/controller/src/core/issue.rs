@@ -1,5 +1,6 @@
 //! Tokens: what a session is told it may do, and where.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use ringfort_token::{
 use ringfort_types::UnixSeconds;
 use uuid::Uuid;
 
+use super::host;
 use super::refused::Refused;
 use super::store::{self, Connection, Gateway, Login, Occasion, Site, User};
 use super::{Bearer, Core};
@@ -91,7 +93,8 @@ impl Core {
             reachable.push(site);
         }
         let gateways = store::gateways(&mut tx).await?;
-        let connect = self.connect(&subject, &reachable, &gateways, now)?;
+        let hints = host::hints(&mut tx, now).await?;
+        let connect = self.connect(&subject, &reachable, &gateways, &hints, now)?;
         tx.commit().await?;
         let (connect, known) = (connect.as_str().to_owned(), self.known_to_clients());
         Ok(api::EntitlementsResponse { entitlements: tokens, connect, known })
@@ -175,16 +178,22 @@ impl Core {
         subject: &Subject,
         sites: &[&Site],
         gateways: &[Gateway],
+        hints: &BTreeMap<String, Vec<String>>,
         now: UnixSeconds,
     ) -> Result<Signed<ConnectToken>, Refused> {
-        let sites = sites.iter().map(|site| ConnectSite {
-            site: site.id.clone(),
-            name: site.name.clone(),
-            gateways: gateways
-                .iter()
-                .filter(|gateway| gateway.site == site.id && is_alive(gateway, now))
-                .flat_map(at_each_address)
-                .collect(),
+        let sites = sites.iter().map(|site| {
+            let alive = || gateways.iter().filter(|gateway| gateway.site == site.id && is_alive(gateway, now));
+            let configured = alive().flat_map(|gateway| at_each(gateway, &gateway.addresses, false));
+            // Where hosts of the same names say that they are, once nothing that was configured answers (W8).
+            let reported = alive().flat_map(|gateway| {
+                let new = |address: &&String| !gateway.addresses.contains(address);
+                at_each(gateway, hints.get(&gateway.name).into_iter().flatten().filter(new), true)
+            });
+            ConnectSite {
+                site: site.id.clone(),
+                name: site.name.clone(),
+                gateways: configured.chain(reported).collect(),
+            }
         });
         let token = ConnectToken {
             iss: self.organisation().to_owned(),
@@ -213,13 +222,19 @@ pub(crate) fn was_seen(last_seen: UnixSeconds, now: UnixSeconds) -> bool {
     last_seen.0 > 0 && now.0 <= last_seen.0.saturating_add(ALIVE_SECONDS)
 }
 
-fn at_each_address(gateway: &Gateway) -> impl Iterator<Item = ConnectGateway> + '_ {
+fn at_each<'a>(
+    gateway: &Gateway,
+    addresses: impl IntoIterator<Item = &'a String>,
+    reported: bool,
+) -> impl Iterator<Item = ConnectGateway> {
+    let id = gateway.id.clone();
     let digests = [&gateway.digest, &gateway.next_digest].into_iter().filter(|digest| !digest.is_empty());
     let digests: Vec<String> = digests.cloned().collect();
-    gateway.addresses.iter().map(move |address| ConnectGateway {
-        id: gateway.id.clone(),
+    addresses.into_iter().map(move |address| ConnectGateway {
+        id: id.clone(),
         address: address.clone(),
         certificate_digests: digests.clone(),
+        reported,
     })
 }
 

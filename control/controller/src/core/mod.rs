@@ -16,6 +16,7 @@ mod decision;
 mod folder;
 mod gateway;
 mod hear;
+mod host;
 mod invite;
 mod issue;
 mod known;
@@ -51,6 +52,7 @@ use known::Known;
 use password::Passwords;
 use store::{Place, Store};
 
+pub(crate) use host::AuthorisedHost;
 pub use receipts::{Confirmation, serial_text};
 pub use refused::Refused;
 pub use roles::{Action, Administrator, action};
@@ -234,8 +236,10 @@ impl Core {
         if known.is_none() && first.is_none() {
             bail!("expected the name and password of the first administrator: this organisation has none yet");
         }
-        if known.is_some() && !folder.path("root.pem").exists() {
-            bail!("expected root.pem in the state folder: restore it from a backup, or join another Controller first");
+        if known.is_some() && !folder.path("rootCA.pem").exists() {
+            bail!(
+                "expected rootCA.pem in the state folder: restore it from a backup, or join another Controller first"
+            );
         }
         let passwords = Passwords::new()?;
         // A password is hashed while keys are made and files are synced.
@@ -259,7 +263,7 @@ impl Core {
             None => (authority.organisation().to_owned(), now.0),
         };
         if organisation != authority.organisation() {
-            bail!("expected a database of the organisation in root.pem: restore both from the same backup");
+            bail!("expected a database of the organisation in rootCA.pem: restore both from the same backup");
         }
         let known_here = Known::read(&mut *store.read().await?, &authority, &settings.address, now).await?;
         let heard = store::newest_news(&mut *store.read().await?).await?;

@@ -23,13 +23,15 @@ pub struct Refused {
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 23] = [
+    pub const CODES: [&'static str; 25] = [
         "already_exists",
         "authentication_not_fresh",
         "certificate_mismatch",
         "certificate_required",
         "certificate_revoked",
         "handshake_refused",
+        "host_mismatch",
+        "host_unknown",
         "internal",
         "invitation_expired",
         "invitation_unknown",
@@ -139,6 +141,21 @@ impl Refused {
         Self::new("wrong_role", 403, format!("expected a certificate for the role {expected}, found {found}"))
     }
 
+    /// A certificate whose common name is none of the authorised hosts, or one of another key (W6): 401.
+    #[must_use]
+    pub fn host_unknown(name: &str) -> Self {
+        let message = format!(
+            "expected a host that may register itself, found {name:?} with a key that is none's: ask an administrator for `ringfort admin invite host {name}`"
+        );
+        Self::new("host_unknown", 401, message)
+    }
+
+    /// A host that speaks for another (W7): 403.
+    #[must_use]
+    pub fn host_mismatch(name: &str) -> Self {
+        Self::new("host_mismatch", 403, format!("expected the name of this certificate, {name:?}, in the path"))
+    }
+
     /// A user without a role: 403.
     #[must_use]
     pub fn not_administrator() -> Self {
@@ -217,7 +234,7 @@ impl Refused {
     /// The root's key is kept elsewhere: 503.
     #[must_use]
     pub fn root_key_absent() -> Self {
-        let message = "expected root.key in the state folder of this Controller, which another Controller's certificates need: put it back";
+        let message = "expected rootCA.key in the state folder of this Controller, which another Controller's certificates need: put it back";
         Self::new("root_key_absent", 503, message)
     }
 

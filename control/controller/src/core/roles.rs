@@ -52,6 +52,7 @@ actions! {
     ListUsers, "list-users" => Auditor;
     ListGateways, "list-gateways" => Auditor;
     ListControllers, "list-controllers" => Auditor;
+    ListHosts, "list-hosts" => Auditor;
     ListSessions, "list-sessions" => Auditor;
     ListAudit, "list-audit" => Auditor;
     SeeReceipts, "see-receipts" => Auditor;
@@ -70,6 +71,8 @@ actions! {
     Invite, "invite" => Admin;
     Revoke, "revoke" => Admin;
     RemoveGateway, "remove-gateway" => Admin;
+    AddHost, "add-host" => Admin;
+    RemoveHost, "remove-host" => Admin;
     ChangeRole, "change-role" => Owner;
     InviteController, "invite-controller" => Owner;
     RemoveController, "remove-controller" => Owner;

@@ -12,14 +12,15 @@ use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
 
 use super::caller::Caller;
+use super::hosts::{host_certificate, register_host};
 use super::http::{Asked, Failure, finish};
 use super::limits::{ADMIN_BODY_BYTES_MAX, BODY_BYTES_MAX};
 use super::{Shell, counted, receipts};
 use crate::core::{Administrator, Refused, action};
 
-type Shared = State<Arc<Shell>>;
-type From = Extension<Arc<Caller>>;
-type Answer<T> = Result<Json<T>, Failure>;
+pub(super) type Shared = State<Arc<Shell>>;
+pub(super) type From = Extension<Arc<Caller>>;
+pub(super) type Answer<T> = Result<Json<T>, Failure>;
 
 /// A request of an administrator with a body, answered with what the core answers.
 macro_rules! change {
@@ -81,6 +82,14 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
         .route(&at("admin/gateways"), get(list!(shell, administrator, now => gateways(&shell, &administrator, now))))
         .route(&at("admin/gateways/remove"), change!(admin_remove_gateway: api::Named))
         .route(&at("admin/receipts"), get(receipts::receipts))
+        .route(
+            &at("admin/hosts"),
+            change!(admin_add_host: api::Named)
+                .get(list!(shell, administrator, now => shell.core.hosts(&administrator, now))),
+        )
+        .route(&at("admin/hosts/remove"), change!(admin_remove_host: api::Named))
+        .route(&at("hosts/certificate"), post(host_certificate))
+        .route(&api::registration_path("{hostname}"), post(register_host))
         .route(&at("admin/sessions"), get(list!(shell, administrator, now => shell.core.sessions(&administrator, now))))
         .route(&at("admin/audit"), get(list!(shell, administrator, _now => shell.core.events(&administrator))))
         .method_not_allowed_fallback(unknown)
@@ -142,11 +151,15 @@ async fn certificate(
 ) -> Answer<api::CertificateResponse> {
     let (now, asked) = (wall_clock(), Asked::from(request));
     let bearer = asked.bearer(&shell, &caller, now)?;
-    let body: api::CertificateRequest = asked.json(BODY_BYTES_MAX).await?;
-    let request = URL_SAFE_NO_PAD
-        .decode(&body.certificate_request)
-        .map_err(|_| Refused::malformed("expected certificate_request as base64url without padding"))?;
+    let request = signing_request(asked).await?;
     Ok(Json(shell.core.certificate(&bearer, &request, now).await?))
+}
+
+/// The PKCS#10 request in the body of a request for a certificate.
+pub(super) async fn signing_request(asked: Asked) -> Result<Vec<u8>, Refused> {
+    let body: api::CertificateRequest = asked.json(BODY_BYTES_MAX).await?;
+    let decoded = URL_SAFE_NO_PAD.decode(&body.certificate_request);
+    decoded.map_err(|_| Refused::malformed("expected certificate_request as base64url without padding"))
 }
 
 /// New claims within the same login.

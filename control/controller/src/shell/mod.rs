@@ -19,6 +19,7 @@ mod api;
 mod caller;
 mod counters;
 mod grpc;
+mod hosts;
 mod http;
 mod hub;
 mod join;

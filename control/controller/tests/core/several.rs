@@ -15,7 +15,7 @@ async fn join(world: &World, name: &str) -> (PathBuf, v1::Joined) {
     std::fs::create_dir_all(&state).unwrap();
     std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let pem = |der: &[u8]| pem::encode(&pem::Pem::new("CERTIFICATE", der));
-    std::fs::write(state.join("root.pem"), pem(&joined.root)).unwrap();
+    std::fs::write(state.join("rootCA.pem"), pem(&joined.root)).unwrap();
     std::fs::write(state.join("intermediate.pem"), pem(&joined.chain[0])).unwrap();
     std::fs::write(state.join("intermediate.key"), client.key.serialize_pem()).unwrap();
     (place, joined)
@@ -162,7 +162,7 @@ async fn a_removed_controller_is_believed_by_nobody_and_does_not_start_again() {
 async fn a_controller_joins_only_where_the_roots_key_is() {
     let world = World::new().await;
     let (cookie, ticket) = world.invite(api::Invitee::Controller {}).await;
-    let key = state(world.folder.path()).join("root.key");
+    let key = state(world.folder.path()).join("rootCA.key");
     std::fs::rename(&key, world.folder.path().join("safe")).unwrap();
     refused(world.core.join(Client::new("").join(&cookie, &ticket), NOW).await, "root_key_absent");
     let request = api::NewInvitation { invitee: api::Invitee::Controller {}, expires_in: None };

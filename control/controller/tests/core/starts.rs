@@ -59,7 +59,7 @@ async fn the_folder_is_private_and_so_is_every_file() {
     if settings(world.folder.path()).await.database.is_none() {
         assert!(names.iter().any(|found| found == "database.sqlite"), "{names:?}");
     }
-    for name in ["root.key", "root.pem", "intermediate.key", "server.key", "server.pem", "signer.key"] {
+    for name in ["rootCA.key", "rootCA.pem", "intermediate.key", "https.key", "https.pem", "signer.key"] {
         assert!(names.iter().any(|found| found == name), "{name} in {names:?}");
     }
     drop(world.core);
@@ -79,9 +79,9 @@ async fn an_organisation_begins_with_an_administrator_and_with_all_its_files() {
     let core = Core::open(&state(folder.path()), &settings(folder.path()).await, Some(&other), NOW).await.unwrap();
     refused(Client::new("x").login(&core, "mallory", "another password", NOW).await, "login_refused");
     drop(core);
-    std::fs::remove_file(state(folder.path()).join("root.pem")).unwrap();
+    std::fs::remove_file(state(folder.path()).join("rootCA.pem")).unwrap();
     let error = Core::open(&state(folder.path()), &settings(folder.path()).await, None, NOW).await.err().unwrap();
-    assert!(error.to_string().contains("root.pem"), "{error}");
+    assert!(error.to_string().contains("rootCA.pem"), "{error}");
 }
 
 #[tokio::test]

@@ -129,6 +129,7 @@ pub(crate) fn connect() -> ConnectToken {
         id: GATEWAY.into(),
         address: "203.0.113.10:443".into(),
         certificate_digests: vec!["ab".into()],
+        reported: false,
     };
     sample!(ConnectToken, audience::session(&session().to_string()), session().to_string(), {
         cnf: Confirmation { jkt: holder() },

@@ -177,12 +177,41 @@ fn a_devices_subject_is_its_sessions_name_or_none() {
     assert_eq!(session(wide), Err(VerifyError::Subject));
 }
 
+/// What is looked up is what the certificate says twice, and never one of two.
+// Covers: W6 refuse
+#[test]
+fn a_hosts_common_name_is_the_hostname_of_its_uri() {
+    let world = world();
+    let verify = |id: &str, subject: DistinguishedName| {
+        let mut params = leaf_of(Role::Host, id, &[ExtendedKeyUsagePurpose::ClientAuth]);
+        params.distinguished_name = subject;
+        world.verify(&world.intermediate.leaf(&params), Side::Client, Role::Host).map(|peer| peer.id().to_owned())
+    };
+    assert_eq!(verify("nas.example", name(&[(O, "example"), (CN, "nas.example")])), Ok("nas.example".into()));
+    let mut twice = name(&[(CN, "nas")]);
+    twice.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "other");
+    for (id, subject) in [
+        ("nas", name(&[])),
+        ("nas", name(&[(O, "nas")])),
+        ("nas", name(&[(CN, "other")])),
+        ("nas", name(&[(CN, "nas ")])),
+        ("nas", name(&[(CN, "NAS")])),
+        ("NAS", name(&[(CN, "NAS")])),
+        ("a_b", name(&[(CN, "a_b")])),
+        ("nas", twice),
+    ] {
+        assert_eq!(verify(id, subject.clone()), Err(VerifyError::CommonName), "{id} {subject:?}");
+    }
+}
+
 #[test]
 fn only_devices_have_sessions() {
     let world = world();
     for role in Role::ALL {
         let mut params = leaf_of(role, "client-1", &[ExtendedKeyUsagePurpose::ClientAuth]);
-        params.distinguished_name = name(&[(O, "example"), (CN, "user-1"), (uid(), "client-1")]);
+        // A host's common name is its id.
+        let common_name = if role == Role::Host { "client-1" } else { "user-1" };
+        params.distinguished_name = name(&[(O, "example"), (CN, common_name), (uid(), "client-1")]);
         let peer = world.verify(&world.intermediate.leaf(&params), Side::Client, role).unwrap();
         assert_eq!(peer.session().is_some(), role == Role::Device, "{role}");
     }

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ringfort_client::{Admin, List, PasswordSource, Removed};
 use ringfort_proto::api::{
-    AdministratorRole, EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource, NewRevocation,
-    NewSite, NewUser, Principal, RevocationScope, RoleChange,
+    AdministratorRole, EntitlementChange, Invitee, Membership, Named, NewGroup, NewInvitation, NewResource,
+    NewRevocation, NewSite, NewUser, Principal, RevocationScope, RoleChange,
 };
 use serde_json::Value;
 use zeroize::Zeroize;
@@ -52,11 +52,14 @@ enum Command {
     /// Gateways.
     #[command(subcommand)]
     Gateway(GatewayCommand),
+    /// Hosts that register themselves.
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Entitle a user or a group to a Resource.
     Entitle(Entitlement),
     /// Take an entitlement back; it is gone at the next packet.
     Unentitle(Entitlement),
-    /// Invite a Gateway, a user's machine or another Controller: prints the command with which it joins.
+    /// Invite a Gateway, a user's machine, a host or another Controller: prints the command with which it joins.
     #[command(subcommand)]
     Invite(InviteCommand),
     /// Take back at once what a user, a group, a device or everybody has, or one token.
@@ -200,6 +203,22 @@ enum GatewayCommand {
 }
 
 #[derive(Subcommand)]
+enum HostCommand {
+    /// Authorise a host by its name; an invitation does that as well.
+    Add {
+        /// Its hostname.
+        name: String,
+    },
+    /// Take a host's right to register itself back, and forget what it said.
+    Remove {
+        /// Its hostname.
+        name: String,
+    },
+    /// List the hosts with what they said last, and how long ago.
+    List,
+}
+
+#[derive(Subcommand)]
 enum MemberCommand {
     /// Put a user into a group.
     Add(Member),
@@ -237,6 +256,14 @@ enum InviteCommand {
         /// Name of its site.
         #[arg(long)]
         site: String,
+        /// Seconds until the invitation expires; 7 days by default.
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: Option<u64>,
+    },
+    /// A host that registers itself.
+    Host {
+        /// Its hostname.
+        name: String,
         /// Seconds until the invitation expires; 7 days by default.
         #[arg(long, value_name = "SECONDS")]
         expires_in: Option<u64>,
@@ -364,6 +391,21 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let text = pushed(&answer);
             (answer, text)
         }
+        Command::Host(HostCommand::Add { name }) => {
+            let host = Named { name };
+            (admin.add_host(&host).await?, format!("host {} authorised", host.name))
+        }
+        Command::Host(HostCommand::Remove { name }) => {
+            (admin.remove(Removed::Host, &name).await?, format!("host {name} removed"))
+        }
+        Command::Host(HostCommand::List) => {
+            let answer = admin.list(List::Hosts).await?;
+            if !json {
+                table::print(&host_rows(&answer), &["name", "joined", "age", "port", "addresses", "version"]);
+                return Ok(());
+            }
+            (answer, String::new())
+        }
         Command::Entitle(entitlement) => {
             let answer = admin.entitle(&change(entitlement)?).await?;
             let text = pushed(&answer);
@@ -456,6 +498,7 @@ fn invitation(invite: InviteCommand) -> (NewInvitation, &'static str) {
         InviteCommand::Gateway { name, site, expires_in } => {
             (NewInvitation { invitee: Invitee::Gateway { name, site }, expires_in }, "")
         }
+        InviteCommand::Host { name, expires_in } => (NewInvitation { invitee: Invitee::Host { name }, expires_in }, ""),
         InviteCommand::Device { user, expires_in } => {
             (NewInvitation { invitee: Invitee::Device { user }, expires_in }, "")
         }
@@ -477,6 +520,20 @@ impl Scope {
             }
         })
     }
+}
+
+/// The rows of hosts with their addresses in one column.
+fn host_rows(hosts: &Value) -> Value {
+    let addresses = |row: &Value| -> Vec<Value> {
+        let interfaces = row["interfaces"].as_array().into_iter().flatten();
+        interfaces.flat_map(|interface| interface["addresses"].as_array().into_iter().flatten().cloned()).collect()
+    };
+    let with_addresses = |row: &Value| {
+        let mut row = row.clone();
+        row["addresses"] = addresses(&row).into();
+        row
+    };
+    hosts.as_array().into_iter().flatten().map(with_addresses).collect()
 }
 
 /// What went out.

@@ -1,4 +1,4 @@
-//! `ringfort join`: for a Gateway and for a user's machine alike.
+//! `ringfort join`: for a Gateway, a user's machine and a host alike.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -49,6 +49,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         InviteeKind::Gateway => "gateway",
         InviteeKind::Device => "client",
         InviteeKind::Controller => "controller",
+        InviteeKind::Host => "host",
     };
     let state = state_folder(options.state, role)?;
     let identity = wait_for(ringfort_client::join(&options.invitation, &ticket, &state, &options.addresses))?;
@@ -59,6 +60,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         Kind::Controller => {
             println!("ringfort controller --state {} --listen ADDRESS:PORT --database postgres://…", state.display());
         }
+        Kind::Host => println!("ringfort host --state {}", state.display()),
     }
     Ok(())
 }

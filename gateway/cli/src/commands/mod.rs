@@ -5,6 +5,7 @@ pub(crate) mod backup;
 pub(crate) mod client;
 pub(crate) mod controller;
 pub(crate) mod gateway;
+pub(crate) mod host;
 pub(crate) mod join;
 mod receipts;
 pub(crate) mod status;

@@ -8,7 +8,7 @@ use clap::Args;
 use super::state_folder;
 
 /// Status sockets in state folders.
-const SOCKETS: [&str; 3] = [ringfort_client::STATUS_SOCKET, "gateway.sock", "controller.sock"];
+const SOCKETS: [&str; 4] = [ringfort_client::STATUS_SOCKET, "gateway.sock", "controller.sock", "host.sock"];
 
 #[derive(Args)]
 pub(crate) struct Options {

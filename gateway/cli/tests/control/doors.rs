@@ -119,20 +119,25 @@ enum Life {
 }
 
 /// Somebody who signs whatever certificate is asked for.
-struct Ca(Issuer<'static, KeyPair>);
+pub(crate) struct Ca(Issuer<'static, KeyPair>);
 
 impl Ca {
     /// The organisation's own intermediate, out of the Controller's folder.
-    fn of(state: &Path) -> Result<Self> {
+    pub(crate) fn of(state: &Path) -> Result<Self> {
         let key = KeyPair::from_pem(&std::fs::read_to_string(state.join("intermediate.key"))?)?;
         let certificate = Folder::open(state)?.certificates("intermediate.pem")?;
         Ok(Self(Issuer::from_ca_cert_der(certificate.first().context("no intermediate")?, key)?))
     }
 
-    fn foreign() -> Result<Self> {
+    pub(crate) fn foreign() -> Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Ok(Self(Issuer::new(params, KeyPair::generate()?)))
+    }
+
+    /// A certificate, PEM.
+    pub(crate) fn sign(&self, params: &CertificateParams, key: &KeyPair) -> Result<String> {
+        Ok(params.signed_by(key, &self.0)?.pem())
     }
 
     /// A folder like `like`, with a leaf of `role`.
@@ -143,7 +148,7 @@ impl Ca {
         let mut params = CertificateParams::default();
         let mut name = DistinguishedName::new();
         name.push(DnType::OrganizationName, identity.organisation.as_str());
-        name.push(DnType::CommonName, "somebody");
+        name.push(DnType::CommonName, "a-client");
         name.push(DnType::CustomDnType(vec![0, 9, 2342, 19_200_300, 100, 1, 1]), "a-client");
         params.distinguished_name = name;
         let uri = format!("ringfort://{}/{role}/a-client", identity.organisation);

@@ -8,6 +8,7 @@
 mod bounds;
 mod changes;
 mod doors;
+mod hosts;
 mod login;
 mod receipts;
 mod restart;
@@ -68,6 +69,18 @@ const CASES: &[Case] = cases! {
         a_tunnel_without_its_channel_carries_nothing,
         roles_open_their_own_doors_only,
         each_role_at_a_gateways_listeners,
+    }
+    hosts {
+        another_implementation_registers_by_the_files_alone,
+        only_authorised_hosts_register_and_for_themselves_only,
+        what_a_host_says_is_bounded,
+        certificates_that_are_not_good_end_the_handshake,
+        a_host_registers_at_the_interval_and_when_its_network_changes,
+        any_other_mode_registers_nothing,
+        a_host_outlasts_its_controller,
+        a_host_says_what_was_refused,
+        a_host_renews_its_certificate,
+        a_gateway_is_reached_where_its_host_says_it_is,
     }
 };
 

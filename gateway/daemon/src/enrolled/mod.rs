@@ -45,7 +45,7 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
     let desk: Desk<Told> = Desk::open(stop_with_stdin)?;
     let (folder, identity) = Folder::open_joined(state)?;
     if identity.kind != Kind::Gateway {
-        bail!("{}: expected the folder of a Gateway, found that of a device", state.display());
+        bail!("{}: expected the folder of a Gateway, found that of a {:?}", state.display(), identity.kind);
     }
     let section = config::read(config)?;
     let authorities = Authorities::of_folder(&folder)?;

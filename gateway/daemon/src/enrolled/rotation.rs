@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
+use ringfort_enrol::tls;
 use ringfort_types::UnixSeconds;
 
-/// A certificate is renewed when less than this part of its life is left.
-const RENEW_AT_LEFT: u64 = 3;
 /// How long a connect token lives.
 const CONNECT_TOKEN_LIFE: Duration = Duration::from_secs(600);
 
@@ -28,14 +27,13 @@ pub(super) enum Step {
 
 /// The step at `now`. `next` is the validity of the certificate that was fetched, and since when this process knows it.
 pub(super) fn step(current: Validity, next: Option<(Validity, Duration)>, now: UnixSeconds) -> Step {
-    let left = |(_, until): Validity| until.0.saturating_sub(now.0);
-    let life = |(from, until): Validity| until.0.saturating_sub(from.0);
-    let is_due = |validity| left(validity) <= life(validity) / RENEW_AT_LEFT;
+    let is_over = |(_, until): Validity| until <= now;
+    let is_due = |validity| tls::is_renewal_due(validity, now);
     match next {
         // Of a Gateway that was off for long.
         Some((next, _)) if is_due(next) => Step::Fetch,
         // A certificate that is over serves nobody, one that is not yet named some.
-        Some((_, known)) if known >= CONNECT_TOKEN_LIFE || left(current) == 0 => Step::Use,
+        Some((_, known)) if known >= CONNECT_TOKEN_LIFE || is_over(current) => Step::Use,
         Some(_) => Step::Wait,
         None if is_due(current) => Step::Fetch,
         None => Step::Wait,

@@ -23,7 +23,7 @@ pub(crate) struct Invitation {
     pub(crate) kind: InviteeKind,
     /// What the ticket's `sub` is.
     pub(crate) id: String,
-    /// A Gateway's name.
+    /// A Gateway's or a host's name.
     pub(crate) name: String,
     /// A Gateway's site, by id.
     pub(crate) site: String,
@@ -44,6 +44,7 @@ pub(crate) async fn insert_invitation(
         InviteeKind::Gateway => "gateway",
         InviteeKind::Device => "device",
         InviteeKind::Controller => "controller",
+        InviteeKind::Host => "host",
     };
     let added = added.bind(cookie_hash).bind(kind).bind(&invitation.id).bind(&invitation.name).bind(&invitation.site);
     added.bind(&invitation.user).bind(int(invitation.expires_at.0)).execute(c).await.map(drop)
@@ -57,6 +58,7 @@ fn invitation_of(columns: InvitationColumns) -> Result<Invitation, sqlx::Error> 
         "gateway" => InviteeKind::Gateway,
         "device" => InviteeKind::Device,
         "controller" => InviteeKind::Controller,
+        "host" => InviteeKind::Host,
         other => return Err(sqlx::Error::Decode(format!("an invitation of kind {other:?}").into())),
     };
     Ok(Invitation { kind, id, name, site, user, expires_at: at(expires_at) })

@@ -7,6 +7,7 @@
 
 mod controllers;
 mod epoch;
+mod hosts;
 mod ledger;
 mod news;
 mod open;
@@ -24,6 +25,7 @@ use sqlx::{Any, AnyPool, Transaction, query};
 
 pub(crate) use controllers::*;
 pub(crate) use epoch::*;
+pub(crate) use hosts::*;
 pub(crate) use ledger::*;
 pub(crate) use news::*;
 pub use open::PostgresUrl;

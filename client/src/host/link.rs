@@ -1,0 +1,132 @@
+//! One registration: what this machine's interfaces are, said to a Controller over mutual TLS (W2, W5), and a new certificate where
+//! the old one grows old.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::Method;
+use ringfort_enrol::tls::{self, ALPN_HTTP1, Expected, OwnCertificate};
+use ringfort_enrol::{Folder, FolderError, Https, HttpsError, wall_clock};
+use ringfort_identity::{Credentials, Trust};
+use ringfort_link::{LinkError, Links};
+use ringfort_proto::api::{
+    BASE, CertificateRequest, CertificateResponse, HostInterface, HostRegistration, NONCE_HEADER, Registered,
+    registration_path,
+};
+use ringfort_types::UnixSeconds;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::config::Config;
+use super::trouble::Trouble;
+use crate::controller::decode_certificates;
+
+/// Everything that a registration needs.
+pub(super) struct Link {
+    folder: Folder,
+    trust: Trust,
+    own: OwnCertificate,
+    controllers: Vec<String>,
+    path: String,
+    port: u16,
+}
+
+impl Link {
+    /// With the files of the host that `config` names.
+    pub(super) fn open(folder: Folder, config: &Config) -> anyhow::Result<Self> {
+        let folder = folder.of_host(&config.hostname);
+        Ok(Self {
+            trust: folder.trust()?,
+            own: OwnCertificate::new(&folder.credentials()?)?,
+            controllers: config.controllers.clone(),
+            path: registration_path(config.hostname.as_str()),
+            port: config.port,
+            folder,
+        })
+    }
+
+    /// Registers this host; gives the Controller's time.
+    pub(super) async fn register(&self) -> Result<UnixSeconds, Trouble> {
+        let credentials = self.folder.credentials()?;
+        let validity = credentials.chain().first().and_then(tls::validity_of);
+        let validity = validity.ok_or_else(|| Trouble::Own("our own certificate cannot be read".into()))?;
+        if validity.1 <= wall_clock() {
+            return Err(Trouble::Expired);
+        }
+        let registration =
+            HostRegistration { interfaces: interfaces()?, port: self.port, version: env!("CARGO_PKG_VERSION").into() };
+        let mut https = self.connect().await?;
+        let Registered { last_seen } = post(&mut https, &self.path, &registration).await?;
+        if tls::is_renewal_due(validity, wall_clock())
+            && let Err(error) = self.renew(&mut https).await
+        {
+            tracing::warn!(%error, "the certificate could not be renewed, trying again with the next registration");
+        }
+        Ok(UnixSeconds(last_seen))
+    }
+
+    /// The first Controller that can be reached.
+    async fn connect(&self) -> Result<Https, Trouble> {
+        let mut last = Trouble::Network("no address of a Controller is known: name one in host.server".into());
+        for address in &self.controllers {
+            let config = tls::client(Some(&self.own), &self.trust, Expected::controller(), ALPN_HTTP1);
+            match Https::connect(address, config.map_err(|error| Trouble::Own(error.to_string()))?).await {
+                Ok(https) => return Ok(https),
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    }
+
+    /// Fetches a certificate that lasts longer, for the same key, and shows it from now on.
+    async fn renew(&self, https: &mut Https) -> Result<(), Trouble> {
+        let own = |error: &dyn std::fmt::Display| Trouble::Own(error.to_string());
+        let key = self.folder.key()?;
+        let certificate_request = key.certificate_request().map_err(|error| own(&error))?;
+        let request = CertificateRequest { certificate_request: URL_SAFE_NO_PAD.encode(certificate_request) };
+        let answer: CertificateResponse = post(https, &format!("{BASE}/hosts/certificate"), &request).await?;
+        let chain = decode_certificates(&answer.chain).map_err(|error| own(&error))?;
+        // What we cannot use, we do not keep.
+        let credentials = Credentials::new(chain.clone(), key.to_pkcs8()).map_err(|error| own(&error))?;
+        self.folder.write_chain(&chain)?;
+        self.own.replace(&credentials).map_err(|error| own(&error))?;
+        tracing::info!("the certificate was renewed");
+        Ok(())
+    }
+}
+
+async fn post<B: Serialize, T: DeserializeOwned>(https: &mut Https, path: &str, body: &B) -> Result<T, HttpsError> {
+    Ok(https.request(Method::POST, path, &[], Some(body), NONCE_HEADER).await?.body)
+}
+
+/// The interfaces of this machine with their addresses; none of them leads to itself only.
+fn interfaces() -> Result<Vec<HostInterface>, LinkError> {
+    let mut links = Links::open()?;
+    let mut found = BTreeMap::new();
+    for one in links.addresses()?.iter().filter(|one| !one.address.is_loopback()) {
+        found.entry(one.index).or_insert_with(Vec::new).push(one.address);
+    }
+    let mut interfaces = Vec::new();
+    for (index, addresses) in found {
+        match links.name_of(index) {
+            Ok(name) => interfaces.push(HostInterface { name, addresses }),
+            // It went meanwhile.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(interfaces)
+}
+
+impl From<FolderError> for Trouble {
+    fn from(error: FolderError) -> Self {
+        Self::Own(error.to_string())
+    }
+}
+
+impl From<LinkError> for Trouble {
+    fn from(error: LinkError) -> Self {
+        Self::Own(error.to_string())
+    }
+}
