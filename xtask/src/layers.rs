@@ -42,6 +42,7 @@ pub(crate) const PLACES: &[Place] = &[
     place(4, "ringfort-admission", "gateway/admission", Access::NoIo),
     place(4, "ringfort-service", "gateway/service", Access::Io),
     place(4, "ringfort-worker", "dataplane/worker", Access::Io),
+    place(4, "ringfort-directory", "control/directory", Access::Io),
     place(4, "ringfort-enrol", "control/enrol", Access::Io),
     place(3, "ringfort-policy", "control/policy", Access::NoIo),
     place(3, "ringfort-engine", "dataplane/engine", Access::NoIo),
@@ -83,6 +84,11 @@ pub(crate) const IO_PACKAGES: &[&str] = &[
     "tokio-uring",
     "tonic",
 ];
+
+/// The Gateway's process, and what it does not reach: databases, directories and passwords are the Controller's business.
+pub(crate) const GATEWAY_PACKAGE: &str = "ringfort-daemon";
+pub(crate) const CONTROLLER_PACKAGES: &[&str] =
+    &["argon2", "ldap3", "ringfort-controller", "ringfort-directory", "sqlx"];
 
 /// The place of a package, if it has one.
 pub(crate) fn place_of(package: &str) -> Option<&'static Place> {
