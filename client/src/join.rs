@@ -1,4 +1,4 @@
-//! Joining by an invitation: for a user's machine and for a Gateway alike.
+//! Joining by an invitation: for a user's machine, a program's and a Gateway alike.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -80,13 +80,15 @@ pub async fn join(invitation: &str, ticket: &Ticket, state: &Path, addresses: &[
     // The Controller decides by the verified ticket; this spares an invitation that could only be wasted.
     let client_id = match ticket.kind {
         InviteeKind::Gateway => String::new(),
-        InviteeKind::Device if addresses.is_empty() => random_hex()?,
-        InviteeKind::Device => bail!("only a Gateway has --address; the invitation is not used up"),
+        InviteeKind::Device | InviteeKind::Service if addresses.is_empty() => random_hex()?,
+        InviteeKind::Device | InviteeKind::Service => {
+            bail!("only a Gateway has --address; the invitation is not used up")
+        }
     };
     let folder = Folder::create(state)?;
     let joiner = Joiner { addresses: addresses.to_vec(), client_id };
     let identity = ringfort_enrol::join(&invitation, &ticket.text, &joiner, &folder).await?;
-    if identity.kind == Kind::Device && identity.id != joiner.client_id {
+    if identity.kind != Kind::Gateway && identity.id != joiner.client_id {
         folder.remove(file::IDENTITY)?;
         bail!("the Controller calls this device {}, and it calls itself {}", identity.id, joiner.client_id);
     }
@@ -127,6 +129,7 @@ mod tests {
     fn an_invitation_is_not_wasted() {
         assert!(error(ticket(r#"{"kind":"gateway"}"#), &[]).contains("cannot reach"));
         assert!(error(ticket(r#"{"kind":"device"}"#), &["192.0.2.1:443"]).contains("only a Gateway"));
+        assert!(error(ticket(r#"{"kind":"service"}"#), &["192.0.2.1:443"]).contains("only a Gateway"));
         assert!(error(ticket("nothing"), &[]).contains("ringfort admin invite"));
         assert!(error(ticket(r#"{"kind":"device"}"#), &[]).contains("cannot reach"));
     }

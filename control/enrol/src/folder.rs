@@ -48,6 +48,8 @@ pub enum Kind {
     Gateway,
     /// A user's machine.
     Device,
+    /// A program's machine, whose certificate is its login (X12).
+    Service,
 }
 
 /// Who we are, as the Controller said when we joined.

@@ -24,7 +24,7 @@ const ANSWER_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(30);
 pub struct Joiner {
     /// Where clients will reach a Gateway: `host:port`, as often as it has addresses.
     pub addresses: Vec<String>,
-    /// A device's client id (A4).
+    /// Client id of a device or of a service's machine (A4).
     pub client_id: String,
 }
 
@@ -132,6 +132,7 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
     let kind = match kind.as_str() {
         "gateway" => Kind::Gateway,
         "device" => Kind::Device,
+        "service" => Kind::Service,
         other => return Err(JoinError::Answer(format!("a {other:?}"))),
     };
     let der = |bytes: &[u8]| CertificateDer::from(bytes.to_vec());
@@ -141,7 +142,7 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
     token_keys(&signers, &trust, wall_clock())?;
     folder.write_certificates(file::CA, [der(&root)].iter().chain(&intermediates))?;
     folder.write_certificates(file::SIGNERS, &signers)?;
-    if kind == Kind::Gateway {
+    if kind != Kind::Device {
         folder.write_certificates(file::CHAIN, &chain)?;
         folder.credentials()?;
     }

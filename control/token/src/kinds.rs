@@ -220,6 +220,8 @@ pub enum InviteeKind {
     Gateway,
     /// A user's machine.
     Device,
+    /// A program's machine.
+    Service,
 }
 
 /// Addresses of a session inside the tunnel, the same at every Gateway of the site.

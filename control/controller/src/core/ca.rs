@@ -31,6 +31,8 @@ const INTERMEDIATE_LIFE: u64 = 365 * DAY;
 const SERVER_LIFE: u64 = 90 * DAY;
 /// Life of a Gateway's certificate, in seconds.
 pub(crate) const GATEWAY_LIFE: u64 = 7 * DAY;
+/// Life of a program's certificate, in seconds: it is what the program logs in with, which may be away for some weeks.
+pub(crate) const SERVICE_LIFE: u64 = 30 * DAY;
 /// Life of the signer's certificate, in seconds.
 const SIGNER_LIFE: u64 = 365 * DAY;
 /// A certificate begins so many seconds before it is made, for clocks that are late.
@@ -191,7 +193,7 @@ impl Authority {
         Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
     }
 
-    /// A device's certificate: its subject is the session's name (A5, A9). It ends with the claims token.
+    /// A device's certificate: its subject is the session's name (A5, A9). A person's ends with the claims token.
     pub(crate) fn device(
         &self,
         session: &SessionDn,

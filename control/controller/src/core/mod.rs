@@ -9,6 +9,7 @@
 //!
 //! Requirements: R1–R4, R7, R8, R18, A3–A9, A23, I6, I9, I10, C1, C14; the design is `docs/CONTROL.md`.
 
+mod accounts;
 mod admin;
 mod ca;
 mod decision;
@@ -18,8 +19,10 @@ mod invite;
 mod issue;
 mod lists;
 mod login;
+mod otp;
 mod password;
 mod refused;
+mod sealing;
 mod store;
 
 use std::collections::BTreeSet;
@@ -39,8 +42,10 @@ use uuid::Uuid;
 use ca::Authority;
 use folder::Folder;
 use password::Passwords;
+use sealing::Sealing;
 use store::Store;
 
+pub use login::{ByProvider, SecondFactor};
 pub use refused::Refused;
 
 /// Seconds that a login lasts unless the settings say otherwise (PROTOCOLS "Tokens": 12 h).
@@ -195,6 +200,7 @@ struct Inner {
     store: Store,
     epoch: u64,
     passwords: Passwords,
+    sealing: Sealing,
     /// What the table of revocations says, as far as it still matters.
     deny: RwLock<DenyList>,
     /// Held by the one decision that is being taken.
@@ -266,6 +272,7 @@ impl Core {
                 store,
                 epoch,
                 passwords,
+                sealing: Sealing::open(&folder)?,
                 deny: RwLock::new(deny),
                 deciding: Arc::default(),
                 changes: broadcast::Sender::new(CHANGES_MAX),
@@ -346,6 +353,12 @@ impl Core {
     /// Whom answers to administrators ask how many Gateways hear of a change at once: of these sites, or all. Once set it stays.
     pub fn set_reach(&self, reach: impl Fn(Option<&BTreeSet<&str>>) -> usize + Send + Sync + 'static) {
         drop(self.inner.reach.set(Box::new(reach)));
+    }
+
+    /// Seconds that a login lasts at most.
+    #[must_use]
+    pub fn login_seconds(&self) -> u64 {
+        self.inner.settings.login_seconds
     }
 
     /// Where the revocation list stands.

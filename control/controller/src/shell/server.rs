@@ -18,6 +18,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::hub::End;
+use super::identity::Identity;
 use super::limits::{BACKLOG, UNAUTHENTICATED_MAX};
 use super::listener::Doors;
 use super::settings::{Options, Start};
@@ -48,6 +49,7 @@ impl Server {
         let listener = listen(start.listen()).await?;
         let address = listener.local_addr()?;
         let settings = start.settings(options, address);
+        let identity = Identity::new(&start.identity())?;
         let core = Core::open(path, &settings, options.administrator.as_ref(), wall_clock()).await?;
         start.keep(&folder, &settings, address)?;
         let fingerprint = tls::fingerprint(&CertificateDer::from(core.root_der()));
@@ -59,7 +61,7 @@ impl Server {
         let alpn = [ALPN_HTTP2, ALPN_HTTP1, ALPN_JOIN];
         let acceptor = TlsAcceptor::from(Arc::new(tls::server(&own, &trust, ClientCertificates::Optional, &alpn)?));
         let changes = core.changes();
-        let shell = Arc::new(Shell::new(core, stop));
+        let shell = Arc::new(Shell::new(core, identity, stop));
         let gateways_only = middleware::from_fn_with_state(Arc::clone(&shell), grpc::gateways_only);
         let control = Router::new().route_service(&format!("/{}/{{*method}}", grpc::NAME), grpc::service(&shell));
         let router = api::router(&shell).merge(control.layer(gateways_only));

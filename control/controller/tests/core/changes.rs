@@ -125,6 +125,7 @@ async fn what_is_malformed_is_not_taken() {
         name: name.into(),
         password: password.into(),
         administrator: false,
+        email: None,
     };
     refused(core.admin_new_user(admin, user("carol", "short"), NOW).await, "request_malformed");
     refused(core.admin_new_user(admin, user("car ol", "long enough"), NOW).await, "request_malformed");
@@ -307,7 +308,8 @@ async fn a_removed_user_has_nothing_left() {
     refused(device.login(&world.core, "alice", "alice password", NOW).await, "login_refused");
     refused(world.core.admin_remove_user(&world.admin, removed, NOW).await, "not_found");
     // Whoever comes under the same name is somebody else.
-    let user = api::NewUser { name: "alice".into(), password: "alice password".into(), administrator: false };
+    let user =
+        api::NewUser { name: "alice".into(), password: "alice password".into(), administrator: false, email: None };
     world.core.admin_new_user(&world.admin, user, NOW).await.unwrap();
     let other = world.login("alice", &Client::new("other"), NOW).await;
     assert_ne!(other.claims().user, bearer.claims().user);

@@ -5,6 +5,7 @@
 mod certificates;
 mod changes;
 mod gateways;
+mod identity;
 mod joining;
 mod logins;
 mod starts;
@@ -68,7 +69,12 @@ impl World {
             core.admin_new_site(&admin, api::NewSite { name: name.into(), pools }, NOW).await.unwrap();
         }
         for name in ["alice", "bob"] {
-            let user = api::NewUser { name: name.into(), password: format!("{name} password"), administrator: false };
+            let user = api::NewUser {
+                name: name.into(),
+                password: format!("{name} password"),
+                administrator: false,
+                email: None,
+            };
             core.admin_new_user(&admin, user, NOW).await.unwrap();
         }
         for (name, site, to) in
@@ -192,7 +198,13 @@ impl Client {
     }
 
     fn credentials(&self, user: &str, password: &str) -> api::LoginRequest {
-        api::LoginRequest { user: user.into(), password: password.into(), client_id: self.id.clone() }
+        api::LoginRequest {
+            user: user.into(),
+            password: password.into(),
+            client_id: self.id.clone(),
+            method: None,
+            otp: None,
+        }
     }
 
     async fn login(&self, core: &Core, user: &str, password: &str, now: UnixSeconds) -> Result<Bearer, Refused> {

@@ -6,12 +6,13 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ringfort_client::{Admin, List, PasswordSource, Removed};
 use ringfort_proto::api::{
-    EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource, NewRevocation, NewSite, NewUser,
-    Principal, RevocationScope,
+    EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource, NewRevocation, NewService, NewSite,
+    NewUser, Principal, RevocationScope, UserEmail,
 };
 use serde_json::Value;
 use zeroize::Zeroize;
 
+use super::client::totp_text;
 use super::{state_folder, table, wait_for};
 
 /// Grace of a demanded renewal, in seconds (A23).
@@ -34,6 +35,9 @@ enum Command {
     /// Users.
     #[command(subcommand)]
     User(UserCommand),
+    /// Service accounts: programs that act without a user.
+    #[command(subcommand)]
+    Service(ServiceCommand),
     /// Sites.
     #[command(subcommand)]
     Site(SiteCommand),
@@ -47,7 +51,7 @@ enum Command {
     Entitle(Entitlement),
     /// Take an entitlement back; it is gone at the next packet.
     Unentitle(Entitlement),
-    /// Invite a Gateway or a user's machine: prints the command with which it joins.
+    /// Invite a Gateway, a user's machine or a service's: prints the command with which it joins.
     #[command(subcommand)]
     Invite(InviteCommand),
     /// Take back at once what a user, a device or everybody has, or one token.
@@ -79,6 +83,51 @@ enum UserCommand {
         /// Read the first password from the first line of standard input.
         #[arg(long)]
         password_stdin: bool,
+        /// The address by which identity providers know the user.
+        #[arg(long, value_name = "ADDRESS")]
+        email: Option<String>,
+        /// The user logs in at an identity provider only.
+        #[arg(long, requires = "email", conflicts_with = "password_stdin")]
+        no_password: bool,
+    },
+    /// Set the address by which identity providers know a user.
+    Email {
+        /// Login name.
+        name: String,
+        /// The address; without one the user logs in at no provider.
+        address: Option<String>,
+    },
+    /// Let a user log in no more; what they have is revoked at once.
+    Disable {
+        /// Login name.
+        name: String,
+    },
+    /// Let a user log in again.
+    Enable {
+        /// Login name.
+        name: String,
+    },
+    /// Give a user one-time passwords, to be asked for beside the password; prints the secret, once.
+    Totp {
+        /// Login name.
+        name: String,
+        /// Take them away instead.
+        #[arg(long)]
+        remove: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum ServiceCommand {
+    /// Remove a service; what it has is revoked at once.
+    Remove {
+        /// Name.
+        name: String,
+    },
+    /// Make a service: an account that logs in by its certificate alone.
+    Add {
+        /// Name.
+        name: String,
     },
 }
 
@@ -190,6 +239,14 @@ enum InviteCommand {
         #[arg(long, value_name = "SECONDS")]
         expires_in: Option<u64>,
     },
+    /// A service's machine.
+    Service {
+        /// Name of the service.
+        name: String,
+        /// Seconds until the invitation expires; 7 days by default.
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: Option<u64>,
+    },
 }
 
 #[derive(Args)]
@@ -197,7 +254,7 @@ struct Scope {
     /// What it is about.
     #[arg(value_enum)]
     scope: ScopeName,
-    /// Login name of a user, client id of a device, or jti of a token.
+    /// Name of a user or service, client id of a device, or jti of a token.
     name: Option<String>,
 }
 
@@ -249,14 +306,42 @@ pub(crate) fn run(options: Options) -> Result<()> {
 
 async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()> {
     let (answer, text) = match command {
-        Command::User(UserCommand::Add { name, administrator, password_stdin }) => {
+        Command::User(UserCommand::Add { name, administrator, password_stdin, email, no_password }) => {
             let source = if password_stdin { PasswordSource::Stdin } else { PasswordSource::Terminal };
-            let password = source.read(&format!("First password of {name}"))?.to_string();
-            let mut user = NewUser { name, password, administrator };
+            let password = match no_password {
+                true => String::new(),
+                false => source.read(&format!("First password of {name}"))?.to_string(),
+            };
+            let mut user = NewUser { name, password, administrator, email };
             let answer = admin.add_user(&user).await;
             user.password.zeroize();
             (answer?, format!("user {} made", user.name))
         }
+        Command::User(UserCommand::Email { name, address }) => {
+            let text = format!("{name}: {}", address.as_deref().unwrap_or("no e-mail address"));
+            (admin.set_email(&UserEmail { name, email: address }).await?, text)
+        }
+        Command::User(UserCommand::Disable { name }) => {
+            let answer = admin.disable_user(&name).await?;
+            let text = format!("{name} disabled; {}", pushed(&answer));
+            (answer, text)
+        }
+        Command::User(UserCommand::Enable { name }) => {
+            (admin.enable_user(&name).await?, format!("{name} may log in again"))
+        }
+        Command::User(UserCommand::Totp { name, remove: true }) => {
+            (admin.remove_totp(&name).await?, format!("{name} is asked for the password only"))
+        }
+        Command::User(UserCommand::Totp { name, remove: false }) => {
+            let made = admin.new_totp(&name).await?;
+            let text = totp_text(&made);
+            (serde_json::to_value(made)?, text)
+        }
+        Command::Service(ServiceCommand::Add { name }) => {
+            let service = NewService { name };
+            (admin.add_service(&service).await?, format!("service {} made", service.name))
+        }
+        Command::Service(ServiceCommand::Remove { name }) => remove(admin, Removed::User, &name).await?,
         Command::Site(SiteCommand::Add { name, pools }) => {
             let site = NewSite { name, pools };
             (admin.add_site(&site).await?, format!("site {} made", site.name))
@@ -313,7 +398,9 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
         }
         Command::List { what } => {
             let (list, columns): (_, &[&str]) = match what {
-                Listed::Users => (List::Users, &["name", "administrator", "active", "groups", "id"]),
+                Listed::Users => {
+                    (List::Users, &["name", "administrator", "active", "email", "totp", "service", "groups", "id"])
+                }
                 Listed::Gateways => (List::Gateways, &["name", "site", "alive", "addresses", "last_seen", "id"]),
                 Listed::Sessions => (List::Sessions, &["user", "client_id", "auth_time", "expires_at", "claims"]),
                 Listed::Audit => (List::Audit, &["at", "actor", "action", "target", "outcome", "detail", "id"]),
@@ -354,6 +441,9 @@ fn invitation(invite: InviteCommand) -> (NewInvitation, &'static str) {
         }
         InviteCommand::Device { user, expires_in } => {
             (NewInvitation { invitee: Invitee::Device { user }, expires_in }, "")
+        }
+        InviteCommand::Service { name, expires_in } => {
+            (NewInvitation { invitee: Invitee::Service { name }, expires_in }, "")
         }
     }
 }

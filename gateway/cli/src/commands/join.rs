@@ -1,4 +1,4 @@
-//! `ringfort join`: for a Gateway and for a user's machine alike.
+//! `ringfort join`: for a Gateway, a user's machine and a program's alike.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -48,6 +48,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let role = match ticket.kind() {
         InviteeKind::Gateway => "gateway",
         InviteeKind::Device => "client",
+        InviteeKind::Service => "service",
     };
     let state = state_folder(options.state, role)?;
     let identity = wait_for(ringfort_client::join(&options.invitation, &ticket, &state, &options.addresses))?;
@@ -55,6 +56,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     match identity.kind {
         Kind::Gateway => println!("ringfort gateway --state {}", state.display()),
         Kind::Device => println!("ringfort login --state {}", state.display()),
+        Kind::Service => println!("ringfort up --state {}", state.display()),
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod changes;
 mod doors;
 mod login;
 mod restart;
+mod service;
 mod world;
 
 use std::process::ExitCode;
@@ -47,6 +48,10 @@ const CASES: &[Case] = cases! {
         a_gateway_goes_on_without_its_controller,
         a_client_that_was_killed_comes_back,
         everything_ends_when_it_is_asked_to,
+    }
+    service {
+        a_service_comes_up_without_a_login,
+        nobody_logs_in_as_a_service,
     }
     bounds {
         the_local_ceiling_holds_whatever_is_granted,

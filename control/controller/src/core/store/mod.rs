@@ -3,6 +3,7 @@
 //! The statements keep to what SQLite and PostgreSQL share (`$1`, `ON CONFLICT`, `RETURNING`). Functions take the connection
 //! of the transaction that they are part of.
 
+mod identity;
 mod ledger;
 mod people;
 mod sites;
@@ -19,6 +20,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqlSafeStr, Sqlite, SqlitePool, Transaction};
 
+pub(crate) use identity::*;
 pub(crate) use ledger::*;
 pub(crate) use people::*;
 pub(crate) use sites::*;
@@ -78,7 +80,11 @@ impl Store {
 
 fn migrations() -> Migrator {
     let first = include_str!("../../../migrations/0001_first.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "first".into(), MigrationType::Simple, first, false)])
+    let identity = include_str!("../../../migrations/0003_identity.sql").into_sql_str();
+    Migrator::with_migrations(vec![
+        Migration::new(1, "first".into(), MigrationType::Simple, first, false),
+        Migration::new(3, "identity".into(), MigrationType::Simple, identity, false),
+    ])
 }
 
 /// As the database has it. What is beyond 2⁶³ is no time or counter of ours.
