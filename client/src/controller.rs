@@ -118,7 +118,7 @@ impl ControllerClient {
     /// Logs in by the certificate of a service account (X12).
     ///
     /// # Errors
-    /// `login_refused`, `certificate_…`, and as every request.
+    /// `service_unknown`, `certificate_…`, and as every request.
     pub async fn login_service(&mut self) -> Result<LoginResponse, ControllerError> {
         self.send(Method::POST, "login/service", None, None, NOTHING).await
     }

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use aws_lc_rs::constant_time;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Path to which the browser is sent.
 const PATH: &str = "/callback";
@@ -59,18 +60,28 @@ impl Redirect {
         format!("http://127.0.0.1:{}{PATH}", self.port)
     }
 
-    /// Waits for the browser that brings `state`.
+    /// Waits for the browser that brings `state`. Browsers open connections in advance and say nothing on them, so that several
+    /// are listened to at once.
     pub(crate) async fn wait(self, state: &str) -> Result<Returned> {
         let until = Instant::now() + WAIT;
-        for _ in 0..REQUESTS_MAX {
-            let accepted = timeout_at(until, self.listener.accept()).await;
-            let Ok(accepted) = accepted else {
-                bail!("no browser came back in {} minutes; run `ringfort login` again", WAIT.as_secs() / 60)
+        let mut knocking = JoinSet::new();
+        let mut left = REQUESTS_MAX;
+        while left > 0 || !knocking.is_empty() {
+            let heard = tokio::select! {
+                () = sleep_until(until) => {
+                    bail!("no browser came back in {} minutes; run `ringfort login` again", WAIT.as_secs() / 60)
+                }
+                accepted = self.listener.accept(), if left > 0 => {
+                    let (mut stream, _) = accepted.context("cannot listen for the browser")?;
+                    left -= 1;
+                    knocking.spawn(timeout(REQUEST_TIME_MAX, async move { Some((target(&mut stream).await?, stream)) }));
+                    continue;
+                }
+                Some(heard) = knocking.join_next() => heard,
             };
-            let (mut stream, _) = accepted.context("cannot listen for the browser")?;
-            let Ok(Some(target)) = timeout(REQUEST_TIME_MAX, target(&mut stream)).await else { continue };
-            let returned =
-                target.split_once('?').filter(|(path, _)| *path == PATH).and_then(|(_, query)| parse(query, state));
+            let Ok(Ok(Some((target, mut stream)))) = heard else { continue };
+            let query = target.split_once('?').filter(|(path, _)| *path == PATH);
+            let returned = query.and_then(|(_, query)| parse(query, state));
             let (status, text) = match &returned {
                 None => ("404 Not Found", "This is no answer to a login that is under way here."),
                 Some(Ok(_)) => ("200 OK", "Thank you. You may close this window and go back to Ringfort."),
@@ -169,6 +180,7 @@ mod tests {
         let port = redirect.port;
         assert_eq!(redirect.uri(), format!("http://127.0.0.1:{port}/callback"));
         let waiting = tokio::spawn(redirect.wait("right"));
+        let _silent = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         for other in [
             &get("/favicon.ico")[..],
             &get("/callback"),
@@ -188,6 +200,17 @@ mod tests {
         let issuer = Some("https://id.example".to_owned());
         assert_eq!(waiting.await.unwrap().unwrap(), Returned { code: "a+b".into(), issuer });
         assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "it listens for one login");
+    }
+
+    #[tokio::test]
+    async fn those_who_bring_nothing_are_bounded() {
+        let redirect = Redirect::listen().await.unwrap();
+        let port = redirect.port;
+        let waiting = tokio::spawn(redirect.wait("right"));
+        for _ in 0..REQUESTS_MAX {
+            visit(port, &get("/callback?code=c&state=wrong")).await;
+        }
+        assert!(waiting.await.unwrap().unwrap_err().to_string().contains("none of the login's"));
     }
 
     // Covers: R20 refuse

@@ -159,7 +159,7 @@ impl Core {
     /// caller has seen.
     ///
     /// # Errors
-    /// `wrong_role`, `login_refused` for anything that is no active service's device.
+    /// `wrong_role`, `service_unknown` for anything that is no active service's device.
     pub async fn login_service(&self, peer: &PeerIdentity, now: UnixSeconds) -> Result<api::LoginResponse, Refused> {
         let session = peer.session().ok_or_else(|| Refused::wrong_role(Role::Device.as_str(), peer.role().as_str()))?;
         let (client, key) = (session.client(), *peer.key());

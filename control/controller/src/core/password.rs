@@ -20,6 +20,9 @@ use super::refused::Refused;
 const RUNNING: usize = 2;
 /// Logins that wait for their turn: some 1 s at two at a time.
 const WAITING: usize = 64;
+/// Attempts that identity providers check at once. Their own, so that a provider that does not answer keeps nobody from a password
+/// of ours.
+const AT_PROVIDERS: usize = 64;
 /// Bytes of a password that is set; the longest bounds what hashing costs.
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=1_024;
 /// Seconds in which failures are counted.
@@ -35,6 +38,8 @@ const REMEMBERED_MAX: usize = 4_096;
 pub(crate) struct Passwords {
     /// One permit for each hash that is computed or waited for.
     places: Semaphore,
+    /// One for each attempt that a provider checks.
+    at_providers: Semaphore,
     running: Arc<Semaphore>,
     /// Memory of those hashes that were computed at once so far, for the next ones.
     memories: Arc<Mutex<Vec<Memory>>>,
@@ -47,6 +52,7 @@ impl Passwords {
     pub(crate) fn new() -> Result<Self, Refused> {
         Ok(Self {
             places: Semaphore::new(RUNNING + WAITING),
+            at_providers: Semaphore::new(AT_PROVIDERS),
             running: Arc::new(Semaphore::new(RUNNING)),
             memories: Arc::default(),
             nobody: nobodys()?.to_string().into(),
@@ -67,13 +73,13 @@ impl Passwords {
         self.in_turn(move |memory| hash(memory, password.as_bytes())).await?
     }
 
-    /// Begins an attempt of the user `name`, or of somebody who has not said who they are, that others check: it counts as a
-    /// failure until it is said to be none, and takes the place of a hash meanwhile.
+    /// Begins an attempt of the user `name`, or of somebody who has not said who they are, that a provider checks: it counts as
+    /// a failure until it is said to be none.
     ///
     /// # Errors
     /// `login_limited`, `login_busy`.
     pub(crate) fn attempt(&self, name: Option<&str>, from: IpAddr, now: UnixSeconds) -> Result<Attempt<'_>, Refused> {
-        let place = self.places.try_acquire().map_err(|_| Refused::login_busy())?;
+        let place = self.at_providers.try_acquire().map_err(|_| Refused::login_busy())?;
         let from = network(from);
         self.failures().begin(name, from, now)?;
         Ok(Attempt { passwords: self, name: name.map(str::to_owned), from, _place: Some(place) })
@@ -374,8 +380,8 @@ mod tests {
         assert!(table.is_full(&0, NOW));
     }
 
-    #[test]
-    fn an_attempt_is_a_failure_until_it_is_none() {
+    #[tokio::test]
+    async fn an_attempt_is_a_failure_until_it_is_none() {
         let (passwords, from) = (Passwords::new().unwrap(), address("192.0.2.1"));
         let attempt = |name| passwords.attempt(name, from, NOW);
         for _ in 0..20 {
@@ -394,10 +400,13 @@ mod tests {
             drop(attempt(None).unwrap());
         }
         assert_eq!(attempt(None).err().unwrap().code, "login_limited");
-        let places: Vec<_> = (0..RUNNING + WAITING)
+        let places: Vec<_> = (0..AT_PROVIDERS)
             .map(|n| passwords.attempt(None, address(&format!("198.51.100.{n}")), NOW).unwrap())
             .collect();
         assert_eq!(passwords.attempt(None, address("203.0.113.1"), NOW).err().unwrap().code, "login_busy");
+        // A password of ours is checked all the same.
+        let refused = passwords.check("carol", address("203.0.113.1"), "password", None, NOW).await.err().unwrap();
+        assert_eq!(refused, Refused::login());
         drop(places);
     }
 

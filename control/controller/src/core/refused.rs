@@ -23,7 +23,7 @@ pub struct Refused {
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 33] = [
+    pub const CODES: [&'static str; 34] = [
         "already_exists",
         "authentication_not_fresh",
         "certificate_mismatch",
@@ -53,6 +53,7 @@ impl Refused {
         "provider_refused",
         "provider_unreachable",
         "request_malformed",
+        "service_unknown",
         "ticket_mismatch",
         "user_inactive",
         "user_unknown",
@@ -93,11 +94,11 @@ impl Refused {
         Self::new("login_refused", 401, "user name and password do not fit: try again, or ask an administrator")
     }
 
-    /// A certificate that is no login: 401.
+    /// A certificate that is no login: 403.
     #[must_use]
     pub fn no_service() -> Self {
         let message = "expected the certificate of an active service account: users log in with `ringfort login`";
-        Self::new("login_refused", 401, message)
+        Self::new("service_unknown", 403, message)
     }
 
     /// More logins wait than are let wait: 503.

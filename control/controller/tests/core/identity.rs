@@ -335,13 +335,13 @@ async fn a_service_has_no_other_login_and_nobody_else_has_this_one() {
     let bearer = world.login("alice", &laptop, NOW).await;
     let response = world.core.certificate(&bearer, &laptop.request(), NOW).await.unwrap();
     let chain: Vec<_> = response.chain.iter().map(|one| URL_SAFE_NO_PAD.decode(one).unwrap()).collect();
-    refused(world.core.login_service(&world.peer(&chain, Role::Device, NOW), NOW).await, "login_refused");
+    refused(world.core.login_service(&world.peer(&chain, Role::Device, NOW), NOW).await, "service_unknown");
     let (_, gateway) = world.gateway("gw", "east").await;
     refused(world.core.login_service(&world.peer(&gateway.chain, Role::Gateway, NOW), NOW).await, "wrong_role");
     // Disabled, revoked and removed it is nobody.
     let bearer = world.core.login_service(&peer, NOW).await.unwrap();
     world.core.admin_disable_user(&world.admin, named("backup"), NOW).await.unwrap();
-    refused(world.core.login_service(&peer, NOW).await, "login_refused");
+    refused(world.core.login_service(&peer, NOW).await, "service_unknown");
     refused(world.core.bearer(&bearer.claims, &client.thumbprint(), NOW), "token_revoked");
     world.core.admin_enable_user(&world.admin, named("backup"), NOW).await.unwrap();
     world.core.login_service(&peer, NOW).await.unwrap();
@@ -349,5 +349,5 @@ async fn a_service_has_no_other_login_and_nobody_else_has_this_one() {
     refused(world.core.login_service(&peer, NOW).await, "certificate_revoked");
     refused(world.core.standing(&peer, NOW), "certificate_revoked");
     world.core.admin_remove_user(&world.admin, named("backup"), NOW).await.unwrap();
-    refused(world.core.login_service(&peer, NOW).await, "login_refused");
+    refused(world.core.login_service(&peer, NOW).await, "service_unknown");
 }

@@ -23,6 +23,7 @@ use rustls::ClientConfig;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::secret::{random_text, same};
@@ -35,6 +36,8 @@ pub use token::TokenRefused;
 
 /// How long what a provider publishes is believed, in seconds.
 const PUBLISHED_SECONDS: u64 = 3_600;
+/// A provider that could not be asked is not asked again for so long: whoever waits is told at once.
+const FAILED_PAUSE: Duration = Duration::from_secs(5);
 /// Keys are not fetched more often than this because of an unknown one, in seconds.
 const KEYS_SECONDS_MIN: u64 = 10;
 /// Longest code (RFC 6749 leaves it open), state or issuer that a client may bring, in bytes.
@@ -134,13 +137,21 @@ pub struct Provider {
     settings: OidcSettings,
     secret: Option<Zeroizing<String>>,
     tls: Arc<ClientConfig>,
-    published: Mutex<Option<Arc<Published>>>,
+    /// Locked while it is fetched: once for all who wait.
+    published: Mutex<Cache>,
 }
 
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provider").field("name", &self.settings.name).finish_non_exhaustive()
     }
+}
+
+/// What was fetched of a provider last.
+#[derive(Default)]
+struct Cache {
+    published: Option<Arc<Published>>,
+    failed: Option<(Instant, Failed)>,
 }
 
 /// What a provider publishes.
@@ -383,7 +394,7 @@ impl Provider {
     ) -> Result<Claims, Failed> {
         let mut published = self.published(now).await?;
         if !published.keys.knows(text) {
-            published = self.published_with_new_keys(now).await?;
+            published = self.published_within(KEYS_SECONDS_MIN, now).await?;
         }
         let Self { settings: OidcSettings { issuer, client_id, .. }, .. } = self;
         let expected = Expected { issuer, client_id, nonce, authenticated_after, now };
@@ -413,27 +424,30 @@ impl Provider {
 
     /// What the provider publishes, fetched if need be.
     async fn published(&self, now: UnixSeconds) -> Result<Arc<Published>, Failed> {
-        let mut published = self.published.lock().await;
-        if let Some(known) =
-            published.as_ref().filter(|known| now.0 < known.fetched_at.0.saturating_add(PUBLISHED_SECONDS))
-        {
-            return Ok(Arc::clone(known));
-        }
-        let fetched = Arc::new(self.fetch(now).await?);
-        *published = Some(Arc::clone(&fetched));
-        Ok(fetched)
+        self.published_within(PUBLISHED_SECONDS, now).await
     }
 
-    /// The same with the keys of now, unless those were fetched just before.
-    async fn published_with_new_keys(&self, now: UnixSeconds) -> Result<Arc<Published>, Failed> {
-        let mut published = self.published.lock().await;
-        let just = |known: &&Arc<Published>| now.0 < known.fetched_at.0.saturating_add(KEYS_SECONDS_MIN);
-        if let Some(known) = published.as_ref().filter(just) {
+    /// What the provider publishes, not older than so many seconds.
+    async fn published_within(&self, seconds: u64, now: UnixSeconds) -> Result<Arc<Published>, Failed> {
+        let mut cache = self.published.lock().await;
+        let young = |known: &&Arc<Published>| now.0 < known.fetched_at.0.saturating_add(seconds);
+        if let Some(known) = cache.published.as_ref().filter(young) {
             return Ok(Arc::clone(known));
         }
-        let fetched = Arc::new(self.fetch(now).await?);
-        *published = Some(Arc::clone(&fetched));
-        Ok(fetched)
+        if let Some((_, failed)) = cache.failed.as_ref().filter(|(at, _)| at.elapsed() < FAILED_PAUSE) {
+            return Err(failed.clone());
+        }
+        match self.fetch(now).await {
+            Ok(fetched) => {
+                let fetched = Arc::new(fetched);
+                *cache = Cache { published: Some(Arc::clone(&fetched)), failed: None };
+                Ok(fetched)
+            }
+            Err(failed) => {
+                cache.failed = Some((Instant::now(), failed.clone()));
+                Err(failed)
+            }
+        }
     }
 
     async fn fetch(&self, now: UnixSeconds) -> Result<Published, Failed> {
@@ -559,6 +573,36 @@ mod tests {
         assert_eq!(ends_at(None, &tokens(Some(60)), now).unwrap(), UnixSeconds(now.0 + 60));
         assert!(ends_at(None, &tokens(None), now).is_err(), "a session without an end is none");
         assert!(ends_at(None, &tokens(Some(0)), now).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_is_down_is_asked_once_for_all_who_wait() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = OidcSettings {
+            name: "sso".into(),
+            issuer: format!("http://{}", listener.local_addr().unwrap()),
+            client_id: "ringfort".into(),
+            client_secret_file: None,
+            scopes: Vec::new(),
+            groups_claim: "groups".into(),
+            ca_file: None,
+        };
+        let asked = tokio::spawn(async move {
+            let mut asked = 0;
+            while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), listener.accept()).await {
+                asked += 1;
+            }
+            asked
+        });
+        let provider = Provider::new(&settings).unwrap();
+        let begin = || {
+            let redirect = RedirectUri::new("http://127.0.0.1:1/callback").unwrap();
+            provider.begin(redirect, Freshness::Anew, UnixSeconds(1_800_000_000))
+        };
+        let (one, other) = tokio::join!(begin(), begin());
+        assert!(matches!((one, other), (Err(Failed::Unreachable(_)), Err(Failed::Unreachable(_)))));
+        assert!(begin().await.is_err());
+        assert_eq!(asked.await.unwrap(), 1);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Service accounts: a program's machine that logs in by its certificate.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 
-use crate::world::{ALICE, MALLORY, WIKI, World};
+use crate::world::{ALICE, MALLORY, PATIENCE, WIKI, World};
 
 /// A service on mallory's machine, which has joined and may reach the wiki.
 fn joined(world: &World) -> Result<()> {
@@ -20,6 +22,16 @@ pub(crate) fn a_service_comes_up_without_a_login() -> Result<()> {
         let service = world.up(MALLORY)?;
         world.reaches(MALLORY, 0)?;
         ensure!(world.get(MALLORY, 1)?.is_err(), "it reaches what it was not entitled to");
+        // It renews by itself: its certificate is a new login, and the tunnel stays.
+        let claims = world.realm.state(MALLORY).join("claims.jwt");
+        let before = std::fs::read_to_string(&claims)?;
+        world.admin(&["renew", "user", MALLORY, "--grace", "20"])?;
+        let begun = Instant::now();
+        while std::fs::read_to_string(&claims)? == before {
+            ensure!(begun.elapsed() < PATIENCE, "the service did not renew");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        world.reaches(MALLORY, 0)?;
         // Disabled it loses the tunnel at once, and gets no other.
         world.admin(&["user", "disable", MALLORY])?;
         world.is_refused(MALLORY, 0)?;
