@@ -8,7 +8,7 @@ use hyper::Method;
 use ringfort_enrol::{Folder, wall_clock};
 use ringfort_proto::api::{
     EntitlementChange, InvitationResponse, Membership, Named, NewGroup, NewInvitation, NewResource, NewRevocation,
-    NewSite, NewUser, Receipts, RoleChange,
+    NewService, NewSite, NewUser, Receipts, RoleChange, TotpSecret, UserEmail,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -40,7 +40,7 @@ pub enum List {
 /// What can be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removed {
-    /// A user.
+    /// A user, or a service.
     User,
     /// A site.
     Site,
@@ -92,6 +92,55 @@ impl Admin {
     /// As [`Admin::add_user`].
     pub async fn change_role(&mut self, change: &RoleChange) -> Result<Value> {
         self.post("users/role", change).await
+    }
+
+    /// Sets the address by which identity providers know a user, or takes it away (R21).
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn set_email(&mut self, email: &UserEmail) -> Result<Value> {
+        self.post("users/email", email).await
+    }
+
+    /// Lets a user log in no more, and takes back at once what they have.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn disable_user(&mut self, name: &str) -> Result<Value> {
+        self.post("users/disable", &Named { name: name.into() }).await
+    }
+
+    /// Lets a user log in again.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn enable_user(&mut self, name: &str) -> Result<Value> {
+        self.post("users/enable", &Named { name: name.into() }).await
+    }
+
+    /// Gives a user one-time passwords, in place of earlier ones.
+    ///
+    /// # Errors
+    /// As [`Admin::invite`].
+    pub async fn new_totp(&mut self, name: &str) -> Result<TotpSecret> {
+        let answer = self.post("users/totp", &Named { name: name.into() }).await?;
+        serde_json::from_value(answer).context("expected a secret in the Controller's answer")
+    }
+
+    /// Takes a user's one-time passwords away.
+    ///
+    /// # Errors
+    /// As [`Admin::invite`].
+    pub async fn remove_totp(&mut self, name: &str) -> Result<Value> {
+        self.post("users/totp/remove", &Named { name: name.into() }).await
+    }
+
+    /// Makes an account of a program (X12).
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn add_service(&mut self, service: &NewService) -> Result<Value> {
+        self.post("services", service).await
     }
 
     /// Makes a site.
@@ -237,7 +286,9 @@ impl Admin {
 
 fn with_remedy(error: ControllerError) -> anyhow::Error {
     let remedy = match error.code() {
-        Some("authentication_not_fresh") => "this needs a login of the last five minutes; run `ringfort login` again",
+        Some("authentication_not_fresh") => {
+            "this needs a login of the last five minutes; run `ringfort login --fresh` again"
+        }
         Some("role_insufficient") => "your role does not suffice; ask an owner",
         Some("not_administrator") => "log in as an administrator, with a state folder of its own",
         Some("certificate_required" | "certificate_revoked" | "token_expired" | "token_revoked") => {

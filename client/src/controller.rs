@@ -8,7 +8,7 @@ use ringfort_enrol::{Https, HttpsError, PrivateKey, wall_clock};
 use ringfort_identity::Trust;
 use ringfort_proto::api::{
     BASE, CertificateRequest, CertificateResponse, EntitlementsResponse, LoginMethods, LoginRequest, LoginResponse,
-    NONCE_HEADER, PROOF_HEADER,
+    NONCE_HEADER, OidcBegin, OidcBegun, OidcFinish, PROOF_HEADER, TotpSecret,
 };
 use ringfort_token::proof::{ProofKey, ProofRefused, Request};
 use rustls_pki_types::CertificateDer;
@@ -97,6 +97,38 @@ impl ControllerClient {
     /// `login_refused`, `login_busy`, `login_limited`, and as every request.
     pub async fn login(&mut self, request: &LoginRequest) -> Result<LoginResponse, ControllerError> {
         self.request(Method::POST, "login", None, Some(request)).await
+    }
+
+    /// Begins a login at an OpenID provider (R19, R20).
+    ///
+    /// # Errors
+    /// `method_unknown`, `provider_…`, `login_busy`, and as every request.
+    pub async fn oidc_begin(&mut self, request: &OidcBegin) -> Result<OidcBegun, ControllerError> {
+        self.request(Method::POST, "login/oidc/begin", None, Some(request)).await
+    }
+
+    /// Finishes it: a claims token for our key.
+    ///
+    /// # Errors
+    /// `login_unknown`, `provider_…`, `id_token_refused`, `email_unverified`, `user_…`, and as every request.
+    pub async fn oidc_finish(&mut self, request: &OidcFinish) -> Result<LoginResponse, ControllerError> {
+        self.request(Method::POST, "login/oidc/finish", None, Some(request)).await
+    }
+
+    /// Logs in by the certificate of a service account (X12).
+    ///
+    /// # Errors
+    /// `service_unknown`, `certificate_…`, and as every request.
+    pub async fn login_service(&mut self) -> Result<LoginResponse, ControllerError> {
+        self.send(Method::POST, "login/service", None, None, NOTHING).await
+    }
+
+    /// One-time passwords for whoever has just logged in; over mutual TLS.
+    ///
+    /// # Errors
+    /// `authentication_not_fresh`, and as every request.
+    pub async fn totp(&mut self, claims: &str) -> Result<TotpSecret, ControllerError> {
+        self.request(Method::POST, "totp", Some(claims), NOTHING).await
     }
 
     /// The entitlement tokens and the connect token (A6, A7, C1).

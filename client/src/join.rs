@@ -1,4 +1,4 @@
-//! Joining by an invitation: for a user's machine and for a Gateway alike.
+//! Joining by an invitation: for a user's machine, a program's and a Gateway alike.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,8 @@ pub async fn join(invitation: &str, ticket: &Ticket, state: &Path, addresses: &[
     // The Controller decides by the verified ticket; this spares an invitation that could only be wasted.
     let is_for_gateway = ticket.kind == InviteeKind::Gateway;
     ensure!(is_for_gateway || addresses.is_empty(), "only a Gateway has --address; the invitation is not used up");
-    let client_id = if ticket.kind == InviteeKind::Device { random_hex()? } else { String::new() };
+    let client_id =
+        if matches!(ticket.kind, InviteeKind::Device | InviteeKind::Service) { random_hex()? } else { String::new() };
     // The files of a host are called by its name, before anybody has verified that.
     let hostname = (ticket.kind == InviteeKind::Host).then(|| ticket.id.parse::<Hostname>()).transpose();
     let hostname = hostname.context("the host's name in the ticket; the invitation is not used up")?;
@@ -96,6 +97,7 @@ pub async fn join(invitation: &str, ticket: &Ticket, state: &Path, addresses: &[
     let identity = ringfort_enrol::join(&invitation, &ticket.text, &joiner, &folder).await?;
     let expected = match (ticket.kind, &hostname) {
         (InviteeKind::Device, _) => (Kind::Device, Some(joiner.client_id.as_str())),
+        (InviteeKind::Service, _) => (Kind::Service, Some(joiner.client_id.as_str())),
         (InviteeKind::Host, hostname) => (Kind::Host, hostname.as_ref().map(Hostname::as_str)),
         (InviteeKind::Gateway, _) => (Kind::Gateway, None),
         (InviteeKind::Controller, _) => (Kind::Controller, None),
@@ -146,6 +148,7 @@ mod tests {
         assert!(error(ticket(r#"{"kind":"gateway","sub":"g"}"#), &[]).contains("cannot reach"));
         assert!(error(ticket(r#"{"kind":"device","sub":"d"}"#), &["192.0.2.1:443"]).contains("only a Gateway"));
         assert!(error(ticket(r#"{"kind":"host","sub":"h"}"#), &["192.0.2.1:443"]).contains("only a Gateway"));
+        assert!(error(ticket(r#"{"kind":"service","sub":"s"}"#), &["192.0.2.1:443"]).contains("only a Gateway"));
         assert!(error(ticket("nothing"), &[]).contains("ringfort admin invite"));
         assert!(error(ticket(r#"{"kind":"device","sub":"d"}"#), &[]).contains("cannot reach"));
         assert!(error(ticket(r#"{"kind":"host","sub":"h"}"#), &[]).contains("cannot reach"));

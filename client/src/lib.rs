@@ -26,6 +26,7 @@ mod login;
 mod network;
 mod password;
 mod random;
+mod redirect;
 mod renewal;
 mod routes;
 mod site;
@@ -45,8 +46,9 @@ pub use ringfort_token::InviteeKind;
 
 pub use host::{Host, host};
 pub use join::{Ticket, TicketSource, join};
-pub use login::{LoggedIn, Login, login};
+pub use login::{LoggedIn, Login, Person, login, totp};
 pub use password::PasswordSource;
+pub use redirect::Browser;
 pub use static_run::up_static;
 pub use tokens::TokensError;
 pub use up::{STATUS_SOCKET, Up, up};

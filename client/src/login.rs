@@ -1,4 +1,4 @@
-//! Logging in: from a password to everything a client needs (A1–A9).
+//! Logging in: from a password, a browser or a program's certificate to everything a client needs (A1–A9, R19–R22).
 
 use std::path::Path;
 
@@ -6,13 +6,17 @@ use anyhow::{Context, Result, bail, ensure};
 use ringfort_enrol::tls::{self, ALPN_HTTP1, OwnCertificate, split_root};
 use ringfort_enrol::{Folder, Https, HttpsError, Identity, Kind, PrivateKey, file, wall_clock};
 use ringfort_identity::{Role, Side, Trust};
-use ringfort_proto::api::{BASE, Known, LoginMethods, LoginRequest, LoginResponse, NONCE_HEADER};
+use ringfort_proto::api::{
+    BASE, Known, LoginMethods, LoginRequest, LoginResponse, NONCE_HEADER, OidcBegin, OidcFinish, ProviderKind,
+    TotpSecret,
+};
 use ringfort_token::ClaimsToken;
 use rustls_pki_types::CertificateDer;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::controller::{ControllerClient, decode_certificate, decode_certificates};
 use crate::random::random_hex;
+use crate::redirect::{self, Browser, Redirect};
 use crate::tokens::{Held, Judge, Tokens, TokensError};
 
 /// Port of a URL that names none.
@@ -25,8 +29,41 @@ pub struct Login {
     pub controller: Option<String>,
     /// SHA-256 of the organisation's root certificate in hexadecimal. Needed at first contact only (A1).
     pub ca_fingerprint: Option<String>,
-    /// Login name; by default that with which the device joined or last logged in.
+    /// Login name; by default that with which the device joined or last logged in. An OpenID provider asks for it itself.
     pub user: Option<String>,
+    /// The method; by default the first that the Controller names and whoever logs in can use.
+    pub method: Option<String>,
+    /// A one-time password, for users who have them.
+    pub otp: Option<String>,
+    /// An OpenID provider is to ask anew who it is, as for what needs a fresh login (R2).
+    pub fresh: bool,
+}
+
+/// Whoever logs in, as far as they are asked.
+pub trait Person {
+    /// The password of `user`. It is asked for once the Controller has shown who it is.
+    ///
+    /// # Errors
+    /// When there is nobody to ask.
+    fn password(&mut self, user: &str) -> std::io::Result<Zeroizing<String>>;
+
+    /// A one-time password, which the Controller has asked for.
+    ///
+    /// # Errors
+    /// As [`Person::password`].
+    fn otp(&mut self) -> std::io::Result<Zeroizing<String>>;
+
+    /// How they can use a browser; `None` if not at all, so that passwords are all there is.
+    fn browser(&self) -> Option<Browser>;
+
+    /// They are to visit this URL in their browser.
+    fn visit(&mut self, url: &str);
+
+    /// The URL to which the browser was sent ([`Browser::Elsewhere`]).
+    ///
+    /// # Errors
+    /// As [`Person::password`].
+    fn returned(&mut self) -> std::io::Result<String>;
 }
 
 /// Who is logged in, and until when.
@@ -42,15 +79,11 @@ pub struct LoggedIn {
     pub sites: Vec<String>,
 }
 
-/// Logs in with the folder `state`. `password` is asked for once the Controller has shown who it is.
+/// Logs in with the folder `state`.
 ///
 /// # Errors
 /// What was expected and what came. Nothing that was not verified is stored.
-pub async fn login(
-    state: &Path,
-    login: Login,
-    password: impl FnOnce(&str) -> std::io::Result<Zeroizing<String>>,
-) -> Result<LoggedIn> {
+pub async fn login(state: &Path, login: Login, person: &mut dyn Person) -> Result<LoggedIn> {
     let (folder, mut identity) = match Folder::open_joined(state) {
         Ok(known) => known,
         Err(ringfort_enrol::FolderError::NotJoined { .. }) => first_contact(state, &login).await?,
@@ -68,24 +101,30 @@ pub async fn login(
         identity.controllers.retain(|known| *known != address);
         identity.controllers.insert(0, address);
     }
-    let user = login.user.or_else(|| Some(identity.user.clone()).filter(|user| !user.is_empty()));
-    let user = user.context("expected a user's name; name one with --user")?;
-    identity.user.clone_from(&user);
     let key = folder.key_or_new()?;
     let mut controller = ControllerClient::new(identity.controllers.clone(), folder.trust()?, None, &key)?;
     let methods = controller.login_methods().await?;
     check_organisation(&methods, &identity.organisation)?;
-    ensure!(
-        methods.methods.iter().any(|method| method == "password"),
-        "expected a Controller where one logs in with a password, found {:?}",
-        methods.methods
-    );
-    let mut request =
-        LoginRequest { user: user.clone(), password: password(&user)?.to_string(), client_id: identity.id.clone() };
-    let answer = controller.login(&request).await;
-    request.password.zeroize();
+    let answer = match chosen(&methods, login.method.as_deref(), person.browser())? {
+        Chosen::Browser(method, browser) => {
+            let begin = |redirect_uri| {
+                let (client_id, fresh) = (identity.id.clone(), login.fresh);
+                OidcBegin { method, client_id, redirect_uri, fresh }
+            };
+            by_browser(&mut controller, browser, person, begin).await?
+        }
+        Chosen::Password(method) => {
+            let user = login.user.or_else(|| Some(identity.user.clone()).filter(|user| !user.is_empty()));
+            let user = user.context("expected a user's name; name one with --user")?;
+            identity.user.clone_from(&user);
+            by_password(&mut controller, method, user, login.otp, identity.id.clone(), person).await?
+        }
+    };
+    let (_, claims) = Session::new(&folder, &identity, &key)?.take_claims(&answer)?;
+    if identity.user.is_empty() {
+        identity.user.clone_from(&claims.token.name);
+    }
     let session = Session::new(&folder, &identity, &key)?;
-    let (_, claims) = session.take_claims(&answer?)?;
     let (judge, tokens) = session.fetch(&mut controller, claims).await?;
     let chain = fetch_certificate(&judge, &mut controller, &key, &tokens).await?;
     folder.write_certificates(file::CHAIN, &chain)?;
@@ -97,6 +136,121 @@ pub async fn login(
         ends_at: tokens.claims.token.dies_at().0,
         sites: sites.map(|site| site.name.clone()).collect(),
     })
+}
+
+/// How somebody logs in.
+#[derive(Debug, PartialEq, Eq)]
+enum Chosen {
+    /// At an OpenID provider.
+    Browser(String, Browser),
+    /// With a password, which the Controller or a directory knows.
+    Password(String),
+}
+
+/// The method that was asked for, or the first that can be used.
+fn chosen(methods: &LoginMethods, asked: Option<&str>, browser: Option<Browser>) -> Result<Chosen> {
+    let is_oidc = |name: &str| {
+        methods.providers.iter().any(|provider| provider.method == name && provider.kind == ProviderKind::Oidc)
+    };
+    let usable = |name: &&String| browser.is_some() || !is_oidc(name);
+    let name = match asked {
+        Some(asked) => methods.methods.iter().find(|name| *name == asked),
+        None => methods.methods.iter().find(usable),
+    };
+    let name = name.with_context(|| {
+        let all = methods.methods.join(", ");
+        format!(
+            "expected one of the Controller's methods as --method: {all}; found {}",
+            asked.unwrap_or("none that can be used")
+        )
+    })?;
+    match (is_oidc(name), browser) {
+        (false, _) => Ok(Chosen::Password(name.clone())),
+        (true, Some(browser)) => Ok(Chosen::Browser(name.clone(), browser)),
+        (true, None) => bail!("{name} asks in a browser, and not for a password: leave --password-stdin out"),
+    }
+}
+
+/// Logs in with a password, and with a one-time password if the Controller asks for one.
+async fn by_password(
+    controller: &mut ControllerClient,
+    method: String,
+    user: String,
+    otp: Option<String>,
+    client_id: String,
+    person: &mut dyn Person,
+) -> Result<LoginResponse> {
+    let password = person.password(&user)?.to_string();
+    let mut request = LoginRequest { user, password, client_id, method: Some(method), otp };
+    let mut answer = controller.login(&request).await;
+    if request.otp.is_none() && answer.as_ref().is_err_and(|error| error.code() == Some("otp_required")) {
+        request.otp = match person.otp() {
+            Ok(code) => Some(code.to_string()),
+            Err(error) => {
+                request.password.zeroize();
+                return Err(error).context("a one-time password is asked for beside the password");
+            }
+        };
+        answer = controller.login(&request).await;
+    }
+    request.password.zeroize();
+    Ok(answer?)
+}
+
+/// Logs in at an OpenID provider: the user's browser goes there and comes back to us with a code (RFC 8252).
+async fn by_browser(
+    controller: &mut ControllerClient,
+    browser: Browser,
+    person: &mut dyn Person,
+    begin: impl FnOnce(String) -> OidcBegin,
+) -> Result<LoginResponse> {
+    let listener = match browser {
+        Browser::Here => Some(Redirect::listen().await?),
+        Browser::Elsewhere => None,
+    };
+    let redirect = listener.as_ref().map_or_else(|| redirect::NOWHERE.to_owned(), Redirect::uri);
+    let begun = controller.oidc_begin(&begin(redirect)).await?;
+    person.visit(&begun.url);
+    let returned = match listener {
+        Some(listener) => listener.wait(&begun.state).await?,
+        None => redirect::pasted(&person.returned()?, &begun.state)?,
+    };
+    let redirect::Returned { code, issuer } = returned;
+    let finish = OidcFinish { handle: begun.handle, code, state: begun.state, issuer };
+    Ok(controller.oidc_finish(&finish).await?)
+}
+
+/// Logs in as a service, by the certificate in `folder` (X12). Where the Controller cannot be reached, a login that has not ended
+/// stays.
+pub(crate) async fn login_service(folder: &Folder, identity: &Identity) -> Result<()> {
+    let key = folder.key()?;
+    let mut controller = authenticated(folder, identity, &key)?;
+    let answer = match controller.login_service().await {
+        Err(error) if error.code().is_none() && folder.has(crate::tokens::file::CLAIMS) => {
+            tracing::warn!(%error, "no new login; the last one is used as long as it lasts");
+            return Ok(());
+        }
+        answer => answer?,
+    };
+    let session = Session::new(folder, identity, &key)?;
+    let (_, claims) = session.take_claims(&answer)?;
+    let (judge, tokens) = session.fetch(&mut controller, claims).await?;
+    let chain = fetch_certificate(&judge, &mut controller, &key, &tokens).await?;
+    folder.write_certificates(file::CHAIN, &chain)?;
+    Ok(tokens.store(folder)?)
+}
+
+/// Gives whoever has just logged in with the folder `state` one-time passwords.
+///
+/// # Errors
+/// When nobody is logged in, or what the Controller refused.
+pub async fn totp(state: &Path) -> Result<TotpSecret> {
+    let (folder, identity) = Folder::open_joined(state)?;
+    let key = folder.key()?;
+    let now = wall_clock();
+    let judge = Judge::of_folder(&folder, &identity, key.thumbprint()?, now)?;
+    let tokens = Tokens::load(&folder, &judge, now)?;
+    Ok(authenticated(&folder, &identity, &key)?.totp(&tokens.claims.text).await?)
 }
 
 /// Goes to a Controller of which nothing is known but the fingerprint of its root (A1), and keeps its trust and a client id.
@@ -292,6 +446,8 @@ fn hex(bytes: [u8; 32]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ringfort_proto::api::LoginProvider;
+
     use super::*;
 
     #[test]
@@ -308,6 +464,23 @@ mod tests {
         for bad in ["http://a", "a:443", "https://", "https://a:0", "https://a:99999", "https://a/b", "https://u@a"] {
             assert!(controller_address(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_first_method_that_can_be_used_is_chosen() {
+        let provider = |method: &str, kind| LoginProvider { method: method.into(), kind, uri: String::new() };
+        let methods = LoginMethods {
+            organisation: "o".into(),
+            methods: ["sso", "corp", "password"].map(str::to_owned).into(),
+            providers: vec![provider("sso", ProviderKind::Oidc), provider("corp", ProviderKind::Ldap)],
+        };
+        let password = |name: &str| Chosen::Password(name.into());
+        let here = Some(Browser::Here);
+        assert_eq!(chosen(&methods, None, here).unwrap(), Chosen::Browser("sso".into(), Browser::Here));
+        assert_eq!(chosen(&methods, None, None).unwrap(), password("corp"));
+        assert_eq!(chosen(&methods, Some("password"), here).unwrap(), password("password"));
+        assert!(chosen(&methods, Some("sso"), None).unwrap_err().to_string().contains("in a browser"));
+        assert!(chosen(&methods, Some("other"), here).unwrap_err().to_string().contains("sso, corp, password"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use ringfort_enrol::{Folder, file, wall_clock};
+use ringfort_enrol::{Folder, Kind, file, wall_clock};
 use ringfort_token::{ClaimsToken, Registered, Token, Verified};
 use ringfort_types::{BootInstant, UnixSeconds};
 use rustls_pki_types::CertificateDer;
@@ -18,6 +18,9 @@ const SPACING: Duration = Duration::from_secs(30);
 /// Pause after a renewal that failed; doubles up to the second value.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// A service's certificate is renewed when it has less than this left: two thirds of its life.
+const SERVICE_CERTIFICATE_LEFT: Duration = Duration::from_secs(20 * 86_400);
 
 /// How much is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,17 +163,22 @@ pub(crate) async fn renew(state: PathBuf, claims: Held<ClaimsToken>, extent: Ext
     let key = folder.key()?;
     let mut controller = authenticated(&folder, &identity, &key)?;
     let session = Session::new(&folder, &identity, &key)?;
-    let claims = match extent {
-        Extent::Entitlements => claims,
-        Extent::Everything => session.take_claims(&controller.renew(&claims.text).await?)?.1,
+    let claims = match (extent, identity.kind) {
+        (Extent::Entitlements, _) => claims,
+        // Its certificate is a new login each time (X12).
+        (Extent::Everything, Kind::Service) => session.take_claims(&controller.login_service().await?)?.1,
+        (Extent::Everything, _) => session.take_claims(&controller.renew(&claims.text).await?)?.1,
     };
     let (judge, tokens) = session.fetch(&mut controller, claims).await?;
     let now = wall_clock();
     let ends = judge.certificate(&folder.certificates(file::CHAIN)?, &tokens.claims.token, now)?;
-    let chain = match certificate_is_short(&tokens.claims.token, ends) {
-        Some(at) if at <= now => Some(fetch_certificate(&judge, &mut controller, &key, &tokens).await?),
-        _ => None,
+    let is_due = match (identity.kind, certificate_is_short(&tokens.claims.token, ends)) {
+        // What a program logs in with must not be near its end when the Controller cannot be reached for long.
+        (Kind::Service, _) if ends.saturating_since(now) < SERVICE_CERTIFICATE_LEFT => extent == Extent::Everything,
+        (_, Some(at)) => at <= now,
+        (_, None) => false,
     };
+    let chain = if is_due { Some(fetch_certificate(&judge, &mut controller, &key, &tokens).await?) } else { None };
     Ok(Renewed { judge, tokens, chain })
 }
 

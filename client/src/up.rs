@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use ringfort_dtls::ClientConfig;
 use ringfort_engine::client::{Command, Config, Event as TunnelEvent, Release};
 use ringfort_enrol::tls::OwnCertificate;
-use ringfort_enrol::{Folder, Identity, PrivateKey, file, wall_clock};
+use ringfort_enrol::{Folder, Identity, Kind, PrivateKey, file, wall_clock};
 use ringfort_identity::Credentials;
 use ringfort_proto::v1::to_client::Say;
 use ringfort_proto::v1::{Denied, Goodbye};
@@ -30,6 +30,7 @@ use tokio::runtime::Runtime;
 
 use crate::channel::{Channel, Told};
 use crate::down::Running;
+use crate::login::login_service;
 use crate::network;
 use crate::renewal::{self, Renewed, Schedule};
 use crate::routes::LeftOut;
@@ -52,7 +53,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How to run.
 #[derive(Clone, Debug)]
 pub struct Up {
-    /// The state folder of a device whose user has logged in.
+    /// The state folder of a device whose user has logged in, or of a service that has joined.
     pub state: PathBuf,
     /// Where `ringfort status` may ask; [`STATUS_SOCKET`] in the state folder by default.
     pub status_socket: Option<PathBuf>,
@@ -75,6 +76,9 @@ pub fn up(options: &Up) -> Result<()> {
     let (folder, identity) = Folder::open_joined(&options.state)?;
     let _running = Running::take(&options.state)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(TASK_THREADS).enable_all().build()?;
+    if identity.kind == Kind::Service {
+        runtime.block_on(login_service(&folder, &identity))?;
+    }
     let mut control = Control::new(options, folder, identity, &desk, &runtime)?;
     let socket = options.status_socket.clone().unwrap_or_else(|| options.state.join(STATUS_SOCKET));
     let served = desk.serve_status(&socket);

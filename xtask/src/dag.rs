@@ -18,6 +18,7 @@ pub(crate) fn check(graph: &Graph) -> Findings {
     findings.extend(closed_folder(graph));
     findings.extend(circles(graph));
     findings.extend(io_reach(graph));
+    findings.extend(gateway_reach(graph));
     findings
 }
 
@@ -102,6 +103,20 @@ fn io_reach(graph: &Graph) -> Findings {
             let is_forbidden = |_: &String, target: &Package| target.name == *forbidden;
             if let Some(path) = shortest_path(graph, id, &[Kind::Normal], &|_, _| true, &is_forbidden) {
                 findings.push(format!("{}: a no-I/O crate reaches {forbidden}", arrows(package, &path)));
+            }
+        }
+    }
+    findings
+}
+
+/// What is the Controller's and the Gateway's process reaches, with the way it does.
+fn gateway_reach(graph: &Graph) -> Findings {
+    let mut findings = Findings::new();
+    for (id, package, _) in graph.ours().filter(|(_, package, _)| package.name == layers::GATEWAY_PACKAGE) {
+        for forbidden in layers::CONTROLLER_PACKAGES {
+            let is_forbidden = |_: &String, target: &Package| target.name == *forbidden;
+            if let Some(path) = shortest_path(graph, id, &[Kind::Normal], &|_, _| true, &is_forbidden) {
+                findings.push(format!("{}: the Gateway reaches {forbidden}", arrows(package, &path)));
             }
         }
     }
@@ -209,6 +224,16 @@ mod tests {
         assert!(findings.contains("ringfort-engine → siphash → tokio: a no-I/O crate reaches tokio"), "{findings}");
         assert!(findings.contains("ringfort-engine → siphash → tokio → mio"), "{findings}");
         assert!(!findings.contains("rustix"), "what only a build script uses does not count: {findings}");
+    }
+
+    #[test]
+    fn a_gateway_that_reaches_a_database_is_refused() {
+        let findings = findings_with(|packages| {
+            packages.push(("ringfort-daemon", "gateway/daemon", vec![("ringfort-enrol", Normal), ("sqlx", Dev)]));
+            packages.push(("ringfort-enrol", "control/enrol", vec![("ldap3", Normal)]));
+            packages.extend([("ldap3", "", vec![]), ("sqlx", "", vec![])]);
+        });
+        assert_eq!(findings, "ringfort-daemon → ringfort-enrol → ldap3: the Gateway reaches ldap3");
     }
 
     #[test]

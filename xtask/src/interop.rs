@@ -1,9 +1,7 @@
 //! `cargo xtask interop`: the DTLS engine against other implementations. Builds what `tests/interop` needs, and runs it.
 //!
-//! The package stands outside the workspace, and each peer has needs of its own: a peer whose tools are missing is left out
-//! with a word of what to install, unless it was asked for by name or `CI` is set, where it fails the run.
+//! The package stands outside the workspace, and each peer has needs of its own ([`crate::tools`]).
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::Findings;
+use crate::tools::{Needs, cargo, must, target};
 
 /// The package, from the root of the repository.
 const PACKAGE: &str = "tests/interop";
@@ -39,19 +38,12 @@ const WOLFSSL_OPTIONS: [&str; 14] = [
 /// The peer that is built into the package, and the package's feature for it.
 const BORING: &str = "boring";
 
-/// A peer, the programs that it needs, and Debian's packages that have them.
-struct Peer {
-    name: &'static str,
-    programs: &'static [&'static str],
-    packages: &'static str,
-}
-
-const PEERS: [Peer; 5] = [
-    Peer { name: "openssl", programs: &["openssl"], packages: "openssl" },
-    Peer { name: "gnutls", programs: &["gnutls-cli"], packages: "gnutls-bin" },
-    Peer { name: "wolfssl", programs: &["cmake", "make", "cc"], packages: "cmake make gcc" },
-    Peer { name: BORING, programs: &["cmake", "make", "c++", "clang"], packages: "cmake make g++ clang libclang-dev" },
-    Peer { name: "dimpl", programs: &[], packages: "" },
+const PEERS: [Needs; 5] = [
+    Needs { name: "openssl", programs: &["openssl"], packages: "openssl" },
+    Needs { name: "gnutls", programs: &["gnutls-cli"], packages: "gnutls-bin" },
+    Needs { name: "wolfssl", programs: &["cmake", "make", "cc"], packages: "cmake make gcc" },
+    Needs { name: BORING, programs: &["cmake", "make", "c++", "clang"], packages: "cmake make g++ clang libclang-dev" },
+    Needs { name: "dimpl", programs: &[], packages: "" },
 ];
 
 /// What the command line says.
@@ -89,7 +81,7 @@ impl Options {
         Ok(options)
     }
 
-    fn asks_for(&self, peer: &Peer) -> bool {
+    fn asks_for(&self, peer: &Needs) -> bool {
         self.peers.is_empty() || self.peers.iter().any(|name| name == peer.name)
     }
 }
@@ -100,7 +92,7 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<Findings> {
     let target = target(root);
     let (mut peers, mut findings) = (Vec::new(), Findings::new());
     for peer in PEERS.iter().filter(|peer| options.asks_for(peer)) {
-        if has_programs(peer, !options.peers.is_empty(), &mut findings) {
+        if peer.are_met(!options.peers.is_empty(), &mut findings) {
             peers.push(peer.name);
         }
     }
@@ -134,7 +126,7 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<Findings> {
 pub(crate) fn simulate(root: &Path, seeds: &str) -> Result<Findings> {
     let mut findings = Findings::new();
     let boring = PEERS.iter().find(|peer| peer.name == BORING).context("BoringSSL is a peer")?;
-    if has_programs(boring, false, &mut findings) {
+    if boring.are_met(false, &mut findings) {
         let target = target(root);
         let status = package(root, &target, &[BORING]).args(["--", "simulate", seeds]).status();
         if !status.context("cannot start cargo")?.success() {
@@ -142,28 +134,6 @@ pub(crate) fn simulate(root: &Path, seeds: &str) -> Result<Findings> {
         }
     }
     Ok(findings)
-}
-
-fn target(root: &Path) -> PathBuf {
-    match env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => root.join(folder),
-        None => root.join("target"),
-    }
-}
-
-/// Whether a peer's programs are there. If not, that is a finding where the peer `must` be there or `CI` is set, else a word.
-fn has_programs(peer: &Peer, must: bool, findings: &mut Findings) -> bool {
-    let is_ci = env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
-    let missing: Vec<&str> = peer.programs.iter().copied().filter(|program| !is_in_path(program)).collect();
-    if missing.is_empty() {
-        return true;
-    }
-    if must || is_ci {
-        findings.push(format!("{} needs {}: install {}", peer.name, missing.join(", "), peer.packages));
-    } else {
-        println!("SKIPPED {}: install {}", peer.name, peer.packages);
-    }
-    false
 }
 
 /// `cargo run` of the package, built for `peers`; its own options come behind.
@@ -213,29 +183,9 @@ fn sources_of(root: &Path, target: &Path, package: &Path) -> Result<PathBuf> {
     Ok(folder.join(WOLFSSL.1))
 }
 
-fn cargo(root: &Path, target: &Path) -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // In the root, whose settings count for all of it.
-    cargo.current_dir(root).env("CARGO_TARGET_DIR", target);
-    cargo
-}
-
-fn is_in_path(program: &str) -> bool {
-    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
-}
-
 /// Output only if it fails.
 fn quietly(command: &mut Command) -> &mut Command {
     command.stdout(std::process::Stdio::null())
-}
-
-fn must(command: &mut Command) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().with_context(|| format!("cannot start {name}"))?;
-    if !status.success() {
-        bail!("{name} failed: {status}");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

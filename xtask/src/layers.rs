@@ -33,6 +33,7 @@ const fn place(layer: u8, package: &'static str, folder: &'static str, access: A
 pub(crate) const PLACES: &[Place] = &[
     place(6, "ringfort", "gateway/cli", Access::Io),
     place(6, "ringfort-micro", "bench/micro", Access::Io),
+    place(6, "ringfort-push", "bench/push", Access::Io),
     place(6, "xtask", "xtask", Access::Io),
     place(5, "ringfort-stage", "bench/stage", Access::Io),
     place(5, "ringfort-daemon", "gateway/daemon", Access::Io),
@@ -42,6 +43,7 @@ pub(crate) const PLACES: &[Place] = &[
     place(4, "ringfort-admission", "gateway/admission", Access::NoIo),
     place(4, "ringfort-service", "gateway/service", Access::Io),
     place(4, "ringfort-worker", "dataplane/worker", Access::Io),
+    place(4, "ringfort-directory", "control/directory", Access::Io),
     place(4, "ringfort-enrol", "control/enrol", Access::Io),
     place(3, "ringfort-policy", "control/policy", Access::NoIo),
     place(3, "ringfort-engine", "dataplane/engine", Access::NoIo),
@@ -83,6 +85,11 @@ pub(crate) const IO_PACKAGES: &[&str] = &[
     "tokio-uring",
     "tonic",
 ];
+
+/// The Gateway's process, and what it does not reach: databases, directories and passwords are the Controller's business.
+pub(crate) const GATEWAY_PACKAGE: &str = "ringfort-daemon";
+pub(crate) const CONTROLLER_PACKAGES: &[&str] =
+    &["argon2", "ldap3", "ringfort-controller", "ringfort-directory", "sqlx"];
 
 /// The place of a package, if it has one.
 pub(crate) fn place_of(package: &str) -> Option<&'static Place> {

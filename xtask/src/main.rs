@@ -1,15 +1,17 @@
 //! Guards of the repository: what a compiler cannot see, checked by one command each.
 //!
 //! Every guard reads the tree and returns *findings*, one sentence each; none means the guard passes. A guard changes
-//! nothing (but `proto` writes what it checks with `--check`), builds nothing and needs no network. `interop` is no guard: it
-//! builds other DTLS implementations and runs ours against them. What it holds the tree to stands in one table at the top of its
+//! nothing (but `proto` writes what it checks with `--check`), builds nothing and needs no network. `interop` and `e2e` are no guards: they
+//! run ours against programs of others. What it holds the tree to stands in one table at the top of its
 //! module, or in a file of `docs/` that people edit.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod bench;
 mod card;
 mod dag;
 mod deny;
+mod e2e;
 mod fuzz;
 mod interop;
 mod layers;
@@ -17,12 +19,14 @@ mod layout;
 mod licence;
 mod manifests;
 mod metadata;
+mod postgres;
 mod prose;
 mod proto;
 mod rows;
 mod sim;
 #[cfg(test)]
 mod testing;
+mod tools;
 mod tracked;
 
 use anyhow::{Context, Result, bail};
@@ -46,6 +50,9 @@ Guards of the repository. Usage: cargo xtask TASK
 
 Campaigns, which take minutes and are no part of the guards:
 
+  e2e [--only LIST]     Ringfort against real programs of others: oidc (Node's oidc-provider),
+                        ldap (OpenLDAP), postgres (the Controller on PostgreSQL); what is missing is left out, or fails the run under CI
+  bench push [OPTIONS]  a revocation to many Gateways; builds the program in release
   fuzz TARGET [RUNS]    libFuzzer on record, front, server13 or server12 (10000000 executions)
   sim-dtls [FROM..TO]   handshakes over a simulated network that loses, doubles, delays and damages,
                         one for each seed (0..100000): with itself, then with BoringSSL if that can be built
@@ -100,6 +107,8 @@ fn run(args: &[String]) -> Result<Findings> {
             print!("{}", report.table);
             Ok(report.findings)
         }
+        ["bench", name, options @ ..] => bench::run(&repository_root()?, name, options),
+        ["e2e", options @ ..] => e2e::run(&repository_root()?, options),
         ["interop", options @ ..] => interop::run(&repository_root()?, options),
         ["layout"] => layout::check(&repository_root()?),
         ["prose"] => prose::check(&repository_root()?),
@@ -151,7 +160,8 @@ mod tests {
 
     #[test]
     fn help_lists_every_task() {
-        for task in ["dag", "deny", "card", "layout", "prose", "rows", "interop", "fuzz", "sim-dtls", "nightly"] {
+        for task in ["dag", "deny", "card", "layout", "prose", "rows", "e2e", "interop", "fuzz", "sim-dtls", "nightly"]
+        {
             assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
         }
     }

@@ -71,6 +71,8 @@ pub enum Kind {
     Controller,
     /// A host that registers itself.
     Host,
+    /// A program's machine, whose certificate is its login (X12).
+    Service,
 }
 
 /// Who we are, as the Controller said when we joined.

@@ -24,7 +24,7 @@ const ANSWER_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(30);
 pub struct Joiner {
     /// Where clients will reach a Gateway: `host:port`, as often as it has addresses.
     pub addresses: Vec<String>,
-    /// A device's client id (A4).
+    /// Client id of a device or of a service's machine (A4).
     pub client_id: String,
 }
 
@@ -134,6 +134,7 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
         "device" => Kind::Device,
         "controller" => Kind::Controller,
         "host" => Kind::Host,
+        "service" => Kind::Service,
         other => return Err(JoinError::Answer(format!("a {other:?}"))),
     };
     let der = |bytes: &[u8]| CertificateDer::from(bytes.to_vec());
@@ -144,7 +145,7 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
     folder.write_ca([der(&root)].iter().chain(&intermediates))?;
     folder.write_certificates(file::SIGNERS, &signers)?;
     match kind {
-        Kind::Gateway | Kind::Host => {
+        Kind::Gateway | Kind::Host | Kind::Service => {
             folder.write_chain(&chain)?;
             folder.credentials()?;
         }

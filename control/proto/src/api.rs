@@ -30,8 +30,32 @@ pub struct ErrorBody {
 pub struct LoginMethods {
     /// The organisation's id.
     pub organisation: String,
-    /// `password`; further ones with further identity providers.
+    /// Names of the methods: those of the identity providers, and `password`, which is the Controller's own.
     pub methods: Vec<String>,
+    /// The identity providers among them, and the URI to go to.
+    #[serde(default)]
+    pub providers: Vec<LoginProvider>,
+}
+
+/// An identity provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginProvider {
+    /// Name of the method.
+    pub method: String,
+    /// What it speaks.
+    pub kind: ProviderKind,
+    /// Where it is: an OpenID provider's issuer, a directory's URL.
+    pub uri: String,
+}
+
+/// What an identity provider speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProviderKind {
+    /// OpenID Connect: `POST login/oidc/begin`.
+    Oidc,
+    /// LDAP: `POST login` with name and password.
+    Ldap,
 }
 
 /// `POST login`, with a proof by the key that the tokens will belong to.
@@ -44,6 +68,12 @@ pub struct LoginRequest {
     pub password: String,
     /// The client id that the client made (A4).
     pub client_id: String,
+    /// A method that takes a password; `password` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// A one-time password, for users who have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otp: Option<String>,
 }
 
 impl std::fmt::Debug for LoginRequest {
@@ -64,7 +94,80 @@ pub struct Known {
     pub controllers: Vec<String>,
 }
 
-/// Answer to `POST login` and `POST renew`.
+/// `POST login/oidc/begin`, with a proof by the key that the tokens will belong to (R20).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OidcBegin {
+    /// The method.
+    pub method: String,
+    /// The client id that the client made (A4).
+    pub client_id: String,
+    /// Where the client listens for the browser: `http://127.0.0.1:PORT/callback` (RFC 8252 §7.3).
+    pub redirect_uri: String,
+    /// Whether the provider is to ask anew who it is (R2).
+    #[serde(default)]
+    pub fresh: bool,
+}
+
+/// Answer to `POST login/oidc/begin`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct OidcBegun {
+    /// For the user's browser.
+    pub url: String,
+    /// Names this login in `POST login/oidc/finish`; good once.
+    pub handle: String,
+    /// What must come back with the browser.
+    pub state: String,
+    /// Until when it may be finished, in seconds since 1970.
+    pub expires_at: u64,
+}
+
+/// `POST login/oidc/finish`, with a proof by the same key.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OidcFinish {
+    /// From [`OidcBegun`].
+    pub handle: String,
+    /// What the browser brought.
+    pub code: String,
+    /// Likewise.
+    pub state: String,
+    /// Likewise, if it is there (RFC 9207).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+}
+
+impl std::fmt::Debug for OidcBegun {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OidcBegun").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for OidcFinish {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OidcFinish").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}
+
+/// Answer to `POST totp` and `POST admin/users/totp`: a secret for an authenticator app. Shown once.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TotpSecret {
+    /// base32.
+    pub secret: String,
+    /// `otpauth://totp/…`, most often shown as a picture.
+    pub url: String,
+}
+
+impl std::fmt::Debug for TotpSecret {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TotpSecret").finish_non_exhaustive()
+    }
+}
+
+/// Answer to `POST login`, `POST login/oidc/finish`, `POST login/service` and `POST renew`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginResponse {
     /// rf-claims+jwt
@@ -109,11 +212,15 @@ pub struct CertificateResponse {
 pub struct NewUser {
     /// Login name.
     pub name: String,
-    /// First password.
+    /// First password; empty for a user who logs in at an identity provider only.
+    #[serde(default)]
     pub password: String,
     /// The role as an administrator, if any.
     #[serde(default)]
     pub role: Option<AdministratorRole>,
+    /// The address by which identity providers know the user (R21).
+    #[serde(default)]
+    pub email: Option<String>,
 }
 
 /// What an administrator may do; each may what those before it may.
@@ -158,6 +265,24 @@ impl std::fmt::Debug for NewUser {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NewUser").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// `POST admin/users/email`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserEmail {
+    /// Login name.
+    pub name: String,
+    /// The address by which identity providers know the user (R21); `None` for nobody.
+    pub email: Option<String>,
+}
+
+/// `POST admin/services`: an account of a program, which logs in by its certificate alone (X12).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewService {
+    /// Name, unique among users.
+    pub name: String,
 }
 
 /// `POST admin/sites`.
@@ -311,6 +436,11 @@ pub enum Invitee {
         /// Its name.
         name: String,
     },
+    /// A machine of a service account (X12).
+    Service {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// Answer to `POST admin/invitations`. Shown once: the Controller does not keep the cookie.
@@ -367,11 +497,13 @@ pub struct Created {
     pub id: String,
 }
 
-/// `POST admin/users/remove`, `admin/sites/remove`, `admin/resources/remove`, `admin/groups/remove` and `admin/gateways/remove`.
+/// `POST admin/users/remove`, `admin/users/disable`, `admin/users/enable`, `admin/users/totp`, `admin/users/totp/remove`,
+/// `admin/sites/remove`, `admin/resources/remove`, `admin/groups/remove`, `admin/gateways/remove`, `admin/hosts`,
+/// `admin/hosts/remove` and `admin/controllers/remove`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Named {
-    /// Name of what is removed.
+    /// Name of what is meant.
     pub name: String,
 }
 
@@ -389,6 +521,15 @@ pub struct UserRow {
     pub active: bool,
     /// Names of the groups the user is in.
     pub groups: Vec<String>,
+    /// The address by which identity providers know the user.
+    #[serde(default)]
+    pub email: Option<String>,
+    /// Whether it is a program's account.
+    #[serde(default)]
+    pub service: bool,
+    /// Whether a one-time password is asked for beside the password.
+    #[serde(default)]
+    pub totp: bool,
 }
 
 /// One of the answer to `GET admin/gateways`.

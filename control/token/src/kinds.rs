@@ -224,6 +224,8 @@ pub enum InviteeKind {
     Controller,
     /// A host that registers itself.
     Host,
+    /// A program's machine.
+    Service,
 }
 
 /// Addresses of a session inside the tunnel, the same at every Gateway of the site.

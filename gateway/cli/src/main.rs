@@ -42,10 +42,12 @@ enum LogForm {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Join an organisation by an invitation: as a Gateway, a user's machine, or a host that registers itself.
+    /// Join an organisation by an invitation: as a Gateway, a user's machine, a program's, a host, or another Controller.
     Join(commands::join::Options),
     /// Log in at the Controller, and fetch what this client needs.
     Login(commands::client::LoginOptions),
+    /// Get one-time passwords for your own account, to be asked for beside the password.
+    Totp(commands::client::TotpOptions),
     /// Bring up a client's tunnels and keep them up.
     Up(commands::client::UpOptions),
     /// End a running client.
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Join(options) => commands::join::run(options),
         Command::Login(options) => commands::client::login(options),
+        Command::Totp(options) => commands::client::totp(options),
         Command::Up(options) => commands::client::up(options),
         Command::Down(options) => commands::client::down(options),
         Command::Status(options) => commands::status::run(options),

@@ -11,6 +11,7 @@ use ringfort_token::{Effect, Entry, EntryScope, Grant};
 use ringfort_types::UnixSeconds;
 use uuid::Uuid;
 
+use super::accounts::checked_email;
 use super::decision::Decision;
 use super::password::Passwords;
 use super::refused::Refused;
@@ -42,10 +43,7 @@ impl Core {
     /// # Errors
     /// `authentication_not_fresh`.
     pub fn fresh<A>(&self, administrator: &Administrator<A>, now: UnixSeconds) -> Result<(), Refused> {
-        match now.saturating_since(administrator.auth_time()).as_secs() {
-            0..=FRESH_SECONDS => Ok(()),
-            age => Err(Refused::not_fresh(age, FRESH_SECONDS)),
-        }
+        check_fresh(administrator.auth_time(), now)
     }
 
     /// Adds a user; one with a role only whoever may change roles.
@@ -58,16 +56,24 @@ impl Core {
         request: api::NewUser,
         now: UnixSeconds,
     ) -> Result<api::Created, Refused> {
-        let api::NewUser { name, password, role } = &request;
+        let api::NewUser { name, password, role, email } = &request;
         if role.is_some() {
             administrator.also::<action::ChangeRole>()?;
         }
-        let user = new_user(&self.inner.passwords, name, password, *role).await?;
+        let email = email.as_deref().map(checked_email).transpose()?;
+        let user = match (password.as_str(), &email) {
+            // Who logs in at an identity provider needs no password here.
+            ("", Some(_)) => without_password(name, *role)?,
+            (password, _) => new_user(&self.inner.passwords, name, password, *role).await?,
+        };
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
             if !store::insert_user(&mut decision.tx, &user).await? {
                 return Err(taken("user", &user.name));
+            }
+            if email.is_some() {
+                decision.set_email(&user.id, email.as_ref()).await?;
             }
             decision.close("new-user", &user.name, role_text(user.role)).await?;
             Ok(api::Created { id: user.id })
@@ -89,9 +95,7 @@ impl Core {
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
             let user = decision.user(&request.name).await?;
-            if user.role.is_some() {
-                administrator.also::<action::ChangeRole>()?;
-            }
+            administrator.over(&user)?;
             decision.keep_an_owner(&user).await?;
             let below = user.generation + 1;
             let scope = EntryScope::User { user: user.id.clone(), below };
@@ -474,7 +478,11 @@ impl Core {
 impl Decision {
     /// Starts the next generation of a user's tokens. Revoked at once, the user's logins end with it; with grace they are
     /// what is renewed.
-    async fn revoke_user(&mut self, user: String, entry: impl Fn(EntryScope) -> Entry) -> Result<(), Refused> {
+    pub(super) async fn revoke_user(
+        &mut self,
+        user: String,
+        entry: impl Fn(EntryScope) -> Entry,
+    ) -> Result<(), Refused> {
         let below = store::raise_generation(&mut self.tx, &user).await?;
         let entry = entry(EntryScope::User { user: user.clone(), below });
         let effect = entry.effect;
@@ -503,13 +511,28 @@ pub(super) async fn new_user(
     password: &str,
     role: Option<AdministratorRole>,
 ) -> Result<User, Refused> {
+    let user = without_password(name, role)?;
+    Ok(User { password: passwords.hash(password).await?, ..user })
+}
+
+fn without_password(name: &str, role: Option<AdministratorRole>) -> Result<User, Refused> {
     checked_name("user", name)?;
-    let (id, name) = (Uuid::new_v4().to_string(), name.to_owned());
-    let password = passwords.hash(password).await?;
+    let (id, name, password) = (Uuid::new_v4().to_string(), name.to_owned(), String::new());
     Ok(User { id, name, password, role, active: true, generation: 1 })
 }
 
-fn taken(what: &str, name: &str) -> Refused {
+/// Whether an authentication is of the last five minutes (R2).
+///
+/// # Errors
+/// `authentication_not_fresh`.
+pub(super) fn check_fresh(auth_time: UnixSeconds, now: UnixSeconds) -> Result<(), Refused> {
+    match now.saturating_since(auth_time).as_secs() {
+        0..=FRESH_SECONDS => Ok(()),
+        age => Err(Refused::not_fresh(age, FRESH_SECONDS)),
+    }
+}
+
+pub(super) fn taken(what: &str, name: &str) -> Refused {
     Refused::already_exists(format!("there is a {what} {name:?}: choose another name"))
 }
 

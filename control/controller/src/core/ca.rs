@@ -37,6 +37,8 @@ const SERVER_LIFE: u64 = 90 * DAY;
 pub(crate) const GATEWAY_LIFE: u64 = 7 * DAY;
 /// Life of a host's certificate, in seconds: hosts may be off for weeks, and what they may do is looked up with every request.
 pub(crate) const HOST_LIFE: u64 = 30 * DAY;
+/// Life of a program's certificate, in seconds: it is what the program logs in with, which may be away for some weeks.
+pub(crate) const SERVICE_LIFE: u64 = 30 * DAY;
 /// Life of the signer's certificate, in seconds.
 const SIGNER_LIFE: u64 = 365 * DAY;
 /// A certificate begins so many seconds before it is made, for clocks that are late.
@@ -157,6 +159,11 @@ impl Authority {
         Ok(authority)
     }
 
+    /// The same CA, with certificates anew that are due.
+    pub(crate) fn renewed(&self, names: &[String], now: UnixSeconds) -> anyhow::Result<Self> {
+        Self::open(&self.folder, names, now)
+    }
+
     /// The organisation's id: the root's O.
     pub(crate) fn organisation(&self) -> &str {
         &self.organisation
@@ -217,7 +224,7 @@ impl Authority {
         Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
     }
 
-    /// A device's certificate: its subject is the session's name (A5, A9). It ends with the claims token.
+    /// A device's certificate: its subject is the session's name (A5, A9). A person's ends with the claims token.
     pub(crate) fn device(
         &self,
         session: &SessionDn,

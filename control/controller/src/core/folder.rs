@@ -76,7 +76,8 @@ impl Folder {
         written().with_context(|| format!("write {}", path.display()))
     }
 
-    fn read(&self, name: &str) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
+    /// All of a file, if there is one.
+    pub(crate) fn read(&self, name: &str) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
         let path = self.path(name);
         let file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -15,13 +15,13 @@ use ringfort_types::UnixSeconds;
 use uuid::Uuid;
 
 use super::admin::checked_name;
-use super::ca::RequestedKey;
+use super::ca::{RequestedKey, SERVICE_LIFE};
 use super::decision::Decision;
 use super::gateway::{certificate_digest, checked_addresses};
 use super::host;
 use super::login::register;
 use super::refused::Refused;
-use super::store::{self, Gateway, Invitation};
+use super::store::{self, Gateway, Invitation, User};
 use super::{Administrator, Core, Event, action, to_the_end};
 
 /// Bytes of a cookie (I2).
@@ -32,7 +32,7 @@ const LIFE_SECONDS: u64 = 7 * 86_400;
 const LIFE_SECONDS_ALLOWED: std::ops::RangeInclusive<u64> = 60..=30 * 86_400;
 
 impl Core {
-    /// Invites a Gateway, a device, a host or another Controller (R1–R3, I1, I2, I10); the answer is the only place where the cookie stands.
+    /// Invites a Gateway, a device, a host, a service or another Controller (R1–R3, I1, I2, I10); the answer is the only place where the cookie stands.
     ///
     /// # Errors
     /// `authentication_not_fresh`, `request_malformed`, `not_found`, `already_exists` for the name of another Gateway or host,
@@ -73,7 +73,7 @@ impl Core {
                     (Invitation { kind, id: name.clone(), name: name.clone(), site, user, expires_at }, name)
                 }
                 api::Invitee::Device { user } => {
-                    let user = decision.user(&user).await?;
+                    let user = decision.account(&user, InviteeKind::Device).await?;
                     let (kind, name, site) = (InviteeKind::Device, String::new(), String::new());
                     (Invitation { kind, id, name, site, user: user.id, expires_at }, user.name)
                 }
@@ -85,6 +85,11 @@ impl Core {
                     let (kind, name, site, user) =
                         (InviteeKind::Controller, String::new(), String::new(), String::new());
                     (Invitation { kind, id, name, site, user, expires_at }, "controller".into())
+                }
+                api::Invitee::Service { name } => {
+                    let user = decision.account(&name, InviteeKind::Service).await?;
+                    let (kind, name, site) = (InviteeKind::Service, String::new(), String::new());
+                    (Invitation { kind, id, name, site, user: user.id, expires_at }, user.name)
                 }
             };
             let mut cookie = zeroize::Zeroizing::new([0; COOKIE_BYTES]);
@@ -211,13 +216,21 @@ impl Core {
                 (joined.id, joined.kind) = (name.clone(), "host".into());
                 joined.chain = [&leaf, self.authority().intermediate()].map(|one| one.to_vec().into()).into();
             }
-            InviteeKind::Device => {
+            InviteeKind::Device | InviteeKind::Service => {
                 let client = &request.client_id;
-                SessionDn::new(client, user, self.organisation())?;
+                let session = SessionDn::new(client, user, self.organisation())?;
                 let user = store::user_by_id(&mut tx, user).await?.filter(|user| user.active);
                 let user = user.ok_or_else(|| Refused::not_found("user", "of the invitation"))?;
                 register(&mut tx, client, &user.id, &jkt, now).await?;
-                (joined.id, joined.kind, joined.user) = (client.clone(), "device".into(), user.name);
+                (joined.id, joined.user) = (client.clone(), user.name);
+                joined.kind = "device".into();
+                if *kind == InviteeKind::Service {
+                    // Its certificate is its login, so it has one from the beginning (X12).
+                    let until = now + Duration::from_secs(SERVICE_LIFE);
+                    let leaf = self.authority().device(&session, &key, until, now)?;
+                    joined.kind = "service".into();
+                    joined.chain = [&leaf, self.authority().intermediate()].map(|one| one.to_vec().into()).into();
+                }
             }
             InviteeKind::Controller => {
                 let intermediate = self.authority().intermediate_of(&key, now)?;
@@ -229,6 +242,19 @@ impl Core {
         store::insert_event(&mut tx, &event.recorded(now)).await?;
         tx.commit().await?;
         Ok(joined)
+    }
+}
+
+impl Decision {
+    /// The account whose machine is to be invited: a person's for a device, a program's for a service.
+    ///
+    /// # Errors
+    /// `not_found`.
+    async fn account(&mut self, name: &str, kind: InviteeKind) -> Result<User, Refused> {
+        let user = self.user(name).await?;
+        let is_service = store::is_service(&mut self.tx, &user.id).await?;
+        let what = if kind == InviteeKind::Service { "service" } else { "user" };
+        if is_service == (kind == InviteeKind::Service) { Ok(user) } else { Err(Refused::not_found(what, name)) }
     }
 }
 

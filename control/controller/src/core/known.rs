@@ -117,6 +117,26 @@ impl Core {
         Ok(tx.commit().await?)
     }
 
+    /// Renews our own certificates that are due, as a start does; says whether there are new ones. Keys stay.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub async fn renew_own_certificates(&self, now: UnixSeconds) -> anyhow::Result<bool> {
+        let before = self.authority();
+        let renewed = before.renewed(&self.inner.settings.names, now)?;
+        let certificates = |authority: &Authority| {
+            let (chain, _) = authority.server_credentials();
+            (chain, authority.signer().clone())
+        };
+        if certificates(&before) == certificates(&renewed) {
+            return Ok(false);
+        }
+        *self.inner.authority.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
+        self.publish(now).await?;
+        self.hear(now).await?;
+        Ok(true)
+    }
+
     /// Learns what others have published since.
     pub(crate) async fn learn(&self, c: &mut Connection, now: UnixSeconds) -> anyhow::Result<()> {
         let known = Known::read(c, &self.authority(), &self.inner.settings.address, now).await?;

@@ -19,10 +19,12 @@ impl Core {
     /// `internal`.
     pub async fn users(&self, _administrator: &Administrator<action::ListUsers>) -> Result<Vec<api::UserRow>, Refused> {
         let mut tx = self.inner.store.snapshot().await?;
+        let mut accounts = store::accounts(&mut tx).await?;
         let mut rows = Vec::new();
         for store::User { id, name, role, active, .. } in store::users(&mut tx).await? {
             let groups = store::groups_of(&mut tx, &id).await?;
-            rows.push(api::UserRow { id, name, role, active, groups });
+            let store::Account { email, service, totp } = accounts.remove(&id).unwrap_or_default();
+            rows.push(api::UserRow { id, name, role, active, groups, email, service, totp });
         }
         Ok(rows)
     }

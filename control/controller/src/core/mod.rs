@@ -10,6 +10,7 @@
 //!
 //! Requirements: R1–R4, R7, R8, R18, A3–A9, A23, I6, I9, I10, C1, C14; the design is `docs/CONTROL.md`.
 
+mod accounts;
 mod admin;
 mod ca;
 mod decision;
@@ -22,12 +23,14 @@ mod issue;
 mod known;
 mod lists;
 mod login;
+mod otp;
 mod password;
 mod receipts;
 mod refused;
 mod removal;
 mod restore;
 mod roles;
+mod sealing;
 mod store;
 
 use std::collections::BTreeSet;
@@ -50,9 +53,11 @@ use ca::Authority;
 use folder::Folder;
 use known::Known;
 use password::Passwords;
+use sealing::Sealing;
 use store::{Place, Store};
 
 pub(crate) use host::AuthorisedHost;
+pub use login::{ByProvider, SecondFactor};
 pub use receipts::{Confirmation, serial_text};
 pub use refused::Refused;
 pub use roles::{Action, Administrator, action};
@@ -201,6 +206,7 @@ struct Inner {
     /// Whether this Controller was removed.
     is_out: AtomicBool,
     passwords: Passwords,
+    sealing: Sealing,
     /// What the table of revocations says, as far as it still matters.
     deny: RwLock<DenyList>,
     changes: broadcast::Sender<Change>,
@@ -279,6 +285,7 @@ impl Core {
                 authority: RwLock::new(Arc::new(authority)),
                 store,
                 passwords,
+                sealing: Sealing::open(&folder)?,
                 deny: RwLock::new(deny),
                 heard: tokio::sync::Mutex::new(heard),
                 is_out: AtomicBool::new(false),
@@ -372,6 +379,12 @@ impl Core {
     /// Whom answers to administrators ask how many Gateways hear of a change at once: of these sites, or all. Once set it stays.
     pub fn set_reach(&self, reach: impl Fn(Option<&BTreeSet<String>>) -> usize + Send + Sync + 'static) {
         drop(self.inner.reach.set(Box::new(reach)));
+    }
+
+    /// Seconds that a login lasts at most.
+    #[must_use]
+    pub fn login_seconds(&self) -> u64 {
+        self.inner.settings.login_seconds
     }
 
     /// Where the revocation list stands.

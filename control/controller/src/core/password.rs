@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use ringfort_types::UnixSeconds;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use zeroize::Zeroizing;
 
 use super::refused::Refused;
@@ -20,6 +20,9 @@ use super::refused::Refused;
 const RUNNING: usize = 2;
 /// Logins that wait for their turn: some 1 s at two at a time.
 const WAITING: usize = 64;
+/// Attempts that identity providers check at once. Their own, so that a provider that does not answer keeps nobody from a password
+/// of ours.
+const AT_PROVIDERS: usize = 64;
 /// Bytes of a password that is set; the longest bounds what hashing costs.
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=1_024;
 /// Seconds in which failures are counted.
@@ -35,6 +38,8 @@ const REMEMBERED_MAX: usize = 4_096;
 pub(crate) struct Passwords {
     /// One permit for each hash that is computed or waited for.
     places: Semaphore,
+    /// One for each attempt that a provider checks.
+    at_providers: Semaphore,
     running: Arc<Semaphore>,
     /// Memory of those hashes that were computed at once so far, for the next ones.
     memories: Arc<Mutex<Vec<Memory>>>,
@@ -47,6 +52,7 @@ impl Passwords {
     pub(crate) fn new() -> Result<Self, Refused> {
         Ok(Self {
             places: Semaphore::new(RUNNING + WAITING),
+            at_providers: Semaphore::new(AT_PROVIDERS),
             running: Arc::new(Semaphore::new(RUNNING)),
             memories: Arc::default(),
             nobody: nobodys()?.to_string().into(),
@@ -67,7 +73,20 @@ impl Passwords {
         self.in_turn(move |memory| hash(memory, password.as_bytes())).await?
     }
 
-    /// Checks the password of the user `name`, whose hash is `known`; `None` for a user who does not exist or may not log in.
+    /// Begins an attempt of the user `name`, or of somebody who has not said who they are, that a provider checks: it counts as
+    /// a failure until it is said to be none.
+    ///
+    /// # Errors
+    /// `login_limited`, `login_busy`.
+    pub(crate) fn attempt(&self, name: Option<&str>, from: IpAddr, now: UnixSeconds) -> Result<Attempt<'_>, Refused> {
+        let place = self.at_providers.try_acquire().map_err(|_| Refused::login_busy())?;
+        let from = network(from);
+        self.failures().begin(name, from, now)?;
+        Ok(Attempt { passwords: self, name: name.map(str::to_owned), from, _place: Some(place) })
+    }
+
+    /// Checks the password of the user `name`, whose hash is `known`; `None` for a user who does not exist or may not log in. A
+    /// right one is still an attempt: what else must be right is for the caller to see.
     ///
     /// # Errors
     /// `login_refused`, `login_limited`, `login_busy`.
@@ -78,9 +97,9 @@ impl Passwords {
         password: &str,
         known: Option<String>,
         now: UnixSeconds,
-    ) -> Result<(), Refused> {
+    ) -> Result<Attempt<'_>, Refused> {
         let from = network(from);
-        self.failures().begin(name, from, now)?;
+        self.failures().begin(Some(name), from, now)?;
         // An empty password is none, whatever a directory makes of it. It costs what a wrong one does: that bounds how many
         // failed logins are written down.
         let may_fit = !password.is_empty() && password.len() <= *PASSWORD_BYTES.end();
@@ -92,12 +111,11 @@ impl Passwords {
             .in_turn(move |memory| fits(memory, password.as_bytes(), &expected))
             .await
             // Nobody looked at the password, so that it was not wrong either.
-            .inspect_err(|_| self.failures().untried(name, from))?;
+            .inspect_err(|_| self.failures().untried(Some(name), from))?;
         if !(fits && exists) {
             return Err(Refused::login());
         }
-        self.failures().succeeded(name, from);
-        Ok(())
+        Ok(Attempt { passwords: self, name: Some(name.to_owned()), from, _place: None })
     }
 
     async fn in_turn<T: Send + 'static>(
@@ -122,6 +140,26 @@ impl Passwords {
 
     fn failures(&self) -> std::sync::MutexGuard<'_, Failures> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An attempt to log in. Dropped, it was a failure.
+pub(crate) struct Attempt<'a> {
+    passwords: &'a Passwords,
+    name: Option<String>,
+    from: IpAddr,
+    _place: Option<SemaphorePermit<'a>>,
+}
+
+impl Attempt<'_> {
+    /// Somebody is logged in.
+    pub(crate) fn succeeded(self) {
+        self.passwords.failures().succeeded(self.name.as_deref(), self.from);
+    }
+
+    /// It came to nothing, and not because of anything that can be guessed.
+    pub(crate) fn untried(self) {
+        self.passwords.failures().untried(self.name.as_deref(), self.from);
     }
 }
 
@@ -197,24 +235,30 @@ impl Failures {
     }
 
     /// Counts an attempt as a failure until it succeeds.
-    fn begin(&mut self, name: &str, from: IpAddr, now: UnixSeconds) -> Result<(), Refused> {
-        let name = name.to_owned();
-        if self.names.is_full(&name, now) || self.addresses.is_full(&from, now) {
+    fn begin(&mut self, name: Option<&str>, from: IpAddr, now: UnixSeconds) -> Result<(), Refused> {
+        let name = name.map(str::to_owned);
+        if name.as_ref().is_some_and(|name| self.names.is_full(name, now)) || self.addresses.is_full(&from, now) {
             return Err(Refused::login_limited());
         }
-        self.names.count(name, now);
+        if let Some(name) = name {
+            self.names.count(name, now);
+        }
         self.addresses.count(from, now);
         Ok(())
     }
 
-    fn succeeded(&mut self, name: &str, from: IpAddr) {
-        self.names.windows.remove(name);
+    fn succeeded(&mut self, name: Option<&str>, from: IpAddr) {
+        if let Some(name) = name {
+            self.names.windows.remove(name);
+        }
         self.addresses.uncount(&from);
     }
 
     /// The attempt came to nothing before the password was looked at.
-    fn untried(&mut self, name: &str, from: IpAddr) {
-        self.names.uncount(name);
+    fn untried(&mut self, name: Option<&str>, from: IpAddr) {
+        if let Some(name) = name {
+            self.names.uncount(name);
+        }
         self.addresses.uncount(&from);
     }
 }
@@ -286,20 +330,20 @@ mod tests {
     fn ten_failures_in_five_minutes_are_enough() {
         let mut failures = Failures::new();
         for n in 0..10 {
-            failures.begin("alice", address(&format!("192.0.2.{n}")), NOW).unwrap();
+            failures.begin(Some("alice"), address(&format!("192.0.2.{n}")), NOW).unwrap();
         }
-        let refused = failures.begin("alice", address("192.0.2.99"), NOW).unwrap_err();
+        let refused = failures.begin(Some("alice"), address("192.0.2.99"), NOW).unwrap_err();
         assert_eq!((refused.code, refused.status), ("login_limited", 429));
-        failures.begin("bob", address("192.0.2.1"), NOW).unwrap();
-        failures.begin("alice", address("192.0.2.99"), UnixSeconds(NOW.0 + WINDOW_SECONDS)).unwrap();
+        failures.begin(Some("bob"), address("192.0.2.1"), NOW).unwrap();
+        failures.begin(Some("alice"), address("192.0.2.99"), UnixSeconds(NOW.0 + WINDOW_SECONDS)).unwrap();
     }
 
     #[test]
     fn a_success_starts_the_count_anew() {
         let mut failures = Failures::new();
         for _ in 0..100 {
-            failures.begin("alice", address("192.0.2.1"), NOW).unwrap();
-            failures.succeeded("alice", address("192.0.2.1"));
+            failures.begin(Some("alice"), address("192.0.2.1"), NOW).unwrap();
+            failures.succeeded(Some("alice"), address("192.0.2.1"));
         }
     }
 
@@ -308,10 +352,10 @@ mod tests {
         let mut failures = Failures::new();
         for n in 0..50 {
             // Addresses of one /64 are one.
-            failures.begin(&format!("user{n}"), address(&format!("2001:db8::{n}")), NOW).unwrap();
+            failures.begin(Some(&format!("user{n}")), address(&format!("2001:db8::{n}")), NOW).unwrap();
         }
-        assert_eq!(failures.begin("another", address("2001:db8::ffff"), NOW).unwrap_err().code, "login_limited");
-        failures.begin("another", address("2001:db8:0:1::1"), NOW).unwrap();
+        assert_eq!(failures.begin(Some("another"), address("2001:db8::ffff"), NOW).unwrap_err().code, "login_limited");
+        failures.begin(Some("another"), address("2001:db8:0:1::1"), NOW).unwrap();
     }
 
     #[test]
@@ -337,19 +381,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_attempt_is_a_failure_until_it_is_none() {
+        let (passwords, from) = (Passwords::new().unwrap(), address("192.0.2.1"));
+        let attempt = |name| passwords.attempt(name, from, NOW);
+        for _ in 0..20 {
+            attempt(Some("alice")).unwrap().untried();
+        }
+        for _ in 0..9 {
+            drop(attempt(Some("alice")).unwrap());
+        }
+        attempt(Some("alice")).unwrap().succeeded();
+        for _ in 0..10 {
+            drop(attempt(Some("alice")).unwrap());
+        }
+        assert_eq!(attempt(Some("alice")).err().unwrap().code, "login_limited");
+        // Who has not said who they are is counted by address.
+        for _ in 0..31 {
+            drop(attempt(None).unwrap());
+        }
+        assert_eq!(attempt(None).err().unwrap().code, "login_limited");
+        let places: Vec<_> = (0..AT_PROVIDERS)
+            .map(|n| passwords.attempt(None, address(&format!("198.51.100.{n}")), NOW).unwrap())
+            .collect();
+        assert_eq!(passwords.attempt(None, address("203.0.113.1"), NOW).err().unwrap().code, "login_busy");
+        // A password of ours is checked all the same.
+        let refused = passwords.check("carol", address("203.0.113.1"), "password", None, NOW).await.err().unwrap();
+        assert_eq!(refused, Refused::login());
+        drop(places);
+    }
+
+    #[tokio::test]
     async fn more_than_may_wait_are_sent_away() {
         let passwords = Arc::new(Passwords::new().unwrap());
         let held = passwords.running.acquire_many(2).await.unwrap();
         let places = passwords.places.acquire_many(64 + 2).await.unwrap();
         let from = address("192.0.2.1");
-        let refused = passwords.check("alice", from, "password", None, NOW).await.unwrap_err();
+        let refused = passwords.check("alice", from, "password", None, NOW).await.err().unwrap();
         assert_eq!((refused.code, refused.status), ("login_busy", 503));
         let failures = |passwords: &Passwords| passwords.failures().names.windows["alice"].failures;
         assert_eq!(failures(&passwords), 0, "to be sent away is no failure");
-        let empty = passwords.check("alice", from, "", None, NOW).await.unwrap_err();
+        let empty = passwords.check("alice", from, "", None, NOW).await.err().unwrap();
         assert_eq!(empty.code, "login_busy", "no password is turned down without the work that bounds how often");
         drop((held, places));
-        let refused = passwords.check("alice", from, "password", None, NOW).await.unwrap_err();
+        let refused = passwords.check("alice", from, "password", None, NOW).await.err().unwrap();
         assert_eq!(refused, Refused::login());
     }
 
@@ -359,9 +433,9 @@ mod tests {
         let hash = passwords.hash("correct horse").await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         let from = address("192.0.2.1");
-        passwords.check("alice", from, "correct horse", Some(hash.clone()), NOW).await.unwrap();
+        passwords.check("alice", from, "correct horse", Some(hash.clone()), NOW).await.unwrap().succeeded();
         for wrong in ["correct hors", "", &"x".repeat(1_025)] {
-            let refused = passwords.check("alice", from, wrong, Some(hash.clone()), NOW).await.unwrap_err();
+            let refused = passwords.check("alice", from, wrong, Some(hash.clone()), NOW).await.err().unwrap();
             assert_eq!(refused, Refused::login(), "{wrong}");
         }
         for none in ["", "1234567", &"x".repeat(1_025)] {

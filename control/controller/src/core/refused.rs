@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ringfort_directory::Failed;
 use ringfort_identity::{KeyError, NameError, VerifyError};
 use ringfort_proto::api::AdministratorRole;
 use ringfort_token::proof::ProofRefused;
@@ -23,15 +24,17 @@ pub struct Refused {
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 25] = [
+    pub const CODES: [&'static str; 38] = [
         "already_exists",
         "authentication_not_fresh",
         "certificate_mismatch",
         "certificate_required",
         "certificate_revoked",
+        "email_unverified",
         "handshake_refused",
         "host_mismatch",
         "host_unknown",
+        "id_token_refused",
         "internal",
         "invitation_expired",
         "invitation_unknown",
@@ -40,14 +43,25 @@ impl Refused {
         "login_busy",
         "login_limited",
         "login_refused",
+        "login_unknown",
+        "method_unknown",
         "nonce_unknown",
         "not_administrator",
         "not_found",
+        "otp_locked",
+        "otp_refused",
+        "otp_required",
         "pool_exhausted",
+        "provider_answer",
+        "provider_refused",
+        "provider_unreachable",
         "request_malformed",
         "root_key_absent",
         "role_insufficient",
+        "service_unknown",
         "ticket_mismatch",
+        "user_inactive",
+        "user_unknown",
         "wrong_role",
     ];
 
@@ -85,6 +99,13 @@ impl Refused {
         Self::new("login_refused", 401, "user name and password do not fit: try again, or ask an administrator")
     }
 
+    /// A certificate that is no login: 403.
+    #[must_use]
+    pub fn no_service() -> Self {
+        let message = "expected the certificate of an active service account: users log in with `ringfort login`";
+        Self::new("service_unknown", 403, message)
+    }
+
     /// More logins wait than are let wait: 503.
     #[must_use]
     pub fn login_busy() -> Self {
@@ -109,6 +130,58 @@ impl Refused {
             429,
             format!("expected at most {max} devices of one user: use one that is registered"),
         )
+    }
+
+    /// A method that is none here: 404.
+    #[must_use]
+    pub fn method_unknown(name: &str) -> Self {
+        let message = format!("expected the name of a method that `GET login` lists, found {name:?}");
+        Self::new("method_unknown", 404, message)
+    }
+
+    /// A login at a provider that was not begun, is over, or was finished before: 401.
+    #[must_use]
+    pub fn login_unknown() -> Self {
+        Self::new("login_unknown", 401, "this login was not begun, was finished before, or took too long: begin again")
+    }
+
+    /// Somebody of whom the provider vouches for no e-mail address: 403 (R21).
+    #[must_use]
+    pub fn email_unverified() -> Self {
+        let message = "the identity provider does not say that your e-mail address was verified: ask whoever keeps it";
+        Self::new("email_unverified", 403, message)
+    }
+
+    /// Somebody whom the provider knows and we do not: 403 (R21).
+    #[must_use]
+    pub fn user_unknown(email: &str) -> Self {
+        Self::new("user_unknown", 403, format!("nobody here has the e-mail address {email}: ask an administrator"))
+    }
+
+    /// Somebody who may not log in: 403 (R21).
+    #[must_use]
+    pub fn user_inactive() -> Self {
+        Self::new("user_inactive", 403, "this account is not active: ask an administrator")
+    }
+
+    /// A one-time password is missing: 401.
+    #[must_use]
+    pub fn otp_required() -> Self {
+        Self::new("otp_required", 401, "expected a one-time password of your authenticator app beside the password")
+    }
+
+    /// A one-time password that is wrong, or was used: 401.
+    #[must_use]
+    pub fn otp_refused() -> Self {
+        let message = "the one-time password is wrong, or was used before: wait for the next, and check the clocks";
+        Self::new("otp_refused", 401, message)
+    }
+
+    /// Too many wrong ones: 429.
+    #[must_use]
+    pub fn otp_locked(seconds: u64) -> Self {
+        let message = format!("too many wrong one-time passwords: try again in {} minutes", seconds.div_ceil(60));
+        Self::new("otp_locked", 429, message)
     }
 
     /// The login that a token belongs to has ended: 401.
@@ -270,6 +343,18 @@ impl From<VerifyError> for Refused {
             VerifyError::Role { expected } => Self::wrong_role(expected.as_str(), "another"),
             other => Self::new("certificate_required", 401, other.to_string()),
         }
+    }
+}
+
+impl From<Failed> for Refused {
+    fn from(failed: Failed) -> Self {
+        let (code, status) = match failed {
+            Failed::Unreachable(_) => ("provider_unreachable", 503),
+            Failed::Refused(_) => ("provider_refused", 401),
+            Failed::Token(_) => ("id_token_refused", 401),
+            _ => ("provider_answer", 502),
+        };
+        Self::new(code, status, failed.to_string())
     }
 }
 

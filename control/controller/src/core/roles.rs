@@ -73,6 +73,12 @@ actions! {
     RemoveGateway, "remove-gateway" => Admin;
     AddHost, "add-host" => Admin;
     RemoveHost, "remove-host" => Admin;
+    SetEmail, "set-email" => Admin;
+    DisableUser, "disable-user" => Admin;
+    EnableUser, "enable-user" => Admin;
+    NewTotp, "new-totp" => Admin;
+    RemoveTotp, "remove-totp" => Admin;
+    NewService, "new-service" => Admin;
     ChangeRole, "change-role" => Owner;
     InviteController, "invite-controller" => Owner;
     RemoveController, "remove-controller" => Owner;
@@ -104,6 +110,17 @@ impl<A> Administrator<A> {
     #[must_use]
     pub const fn auth_time(&self) -> UnixSeconds {
         self.auth_time
+    }
+
+    /// Whether they may change how this user logs in: whoever can change that of an administrator can become one.
+    ///
+    /// # Errors
+    /// `role_insufficient`.
+    pub(crate) fn over(&self, user: &store::User) -> Result<(), Refused> {
+        if user.role.is_some() {
+            self.also::<action::ChangeRole>()?;
+        }
+        Ok(())
     }
 
     /// Proof that they may do `B` as well.

@@ -7,7 +7,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ringfort_directory::PASSWORD;
 use ringfort_enrol::wall_clock;
+use ringfort_identity::Role;
 use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
 
@@ -52,9 +54,13 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
     let at = |path: &str| format!("{}/{path}", api::BASE);
     Router::new()
         .route(&at("login"), get(methods).post(login))
+        .route(&at("login/oidc/begin"), post(oidc_begin))
+        .route(&at("login/oidc/finish"), post(oidc_finish))
+        .route(&at("login/service"), post(login_service))
         .route(&at("entitlements"), post(entitlements))
         .route(&at("certificate"), post(certificate))
         .route(&at("renew"), post(renew))
+        .route(&at("totp"), post(totp))
         .route(
             &at("admin/users"),
             change!(admin_new_user: api::NewUser)
@@ -62,6 +68,12 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
         )
         .route(&at("admin/users/role"), change!(admin_change_role: api::RoleChange))
         .route(&at("admin/users/remove"), change!(admin_remove_user: api::Named))
+        .route(&at("admin/users/email"), change!(admin_set_email: api::UserEmail))
+        .route(&at("admin/users/disable"), change!(admin_disable_user: api::Named))
+        .route(&at("admin/users/enable"), change!(admin_enable_user: api::Named))
+        .route(&at("admin/users/totp"), change!(admin_new_totp: api::Named))
+        .route(&at("admin/users/totp/remove"), change!(admin_remove_totp: api::Named))
+        .route(&at("admin/services"), change!(admin_new_service: api::NewService))
         .route(&at("admin/sites"), change!(admin_new_site: api::NewSite))
         .route(&at("admin/sites/remove"), change!(admin_remove_site: api::Named))
         .route(&at("admin/resources"), change!(admin_new_resource: api::NewResource))
@@ -118,18 +130,58 @@ async fn gateways(
 
 /// How to log in (R19).
 async fn methods(State(shell): Shared) -> Json<api::LoginMethods> {
-    Json(api::LoginMethods { organisation: shell.core.organisation().into(), methods: vec!["password".into()] })
+    let (methods, providers) = shell.identity.methods();
+    Json(api::LoginMethods { organisation: shell.core.organisation().into(), methods, providers })
 }
 
-/// Password and proof for claims (A3–A6).
+/// Password and proof for claims (A3–A6): a password of ours, or one that a directory knows.
 async fn login(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::LoginResponse> {
     let (now, asked) = (wall_clock(), Asked::from(request));
     let key = asked.prover(&shell, None, now)?;
     let body: api::LoginRequest = asked.json(BODY_BYTES_MAX).await?;
-    let answer = shell.core.login(&body, key, caller.address().ip(), now).await;
+    let from = caller.address().ip();
+    let answer = match body.method.as_deref() {
+        None | Some(PASSWORD) => shell.core.login(&body, key, from, now).await,
+        Some(method) => shell.identity.login(&shell.core, method, &body, key, from, now).await,
+    };
     let answer = answer.map_err(|refused| Failure::about(&body.user, refused))?;
     shell.counters.count(counted::LOGINS);
     Ok(Json(answer))
+}
+
+/// The beginning of a login at an OpenID provider (R19, R20).
+async fn oidc_begin(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::OidcBegun> {
+    let (now, asked) = (wall_clock(), Asked::from(request));
+    let key = asked.prover(&shell, None, now)?;
+    let body: api::OidcBegin = asked.json(BODY_BYTES_MAX).await?;
+    let begun = shell.identity.begin(&shell.core, &body, key, caller.address().ip(), now).await;
+    Ok(Json(begun.map_err(|refused| Failure::about(&body.method, refused))?))
+}
+
+/// Its end: what the browser brought for claims (R20–R22).
+async fn oidc_finish(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::LoginResponse> {
+    let (now, asked) = (wall_clock(), Asked::from(request));
+    let key = asked.prover(&shell, None, now)?;
+    let body: api::OidcFinish = asked.json(BODY_BYTES_MAX).await?;
+    let answer = shell.identity.finish(&shell.core, body, key, caller.address().ip(), now).await?;
+    shell.counters.count(counted::LOGINS);
+    Ok(Json(answer))
+}
+
+/// A program's certificate for claims (X12).
+async fn login_service(State(shell): Shared, Extension(caller): From) -> Answer<api::LoginResponse> {
+    let now = wall_clock();
+    let peer = caller.peer_as(Role::Device, &shell.core, now)?;
+    let answer = shell.core.login_service(peer, now).await?;
+    shell.counters.count(counted::LOGINS);
+    Ok(Json(answer))
+}
+
+/// One-time passwords for whoever has just logged in.
+async fn totp(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::TotpSecret> {
+    let now = wall_clock();
+    let bearer = Asked::from(request).bearer_with_certificate(&shell, &caller, now)?;
+    Ok(Json(shell.core.new_totp(&bearer, now).await?))
 }
 
 /// Claims for entitlements (A6, A7).
@@ -162,9 +214,10 @@ pub(super) async fn signing_request(asked: Asked) -> Result<Vec<u8>, Refused> {
     decoded.map_err(|_| Refused::malformed("expected certificate_request as base64url without padding"))
 }
 
-/// New claims within the same login.
+/// New claims within the same login, which lasts as long as the provider's session does (R22).
 async fn renew(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::LoginResponse> {
     let now = wall_clock();
     let bearer = Asked::from(request).bearer_with_certificate(&shell, &caller, now)?;
+    shell.identity.ask_again(&shell.core, &bearer, now).await?;
     Ok(Json(shell.core.renew(&bearer, now).await?))
 }

@@ -44,6 +44,12 @@ pub(crate) const NONCE_LIFE: Duration = Duration::from_secs(120);
 /// Nonces given within that time. Beyond it the oldest go, and whoever had one asks again.
 pub(crate) const NONCES_MAX: usize = 16_384;
 
+/// How long a login at an identity provider may take: people look for their keys.
+pub(crate) const OIDC_LIFE: Duration = Duration::from_secs(300);
+/// Such logins under way, some 1 KiB each, and of one address; of one address the oldest goes, beyond the whole nobody begins.
+pub(crate) const OIDC_BEGUN_MAX: usize = 4_096;
+pub(crate) const OIDC_OF_ONE_ADDRESS_MAX: usize = 16;
+
 /// Audit rows a second that somebody can cause who is nobody; more are counted only, so that nobody fills the disk.
 pub(crate) const NOISE_ROWS_PER_SECOND: u32 = 20;
 /// The same for holders of certificates, who can be found and revoked.

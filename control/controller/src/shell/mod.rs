@@ -10,6 +10,8 @@
 //! fails (W9), and its standing is looked up with every request. Whatever is refused passes through [`Shell::refuse`], which
 //! counts it and writes the audit event.
 //!
+//! [`identity`] asks identity providers; what they say goes to the core.
+//!
 //! What it deliberately does not do: decide anything that [`Core`] decides. It judges who is at the other end of a
 //! connection, bounds what it reads and how long it waits ([`limits`]), and carries answers.
 //!
@@ -22,6 +24,7 @@ mod grpc;
 mod hosts;
 mod http;
 mod hub;
+mod identity;
 mod join;
 mod limits;
 mod listener;
@@ -48,6 +51,7 @@ use crate::core::{Core, Event, Refused};
 use caller::Caller;
 use counters::Counters;
 use hub::Hub;
+use identity::Identity;
 use limits::RECEIPTS_WAITING_MAX;
 use nonces::Nonces;
 
@@ -97,6 +101,7 @@ mod counted {
 /// What every connection shares.
 pub(crate) struct Shell {
     core: Core,
+    identity: Identity,
     counters: Counters,
     nonces: Nonces,
     hub: Arc<Hub>,
@@ -110,13 +115,14 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    fn new(core: Core, stop: watch::Receiver<bool>) -> Self {
+    fn new(core: Core, identity: Identity, stop: watch::Receiver<bool>) -> Self {
         let codes = Refused::CODES.into_iter().chain(Refusal::CODES).chain(ProofRefused::CODES);
         let hub = Arc::<Hub>::default();
         let reach = Arc::clone(&hub);
         core.set_reach(move |sites| reach.open(sites));
         Self {
             core,
+            identity,
             counters: Counters::new(&counted::ALL, codes),
             nonces: Nonces::default(),
             hub,
@@ -138,7 +144,7 @@ impl Shell {
     async fn refuse(&self, caller: &Caller, action: &str, target: &str, refused: &Refused) -> String {
         self.counters.refused(refused.code);
         // What somebody who is nobody causes must not fill the disk. A failed login is bounded by its cost, and always written.
-        if refused.code != "login_refused" && !self.noise.take(caller, Instant::now()) {
+        if !matches!(refused.code, "login_refused" | "otp_refused") && !self.noise.take(caller, Instant::now()) {
             self.counters.count(counted::UNWRITTEN);
             return String::new();
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use axum::{Router, middleware};
@@ -18,18 +18,22 @@ use tokio::sync::{broadcast, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::hub::End;
+use super::identity::Identity;
 use super::limits::{BACKLOG, UNAUTHENTICATED_MAX};
 use super::listener::Doors;
 use super::settings::{Options, Start};
 use super::{Shell, api, counted, grpc, receipts};
 use crate::core::{Change, Core, serial_text};
 
+/// How often is looked whether our own certificates are due: they have a third of their life before them then, weeks.
+const RENEWAL_LOOK: Duration = Duration::from_secs(3_600);
 /// Events in the status.
 const EVENTS_SHOWN: u32 = 64;
 
 /// A Controller that listens.
 pub struct Server {
     doors: Arc<Doors>,
+    own: OwnCertificate,
     listener: TcpListener,
     address: SocketAddr,
     fingerprint: String,
@@ -53,6 +57,7 @@ impl Server {
         let listener = listen(start.listen()).await?;
         let address = listener.local_addr()?;
         let settings = start.settings(options, address);
+        let identity = Identity::new(&start.identity())?;
         let core = Core::open(path, &settings, options.administrator.as_ref(), wall_clock()).await?;
         start.keep(&folder, &settings, address)?;
         let fingerprint = tls::fingerprint(&CertificateDer::from(core.root_der()));
@@ -64,13 +69,13 @@ impl Server {
         let alpn = [ALPN_HTTP2, ALPN_HTTP1, ALPN_JOIN];
         let acceptor = TlsAcceptor::from(Arc::new(tls::server(&own, &trust, ClientCertificates::Optional, &alpn)?));
         let changes = core.changes();
-        let shell = Arc::new(Shell::new(core, stop));
+        let shell = Arc::new(Shell::new(core, identity, stop));
         let gateways_only = middleware::from_fn_with_state(Arc::clone(&shell), grpc::gateways_only);
         let control = Router::new().route_service(&format!("/{}/{{*method}}", grpc::NAME), grpc::service(&shell));
         let router = api::router(&shell).merge(control.layer(gateways_only));
         let unauthenticated = options.unauthenticated_max.unwrap_or(UNAUTHENTICATED_MAX);
         let doors = Arc::new(Doors::new(shell, acceptor, trust, router, unauthenticated));
-        Ok(Self { doors, listener, address, fingerprint, changes })
+        Ok(Self { doors, own, listener, address, fingerprint, changes })
     }
 
     /// Where it listens.
@@ -91,10 +96,34 @@ impl Server {
         };
         tokio::select! {
             () = self.doors.serve(&self.listener) => {}
+            () = self.keep_certificates() => {}
             () = shell.core.follow(wall_clock) => {}
             () = telling => {}
             () = keeping => {}
             () = ending => {}
+        }
+    }
+
+    /// Renews our own certificates in time, for ever.
+    async fn keep_certificates(&self) {
+        let core = &self.doors.shell.core;
+        loop {
+            tokio::time::sleep(RENEWAL_LOOK).await;
+            let renewed = async {
+                if core.renew_own_certificates(wall_clock()).await? {
+                    let (chain, key) = core.server_credentials();
+                    let PrivateKeyDer::Pkcs8(key) = key else { bail!("expected the Controller's key in PKCS#8 form") };
+                    self.own.replace(&Credentials::new(chain, key)?)?;
+                    tracing::info!("our own certificates were renewed");
+                }
+                Ok(())
+            };
+            if let Err(error) = renewed.await {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "our own certificates could not be renewed, trying again"
+                );
+            }
         }
     }
 

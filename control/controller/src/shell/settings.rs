@@ -34,8 +34,11 @@ pub struct Options {
 struct Kept {
     /// Where to listen.
     listen: String,
-    /// The rest is [`crate::core::Core`]'s.
+    /// The core's.
     controller: Settings,
+    /// Where users log in besides; written by hand.
+    #[serde(default, skip_serializing_if = "ringfort_directory::Settings::is_empty")]
+    identity: ringfort_directory::Settings,
 }
 
 impl Kept {
@@ -94,13 +97,19 @@ impl Start {
         Settings { database: options.database.clone(), ..Settings::new(address, names) }
     }
 
+    /// The identity providers.
+    pub(crate) fn identity(&self) -> ringfort_directory::Settings {
+        self.kept.as_ref().map(|kept| kept.identity.clone()).unwrap_or_default()
+    }
+
     /// Keeps them, on the first start.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub(crate) fn keep(&self, folder: &Folder, settings: &Settings, bound: SocketAddr) -> Result<()> {
         if self.kept.is_none() {
-            let kept = Kept { listen: bound.to_string(), controller: settings.clone() };
+            let identity = ringfort_directory::Settings::default();
+            let kept = Kept { listen: bound.to_string(), controller: settings.clone(), identity };
             // The database's address may hold a password.
             folder.write(FILE, toml::to_string(&kept)?.as_bytes(), Secrecy::Secret)?;
         }

@@ -28,8 +28,13 @@ fn spki(request: &[u8]) -> Vec<u8> {
 /// alice's claims for a key.
 async fn bearer_of(world: &World, spki: &[u8]) -> Result<Bearer, Refused> {
     let key = KeyThumbprint::of_spki(spki)?;
-    let request =
-        api::LoginRequest { user: "alice".into(), password: "alice password".into(), client_id: key.to_string() };
+    let request = api::LoginRequest {
+        user: "alice".into(),
+        password: "alice password".into(),
+        client_id: key.to_string(),
+        method: None,
+        otp: None,
+    };
     let response = world.core.login(&request, key, FROM, NOW).await?;
     world.core.bearer(&response.claims, &key, NOW)
 }

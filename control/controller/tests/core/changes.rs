@@ -122,7 +122,12 @@ async fn what_is_malformed_is_not_taken() {
     refused(bad(|request| request.name = "default-deny".into()).await, "request_malformed");
     refused(bad(|request| request.name = "wiki".into()).await, "already_exists");
     refused(bad(|request| request.site = "north".into()).await, "not_found");
-    let user = |name: &str, password: &str| api::NewUser { name: name.into(), password: password.into(), role: None };
+    let user = |name: &str, password: &str| api::NewUser {
+        name: name.into(),
+        password: password.into(),
+        role: None,
+        email: None,
+    };
     refused(core.admin_new_user(&world.admin(), user("carol", "short"), NOW).await, "request_malformed");
     refused(core.admin_new_user(&world.admin(), user("car ol", "long enough"), NOW).await, "request_malformed");
     refused(core.admin_new_user(&world.admin(), user("alice", "long enough"), NOW).await, "already_exists");
@@ -337,7 +342,7 @@ async fn a_removed_user_has_nothing_left() {
     refused(device.login(&world.core, "alice", "alice password", NOW).await, "login_refused");
     refused(world.core.admin_remove_user(&world.admin(), removed, NOW).await, "not_found");
     // Whoever comes under the same name is somebody else.
-    let user = api::NewUser { name: "alice".into(), password: "alice password".into(), role: None };
+    let user = api::NewUser { name: "alice".into(), password: "alice password".into(), role: None, email: None };
     world.core.admin_new_user(&world.admin(), user, NOW).await.unwrap();
     let other = world.login("alice", &Client::new("other"), NOW).await;
     assert_ne!(other.claims().user, bearer.claims().user);

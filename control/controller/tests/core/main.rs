@@ -7,6 +7,7 @@ mod changes;
 #[path = "../support/database.rs"]
 mod database;
 mod gateways;
+mod identity;
 mod joining;
 mod logins;
 mod receipts;
@@ -75,7 +76,8 @@ impl World {
             core.admin_new_site(&world.admin(), api::NewSite { name: name.into(), pools }, NOW).await.unwrap();
         }
         for name in ["alice", "bob"] {
-            let user = api::NewUser { name: name.into(), password: format!("{name} password"), role: None };
+            let user =
+                api::NewUser { name: name.into(), password: format!("{name} password"), role: None, email: None };
             core.admin_new_user(&world.admin(), user, NOW).await.unwrap();
         }
         for (name, site, to) in
@@ -204,7 +206,13 @@ impl Client {
     }
 
     fn credentials(&self, user: &str, password: &str) -> api::LoginRequest {
-        api::LoginRequest { user: user.into(), password: password.into(), client_id: self.id.clone() }
+        api::LoginRequest {
+            user: user.into(),
+            password: password.into(),
+            client_id: self.id.clone(),
+            method: None,
+            otp: None,
+        }
     }
 
     async fn login(&self, core: &Core, user: &str, password: &str, now: UnixSeconds) -> Result<Bearer, Refused> {

@@ -8,7 +8,7 @@ use ringfort_proto::api::AdministratorRole::{Admin, Auditor, Owner};
 use super::*;
 
 async fn add(world: &World, name: &str, role: Option<api::AdministratorRole>) -> Bearer {
-    let user = api::NewUser { name: name.into(), password: format!("{name} password"), role };
+    let user = api::NewUser { name: name.into(), password: format!("{name} password"), role, email: None };
     world.core.admin_new_user(&world.admin(), user, NOW).await.unwrap();
     world.login(name, &Client::new(&format!("{name}-machine")), NOW).await
 }
@@ -60,7 +60,7 @@ async fn only_an_owner_makes_and_unmakes_administrators() {
     let core = &world.core;
     let bearer = add(&world, "admin", Some(Admin)).await;
     let admin: Administrator<action::NewUser> = core.administrator(&bearer, NOW).await.unwrap();
-    let new = |name: &str, role| api::NewUser { name: name.into(), password: "long enough".into(), role };
+    let new = |name: &str, role| api::NewUser { name: name.into(), password: "long enough".into(), role, email: None };
     for role in api::AdministratorRole::ALL {
         refused(core.admin_new_user(&admin, new("friend", Some(role)), NOW).await, "role_insufficient");
     }

@@ -112,7 +112,21 @@ async fn own_certificates_are_renewed_in_time_and_keys_stay() {
     let (renamed, _) = verified(&core, day(62));
     assert_eq!(renamed.key(), server.key());
     assert_ne!(renamed.serial(), renewed.serial());
+    // Or while it runs, and everybody hears of it.
+    let mut changes = core.changes();
+    assert!(!core.renew_own_certificates(day(120)).await.unwrap());
+    assert!(core.renew_own_certificates(day(123)).await.unwrap());
+    let (running, _) = verified(&core, day(123));
+    assert_eq!((running.key(), running.not_after()), (server.key(), day(123 + 90)));
+    assert!(changes.try_recv().is_err(), "nobody stands on it");
+    assert!(core.renew_own_certificates(day(245)).await.unwrap());
+    assert_eq!(changes.try_recv().unwrap(), ringfort_controller::core::Change::Authorities);
+    assert_eq!(
+        (core.signers_der().len(), core.intermediates_der().len()),
+        (2, 2),
+        "the old ones count as long as they last"
+    );
     // Also those of a year: the intermediate and the signer.
     let (_, renewed) = verified(&open(folder.path(), day(250)).await, day(250));
-    assert_eq!((renewed.key(), renewed.not_after()), (signer.key(), day(250 + 365)));
+    assert_eq!((renewed.key(), renewed.not_after()), (signer.key(), day(245 + 365)));
 }

@@ -191,7 +191,7 @@ async fn an_auditor_sees_and_changes_nothing() {
     let controller = Controller::start().await;
     let mut administrator = controller.administrator().await;
     let role = Some(api::AdministratorRole::Auditor);
-    let user = api::NewUser { name: "carol".into(), password: PASSWORD.into(), role };
+    let user = api::NewUser { name: "carol".into(), password: PASSWORD.into(), role, email: None };
     administrator.ask::<_, api::Created>("admin/users", &user).await.unwrap();
     let mut carol = User::with_certificate(&controller, "carol", PASSWORD).await;
     for list in ["users", "gateways", "sessions", "audit"] {

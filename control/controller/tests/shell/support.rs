@@ -155,9 +155,14 @@ impl User {
     pub(crate) async fn with_certificate(controller: &Controller, user: &str, password: &str) -> Self {
         let mut this = Self::new(controller).await;
         this.login(user, password).await.unwrap();
-        this.own = Some(this.certificate().await.unwrap());
-        this.reconnect().await;
-        this
+        this.over_mutual_tls().await
+    }
+
+    /// Logged in, with a certificate and a connection that shows it.
+    pub(crate) async fn over_mutual_tls(mut self) -> Self {
+        self.own = Some(self.certificate().await.unwrap());
+        self.reconnect().await;
+        self
     }
 
     pub(crate) async fn reconnect(&mut self) {
@@ -182,7 +187,13 @@ impl User {
     }
 
     pub(crate) fn login_request(&self, user: &str, password: &str) -> api::LoginRequest {
-        api::LoginRequest { user: user.into(), password: password.into(), client_id: self.client_id.clone() }
+        api::LoginRequest {
+            user: user.into(),
+            password: password.into(),
+            client_id: self.client_id.clone(),
+            method: None,
+            otp: None,
+        }
     }
 
     pub(crate) async fn login(&mut self, user: &str, password: &str) -> Answered<api::LoginResponse> {
@@ -233,7 +244,10 @@ impl User {
     pub(crate) async fn certificate(&mut self) -> Answered<OwnCertificate> {
         let certificate_request = URL_SAFE_NO_PAD.encode(self.key.certificate_request().unwrap());
         let body = api::CertificateRequest { certificate_request };
-        let answer: api::CertificateResponse = self.proved("certificate", Some(&body)).await?;
+        let answer: api::CertificateResponse = match self.own {
+            Some(_) => self.ask("certificate", &body).await?,
+            None => self.proved("certificate", Some(&body)).await?,
+        };
         let der = |text: &String| CertificateDer::from(URL_SAFE_NO_PAD.decode(text).unwrap());
         let chain = answer.chain.iter().map(der).collect();
         Ok(OwnCertificate::new(&Credentials::new(chain, self.key.to_pkcs8()).unwrap()).unwrap())
@@ -247,7 +261,7 @@ impl User {
 
     /// A new user with [`PASSWORD`].
     pub(crate) async fn new_user(&mut self, name: &str) {
-        let user = api::NewUser { name: name.into(), password: PASSWORD.into(), role: None };
+        let user = api::NewUser { name: name.into(), password: PASSWORD.into(), role: None, email: None };
         self.ask::<_, api::Created>("admin/users", &user).await.unwrap();
     }
 

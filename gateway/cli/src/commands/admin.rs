@@ -8,11 +8,12 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ringfort_client::{Admin, List, PasswordSource, Removed};
 use ringfort_proto::api::{
     AdministratorRole, EntitlementChange, Invitee, Membership, Named, NewGroup, NewInvitation, NewResource,
-    NewRevocation, NewSite, NewUser, Principal, RevocationScope, RoleChange,
+    NewRevocation, NewService, NewSite, NewUser, Principal, RevocationScope, RoleChange, UserEmail,
 };
 use serde_json::Value;
 use zeroize::Zeroize;
 
+use super::client::totp_text;
 use super::{receipts, state_folder, table, wait_for};
 
 /// Grace of a demanded renewal, in seconds (A23).
@@ -37,6 +38,9 @@ enum Command {
     /// Users.
     #[command(subcommand)]
     User(UserCommand),
+    /// Service accounts: programs that act without a user.
+    #[command(subcommand)]
+    Service(ServiceCommand),
     /// Sites.
     #[command(subcommand)]
     Site(SiteCommand),
@@ -59,7 +63,7 @@ enum Command {
     Entitle(Entitlement),
     /// Take an entitlement back; it is gone at the next packet.
     Unentitle(Entitlement),
-    /// Invite a Gateway, a user's machine, a host or another Controller: prints the command with which it joins.
+    /// Invite a Gateway, a user's machine, a service's, a host or another Controller: prints the command with which it joins.
     #[command(subcommand)]
     Invite(InviteCommand),
     /// Take back at once what a user, a group, a device or everybody has, or one token.
@@ -131,6 +135,51 @@ enum UserCommand {
         /// Read the first password from the first line of standard input.
         #[arg(long)]
         password_stdin: bool,
+        /// The address by which identity providers know the user.
+        #[arg(long, value_name = "ADDRESS")]
+        email: Option<String>,
+        /// The user logs in at an identity provider only.
+        #[arg(long, requires = "email", conflicts_with = "password_stdin")]
+        no_password: bool,
+    },
+    /// Set the address by which identity providers know a user.
+    Email {
+        /// Login name.
+        name: String,
+        /// The address; without one the user logs in at no provider.
+        address: Option<String>,
+    },
+    /// Let a user log in no more; what they have is revoked at once.
+    Disable {
+        /// Login name.
+        name: String,
+    },
+    /// Let a user log in again.
+    Enable {
+        /// Login name.
+        name: String,
+    },
+    /// Give a user one-time passwords, to be asked for beside the password; prints the secret, once.
+    Totp {
+        /// Login name.
+        name: String,
+        /// Take them away instead.
+        #[arg(long)]
+        remove: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum ServiceCommand {
+    /// Remove a service; what it has is revoked at once.
+    Remove {
+        /// Name.
+        name: String,
+    },
+    /// Make a service: an account that logs in by its certificate alone.
+    Add {
+        /// Name.
+        name: String,
     },
 }
 
@@ -283,6 +332,14 @@ enum InviteCommand {
         #[arg(long, value_name = "SECONDS")]
         expires_in: Option<u64>,
     },
+    /// A service's machine.
+    Service {
+        /// Name of the service.
+        name: String,
+        /// Seconds until the invitation expires; 7 days by default.
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: Option<u64>,
+    },
 }
 
 #[derive(Args)]
@@ -290,7 +347,7 @@ struct Scope {
     /// What it is about.
     #[arg(value_enum)]
     scope: ScopeName,
-    /// Login name of a user, name of a group, client id of a device, or jti of a token.
+    /// Name of a user, service or group, client id of a device, or jti of a token.
     name: Option<String>,
 }
 
@@ -350,10 +407,13 @@ pub(crate) fn run(options: Options) -> Result<()> {
 
 async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()> {
     let (answer, text) = match command {
-        Command::User(UserCommand::Add { name, role, password_stdin }) => {
+        Command::User(UserCommand::Add { name, role, password_stdin, email, no_password }) => {
             let source = if password_stdin { PasswordSource::Stdin } else { PasswordSource::Terminal };
-            let password = source.read(&format!("First password of {name}"))?.to_string();
-            let mut user = NewUser { name, password, role: role.role() };
+            let password = match no_password {
+                true => String::new(),
+                false => source.read(&format!("First password of {name}"))?.to_string(),
+            };
+            let mut user = NewUser { name, password, role: role.role(), email };
             let answer = admin.add_user(&user).await;
             user.password.zeroize();
             (answer?, format!("user {} made", user.name))
@@ -362,6 +422,31 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let change = RoleChange { name, role: role.role() };
             (admin.change_role(&change).await?, format!("role of {} changed", change.name))
         }
+        Command::User(UserCommand::Email { name, address }) => {
+            let text = format!("{name}: {}", address.as_deref().unwrap_or("no e-mail address"));
+            (admin.set_email(&UserEmail { name, email: address }).await?, text)
+        }
+        Command::User(UserCommand::Disable { name }) => {
+            let answer = admin.disable_user(&name).await?;
+            let text = format!("{name} disabled; {}", pushed(&answer));
+            (answer, text)
+        }
+        Command::User(UserCommand::Enable { name }) => {
+            (admin.enable_user(&name).await?, format!("{name} may log in again"))
+        }
+        Command::User(UserCommand::Totp { name, remove: true }) => {
+            (admin.remove_totp(&name).await?, format!("{name} is asked for the password only"))
+        }
+        Command::User(UserCommand::Totp { name, remove: false }) => {
+            let made = admin.new_totp(&name).await?;
+            let text = totp_text(&made);
+            (serde_json::to_value(made)?, text)
+        }
+        Command::Service(ServiceCommand::Add { name }) => {
+            let service = NewService { name };
+            (admin.add_service(&service).await?, format!("service {} made", service.name))
+        }
+        Command::Service(ServiceCommand::Remove { name }) => remove(admin, Removed::User, &name).await?,
         Command::Site(SiteCommand::Add { name, pools }) => {
             let site = NewSite { name, pools };
             (admin.add_site(&site).await?, format!("site {} made", site.name))
@@ -503,6 +588,9 @@ fn invitation(invite: InviteCommand) -> (NewInvitation, &'static str) {
             (NewInvitation { invitee: Invitee::Device { user }, expires_in }, "")
         }
         InviteCommand::Controller { expires_in } => (NewInvitation { invitee: Invitee::Controller {}, expires_in }, ""),
+        InviteCommand::Service { name, expires_in } => {
+            (NewInvitation { invitee: Invitee::Service { name }, expires_in }, "")
+        }
     }
 }
 

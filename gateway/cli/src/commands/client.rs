@@ -1,13 +1,19 @@
-//! `ringfort login`, `up` and `down`.
+//! `ringfort login`, `totp`, `up` and `down`.
 
+use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use ringfort_client::{Login, PasswordSource, Up};
+use ringfort_client::{Browser, Login, PasswordSource, Person, Up};
+use ringfort_proto::api::TotpSecret;
 use ringfort_service::settings::{Backend, Mtu};
+use zeroize::Zeroizing;
 
 use super::{state_folder, wait_for};
+
+/// Longest URL that is pasted, in bytes.
+const URL_BYTES_MAX: u64 = 16 << 10;
 
 #[derive(Args)]
 pub(crate) struct LoginOptions {
@@ -26,6 +32,26 @@ pub(crate) struct LoginOptions {
     /// Read the password from the first line of standard input.
     #[arg(long)]
     password_stdin: bool,
+    /// How to log in: `password`, or the name of one of the organisation's identity providers; by default the first that can be
+    /// used.
+    #[arg(long, value_name = "NAME")]
+    method: Option<String>,
+    /// One-time password of an authenticator app, for users who have one; asked for if it is left out.
+    #[arg(long, value_name = "CODE")]
+    otp: Option<String>,
+    /// The browser is on another machine: paste the URL to which it was sent.
+    #[arg(long, conflicts_with = "password_stdin")]
+    no_browser: bool,
+    /// The identity provider is to ask anew who you are, as for what needs a login of the last five minutes.
+    #[arg(long)]
+    fresh: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct TotpOptions {
+    /// The state folder of a client whose user has logged in within the last five minutes.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -70,18 +96,72 @@ enum BackendName {
 }
 
 pub(crate) fn login(options: LoginOptions) -> Result<()> {
-    let LoginOptions { state, controller, ca_fingerprint, user, password_stdin } = options;
+    let LoginOptions { state, controller, ca_fingerprint, user, password_stdin, method, otp, no_browser, fresh } =
+        options;
     let state = state_folder(state, "client")?;
-    let source = if password_stdin { PasswordSource::Stdin } else { PasswordSource::Terminal };
-    let password = |user: &str| source.read(&format!("Password of {user}"));
-    let login = Login { controller, ca_fingerprint, user };
-    let done = wait_for(ringfort_client::login(&state, login, password))?;
+    let mut person = match (password_stdin, no_browser) {
+        (true, _) => OnCommandLine { source: PasswordSource::Stdin, browser: None },
+        (false, true) => OnCommandLine { source: PasswordSource::Terminal, browser: Some(Browser::Elsewhere) },
+        (false, false) => OnCommandLine { source: PasswordSource::Terminal, browser: Some(Browser::Here) },
+    };
+    let login = Login { controller, ca_fingerprint, user, method, otp, fresh };
+    let done = wait_for(ringfort_client::login(&state, login, &mut person))?;
     println!("logged in as {} ({})", done.name, done.session);
     match done.sites.as_slice() {
         [] => println!("no site is open to you yet"),
         sites => println!("sites: {}", sites.join(", ")),
     }
     Ok(())
+}
+
+/// Whoever types the command.
+struct OnCommandLine {
+    source: PasswordSource,
+    browser: Option<Browser>,
+}
+
+impl Person for OnCommandLine {
+    fn password(&mut self, user: &str) -> io::Result<Zeroizing<String>> {
+        self.source.clone().read(&format!("Password of {user}"))
+    }
+
+    fn otp(&mut self) -> io::Result<Zeroizing<String>> {
+        match self.source {
+            PasswordSource::Terminal => PasswordSource::Terminal.read("One-time password"),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "name it with --otp")),
+        }
+    }
+
+    fn browser(&self) -> Option<Browser> {
+        self.browser
+    }
+
+    fn visit(&mut self, url: &str) {
+        println!("Open this in your browser to log in:\n\n  {url}\n");
+        if self.browser == Some(Browser::Elsewhere) {
+            println!("It ends at a page that cannot be shown. Paste the URL of that page here:");
+        }
+        // Whoever reads it waits for it.
+        drop(io::stdout().flush());
+    }
+
+    fn returned(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        io::stdin().lock().take(URL_BYTES_MAX).read_line(&mut line)?;
+        Ok(line)
+    }
+}
+
+pub(crate) fn totp(options: TotpOptions) -> Result<()> {
+    let state = state_folder(options.state, "client")?;
+    let made = wait_for(ringfort_client::totp(&state))?;
+    println!("{}", totp_text(&made));
+    Ok(())
+}
+
+/// What people need for their authenticator app.
+pub(crate) fn totp_text(made: &TotpSecret) -> String {
+    format!("{}\nsecret: {}\nput it into an authenticator app now; it is not shown again", made.url, made.secret)
 }
 
 pub(crate) fn up(options: UpOptions) -> Result<()> {

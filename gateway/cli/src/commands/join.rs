@@ -1,4 +1,4 @@
-//! `ringfort join`: for a Gateway, a user's machine and a host alike.
+//! `ringfort join`: for everything that joins by an invitation.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -50,6 +50,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         InviteeKind::Device => "client",
         InviteeKind::Controller => "controller",
         InviteeKind::Host => "host",
+        InviteeKind::Service => "service",
     };
     let state = state_folder(options.state, role)?;
     let identity = wait_for(ringfort_client::join(&options.invitation, &ticket, &state, &options.addresses))?;
@@ -61,6 +62,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
             println!("ringfort controller --state {} --listen ADDRESS:PORT --database postgres://…", state.display());
         }
         Kind::Host => println!("ringfort host --state {}", state.display()),
+        Kind::Service => println!("ringfort up --state {}", state.display()),
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod login;
 mod receipts;
 mod restart;
 mod roles;
+mod service;
 mod several;
 mod world;
 
@@ -60,6 +61,10 @@ const CASES: &[Case] = cases! {
         a_silent_gateway_is_named_with_the_end_of_its_sessions,
         a_group_is_revoked_in_one_decision,
         a_removed_gateway_is_nowhere_any_more,
+    }
+    service {
+        a_service_comes_up_without_a_login,
+        nobody_logs_in_as_a_service,
     }
     bounds {
         the_local_ceiling_holds_whatever_is_granted,

@@ -27,7 +27,7 @@ pub(crate) struct Invitation {
     pub(crate) name: String,
     /// A Gateway's site, by id.
     pub(crate) site: String,
-    /// A device's user, by id.
+    /// User of a device, or the service, by id.
     pub(crate) user: String,
     pub(crate) expires_at: UnixSeconds,
 }
@@ -45,6 +45,7 @@ pub(crate) async fn insert_invitation(
         InviteeKind::Device => "device",
         InviteeKind::Controller => "controller",
         InviteeKind::Host => "host",
+        InviteeKind::Service => "service",
     };
     let added = added.bind(cookie_hash).bind(kind).bind(&invitation.id).bind(&invitation.name).bind(&invitation.site);
     added.bind(&invitation.user).bind(int(invitation.expires_at.0)).execute(c).await.map(drop)
@@ -59,6 +60,7 @@ fn invitation_of(columns: InvitationColumns) -> Result<Invitation, sqlx::Error> 
         "device" => InviteeKind::Device,
         "controller" => InviteeKind::Controller,
         "host" => InviteeKind::Host,
+        "service" => InviteeKind::Service,
         other => return Err(sqlx::Error::Decode(format!("an invitation of kind {other:?}").into())),
     };
     Ok(Invitation { kind, id, name, site, user, expires_at: at(expires_at) })

@@ -8,6 +8,7 @@
 mod controllers;
 mod epoch;
 mod hosts;
+mod identity;
 mod ledger;
 mod news;
 mod open;
@@ -26,6 +27,7 @@ use sqlx::{Any, AnyPool, Transaction, query};
 pub(crate) use controllers::*;
 pub(crate) use epoch::*;
 pub(crate) use hosts::*;
+pub(crate) use identity::*;
 pub(crate) use ledger::*;
 pub(crate) use news::*;
 pub use open::PostgresUrl;

@@ -1,0 +1,151 @@
+//! What users have besides a password: an e-mail address, one-time passwords, sessions at identity providers.
+
+use std::collections::BTreeMap;
+
+use ringfort_types::UnixSeconds;
+use sqlx::{query, query_as, query_scalar};
+
+use super::{Connection, User, at, int, uint, user_by_id};
+
+/// What a list shows of a user besides.
+#[derive(Default)]
+pub(crate) struct Account {
+    pub(crate) email: Option<String>,
+    pub(crate) service: bool,
+    pub(crate) totp: bool,
+}
+
+/// The accounts of all users, by id.
+pub(crate) async fn accounts(c: &mut Connection) -> Result<BTreeMap<String, Account>, sqlx::Error> {
+    type Columns = (String, Option<String>, i64, Option<String>);
+    let found =
+        query_as("SELECT u.id, u.email, u.service, t.user_id FROM users u LEFT JOIN totp t ON t.user_id = u.id");
+    let found: Vec<Columns> = found.fetch_all(c).await?;
+    let account =
+        |(id, email, service, totp): Columns| (id, Account { email, service: service != 0, totp: totp.is_some() });
+    Ok(found.into_iter().map(account).collect())
+}
+
+/// The user whom identity providers know by an address.
+pub(crate) async fn user_by_email(c: &mut Connection, email: &str) -> Result<Option<User>, sqlx::Error> {
+    let id: Option<String> =
+        query_scalar("SELECT id FROM users WHERE email = $1").bind(email).fetch_optional(&mut *c).await?;
+    match id {
+        Some(id) => user_by_id(c, &id).await,
+        None => Ok(None),
+    }
+}
+
+/// Makes an address a user's; `false` if it is another's.
+pub(crate) async fn set_email(c: &mut Connection, id: &str, email: Option<&str>) -> Result<bool, sqlx::Error> {
+    let set = query(
+        "UPDATE users SET email = $2 WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM users WHERE email = $2 AND id <> $1)",
+    );
+    Ok(set.bind(id).bind(email).execute(c).await?.rows_affected() == 1)
+}
+
+/// Whether a user is a program's account.
+pub(crate) async fn is_service(c: &mut Connection, id: &str) -> Result<bool, sqlx::Error> {
+    let found: Option<i64> = query_scalar("SELECT service FROM users WHERE id = $1").bind(id).fetch_optional(c).await?;
+    Ok(found.is_some_and(|service| service != 0))
+}
+
+pub(crate) async fn make_service(c: &mut Connection, id: &str) -> Result<(), sqlx::Error> {
+    query("UPDATE users SET service = 1 WHERE id = $1").bind(id).execute(c).await.map(drop)
+}
+
+/// Lets a user log in, or not.
+pub(crate) async fn set_active(c: &mut Connection, id: &str, active: bool) -> Result<(), sqlx::Error> {
+    query("UPDATE users SET active = $2 WHERE id = $1").bind(id).bind(i64::from(active)).execute(c).await.map(drop)
+}
+
+/// A user's one-time passwords.
+pub(crate) struct Totp {
+    /// Sealed.
+    pub(crate) secret: String,
+    pub(crate) used_step: u64,
+    pub(crate) locked_until: UnixSeconds,
+}
+
+pub(crate) async fn totp(c: &mut Connection, user: &str) -> Result<Option<Totp>, sqlx::Error> {
+    let found = query_as("SELECT secret, used_step, locked_until FROM totp WHERE user_id = $1");
+    let found: Option<(String, i64, i64)> = found.bind(user).fetch_optional(c).await?;
+    Ok(found.map(|(secret, used_step, locked_until)| Totp {
+        secret,
+        used_step: uint(used_step),
+        locked_until: at(locked_until),
+    }))
+}
+
+/// Gives a user a secret, in place of an earlier one.
+pub(crate) async fn put_totp(c: &mut Connection, user: &str, secret: &str) -> Result<(), sqlx::Error> {
+    let put = query(
+        "INSERT INTO totp (user_id, secret, used_step, failures, locked_until) VALUES ($1, $2, 0, 0, 0) \
+         ON CONFLICT (user_id) DO UPDATE SET secret = excluded.secret, used_step = 0, failures = 0, locked_until = 0",
+    );
+    put.bind(user).bind(secret).execute(c).await.map(drop)
+}
+
+/// Takes a user's secret away; `false` if there is none.
+pub(crate) async fn delete_totp(c: &mut Connection, user: &str) -> Result<bool, sqlx::Error> {
+    Ok(query("DELETE FROM totp WHERE user_id = $1").bind(user).execute(c).await?.rows_affected() == 1)
+}
+
+/// Uses a time step up; `false` if it, or a later one, was used.
+pub(crate) async fn use_step(c: &mut Connection, user: &str, step: u64) -> Result<bool, sqlx::Error> {
+    let used = query("UPDATE totp SET used_step = $2, failures = 0 WHERE user_id = $1 AND used_step < $2");
+    Ok(used.bind(user).bind(int(step)).execute(c).await?.rows_affected() == 1)
+}
+
+/// Counts a wrong code; at `failures_max` nothing counts until `locked_until`, and the count begins anew.
+pub(crate) async fn count_totp_failure(
+    c: &mut Connection,
+    user: &str,
+    failures_max: u64,
+    locked_until: UnixSeconds,
+) -> Result<(), sqlx::Error> {
+    let counted = query(
+        "UPDATE totp SET failures = CASE WHEN failures + 1 >= $2 THEN 0 ELSE failures + 1 END, \
+         locked_until = CASE WHEN failures + 1 >= $2 THEN $3 ELSE locked_until END WHERE user_id = $1",
+    );
+    counted.bind(user).bind(int(failures_max)).bind(int(locked_until.0)).execute(c).await.map(drop)
+}
+
+/// A login's session at an identity provider.
+pub(crate) struct ProviderSession {
+    pub(crate) method: String,
+    pub(crate) subject: String,
+    /// Sealed.
+    pub(crate) refresh: String,
+    pub(crate) refreshed_at: UnixSeconds,
+    /// When the login ends whatever the provider says.
+    pub(crate) latest: UnixSeconds,
+}
+
+/// The provider's session of a login, or none.
+pub(crate) async fn put_provider_session(
+    c: &mut Connection,
+    dn: &str,
+    session: Option<&ProviderSession>,
+) -> Result<(), sqlx::Error> {
+    query("DELETE FROM provider_sessions WHERE dn = $1").bind(dn).execute(&mut *c).await?;
+    let Some(ProviderSession { method, subject, refresh, refreshed_at, latest }) = session else { return Ok(()) };
+    let put = query(
+        "INSERT INTO provider_sessions (dn, method, subject, refresh, refreshed_at, latest) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    );
+    let put = put.bind(dn).bind(method).bind(subject).bind(refresh).bind(int(refreshed_at.0)).bind(int(latest.0));
+    put.execute(c).await.map(drop)
+}
+
+pub(crate) async fn provider_session(c: &mut Connection, dn: &str) -> Result<Option<ProviderSession>, sqlx::Error> {
+    let found = query_as("SELECT method, subject, refresh, refreshed_at, latest FROM provider_sessions WHERE dn = $1");
+    let found: Option<(String, String, String, i64, i64)> = found.bind(dn).fetch_optional(c).await?;
+    Ok(found.map(|(method, subject, refresh, refreshed_at, latest)| ProviderSession {
+        method,
+        subject,
+        refresh,
+        refreshed_at: at(refreshed_at),
+        latest: at(latest),
+    }))
+}

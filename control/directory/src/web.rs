@@ -1,0 +1,209 @@
+//! HTTP to a provider: one request, one connection, bounded in bytes and time; TLS but for loopback addresses; no redirects.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use crate::Failed;
+
+/// Longest answer: the keys of a large provider have some 30 KB.
+const BODY_BYTES_MAX: usize = 256 << 10;
+/// How long one request may take, the connection included.
+const TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Where a provider answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    uri: Uri,
+    host: String,
+    port: u16,
+    is_tls: bool,
+}
+
+impl Endpoint {
+    /// An `https` URL, or an `http` one whose host is a loopback address.
+    pub(crate) fn new(url: &str) -> Result<Self, String> {
+        let expected = || format!("expected an https URL without user name and fragment, found {url:?}");
+        let uri: Uri = url.parse().map_err(|_| expected())?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(expected)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
+        let is_tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") if is_loopback(&host) => false,
+            _ => return Err(expected()),
+        };
+        if url.len() > 2_048 || url.contains(['#', '@', ' ']) {
+            return Err(expected());
+        }
+        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        Ok(Self { uri, host, port, is_tls })
+    }
+}
+
+/// Whether `host` is an address of this machine and of no other. A name is none: somebody else may decide what it stands for.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// What is asked.
+pub(crate) enum Ask<'a> {
+    /// With a bearer token or without.
+    Get(Option<&'a str>),
+    /// A form, with a user name and password or without.
+    Post(&'a [(&'a str, &'a str)], Option<(&'a str, &'a str)>),
+}
+
+/// An answer: status and body.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// Its body as JSON.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failed> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            // Not what came: it may hold a token.
+            let at = format!("line {} column {}", error.line(), error.column());
+            Failed::Answer(format!("status {} with a body that is not the JSON expected ({at})", self.status))
+        })
+    }
+}
+
+/// Asks `endpoint`.
+pub(crate) async fn ask(tls: &Arc<ClientConfig>, endpoint: &Endpoint, ask: Ask<'_>) -> Result<Answer, Failed> {
+    let named = |why: String| Failed::Unreachable(format!("{}:{}: {why}", endpoint.host, endpoint.port));
+    let exchanged = tokio::time::timeout(TIME_MAX, exchange(tls, endpoint, ask)).await;
+    exchanged.map_err(|_| named(format!("no answer in {} s", TIME_MAX.as_secs())))?.map_err(named)
+}
+
+async fn exchange(tls: &Arc<ClientConfig>, endpoint: &Endpoint, ask: Ask<'_>) -> Result<Answer, String> {
+    let request = request(endpoint, ask)?;
+    let text = |error: std::io::Error| error.to_string();
+    let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(text)?;
+    if !endpoint.is_tls {
+        return send(tcp, request).await;
+    }
+    let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| error.to_string())?;
+    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await.map_err(text)?;
+    send(stream, request).await
+}
+
+fn request(endpoint: &Endpoint, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, String> {
+    let (method, body, authorization) = match ask {
+        Ask::Get(token) => (Method::GET, None, token.map(|token| format!("Bearer {token}"))),
+        Ask::Post(form, user) => {
+            let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+            (Method::POST, Some(body), user.map(|(name, secret)| basic(name, secret)))
+        }
+    };
+    let path = endpoint.uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = Request::new(Full::new(Bytes::from(body.clone().unwrap_or_default())));
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().map_err(|_| format!("the path {path:?}"))?;
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| "a header value".to_owned());
+    let fields = request.headers_mut();
+    fields.insert(HOST, value(endpoint.uri.authority().map_or("", |authority| authority.as_str()))?);
+    fields.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    if body.is_some() {
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    }
+    if let Some(authorization) = authorization {
+        let mut authorization = value(&authorization)?;
+        authorization.set_sensitive(true);
+        fields.insert(AUTHORIZATION, authorization);
+    }
+    Ok(request)
+}
+
+/// `Authorization: Basic` with both parts encoded as form values (RFC 6749 §2.3.1).
+fn basic(name: &str, secret: &str) -> String {
+    use base64::Engine;
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = Zeroizing::new(format!("{}:{}", encoded(name), encoded(secret)));
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair.as_bytes()))
+}
+
+async fn send(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, String> {
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let connection = tokio::spawn(connection);
+    let exchanged = async {
+        let response = sender.send_request(request).await.map_err(text)?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+        let body =
+            body.map_err(|error| format!("an answer of at most {BODY_BYTES_MAX} bytes was expected: {error}"))?;
+        Ok(Answer { status, body: Zeroizing::new(body.to_bytes().to_vec()) })
+    };
+    let answer = exchanged.await;
+    connection.abort();
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_addresses_are_asked_in_the_clear() {
+        let endpoint = Endpoint::new("https://id.example/a?b=c").unwrap();
+        assert_eq!((endpoint.host.as_str(), endpoint.port, endpoint.is_tls), ("id.example", 443, true));
+        let endpoint = Endpoint::new("http://[::1]:8080/").unwrap();
+        assert_eq!((endpoint.host.as_str(), endpoint.port, endpoint.is_tls), ("::1", 8_080, false));
+        for bad in [
+            "http://id.example/",
+            "http://localhost/",
+            "http://10.0.0.1/",
+            "ftp://id.example/",
+            "https://user@id.example/",
+            "https://id.example/#x",
+            "/relative",
+            "",
+        ] {
+            assert!(Endpoint::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn both_parts_of_a_name_and_secret_are_encoded() {
+        // RFC 6749 §2.3.1: a colon in either must not part them elsewhere.
+        assert_eq!(basic("a:b", "c d"), "Basic YSUzQWI6Yytk");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_bounded() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 1_024];
+            let _ = stream.read(&mut asked).await.unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", BODY_BYTES_MAX + 1);
+            stream.write_all(head.as_bytes()).await.unwrap();
+            drop(stream.write_all(&vec![b' '; BODY_BYTES_MAX + 1]).await);
+        });
+        let tls = crate::trust::tls(None).unwrap();
+        let Err(Failed::Unreachable(why)) = ask(&tls, &Endpoint::new(&url).unwrap(), Ask::Get(None)).await else {
+            panic!("an answer without an end was taken");
+        };
+        assert!(why.contains("at most"), "{why}");
+    }
+}

@@ -1,0 +1,105 @@
+//! `cargo xtask e2e`: Ringfort against real programs of others, part by part. Each part names what it needs, and the command
+//! that runs it; a new one is a line of [`PARTS`] and a function.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::Findings;
+use crate::postgres;
+use crate::tools::{Needs, cargo, must, target};
+
+/// One part.
+struct Part {
+    needs: Needs,
+    /// Prepares what is not installed by the system, runs the part, and says whether all of it is as expected. Its output is the
+    /// harness's.
+    run: fn(&Path, &Path) -> Result<bool>,
+}
+
+const PARTS: [Part; 3] = [
+    Part { needs: Needs { name: "oidc", programs: &["node", "npm"], packages: "nodejs npm" }, run: oidc },
+    Part { needs: Needs { name: "ldap", programs: &["slapd", "ldapadd"], packages: "slapd ldap-utils" }, run: ldap },
+    Part {
+        needs: Needs { name: "postgres", programs: &["initdb", "pg_ctl", "psql"], packages: "postgresql" },
+        run: postgres::run,
+    },
+];
+
+/// The OpenID provider, in the version that the tests were written against.
+const OIDC_PROVIDER: &str = "oidc-provider@9.13.3";
+
+/// Runs the parts that `options` name (`--only LIST`), or all.
+pub(crate) fn run(root: &Path, options: &[&str]) -> Result<Findings> {
+    let only = only(options)?;
+    let target = target(root);
+    let mut findings = Findings::new();
+    for Part { needs, run } in PARTS.iter().filter(|part| only.is_empty() || only.contains(&part.needs.name)) {
+        if !needs.are_met(!only.is_empty(), &mut findings) {
+            continue;
+        }
+        println!("== {}", needs.name);
+        if !run(root, &target).with_context(|| format!("cannot run {}", needs.name))? {
+            findings.push(format!("{}: not everything is as expected; the run itself has printed what", needs.name));
+        }
+    }
+    Ok(findings)
+}
+
+fn only<'a>(options: &[&'a str]) -> Result<Vec<&'a str>> {
+    let names = match options {
+        [] => return Ok(Vec::new()),
+        ["--only", list] => list.split(',').collect::<Vec<_>>(),
+        other => bail!("e2e: expected --only LIST, found {}", other.join(" ")),
+    };
+    let known: Vec<&str> = PARTS.iter().map(|part| part.needs.name).collect();
+    match names.iter().find(|name| !known.contains(name)) {
+        Some(unknown) => bail!("e2e: no such part: {unknown}; there are {}", known.join(", ")),
+        None => Ok(names),
+    }
+}
+
+/// Logins at an OpenID provider that runs under Node.
+fn oidc(root: &Path, target: &Path) -> Result<bool> {
+    let folder = target.join("e2e").join(OIDC_PROVIDER);
+    if !folder.join("node_modules/oidc-provider/package.json").exists() {
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        println!("installing {OIDC_PROVIDER} in {}", folder.display());
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--no-save", "--prefix"]).arg(&folder).arg(OIDC_PROVIDER);
+        must(npm.current_dir(&folder).stdout(std::process::Stdio::null()))?;
+    }
+    let mut test = providers(root, target, "oidc::");
+    passes(test.env("RINGFORT_E2E_OIDC_PROVIDER", folder))
+}
+
+/// Logins by OpenLDAP.
+fn ldap(root: &Path, target: &Path) -> Result<bool> {
+    passes(&mut providers(root, target, "ldap::"))
+}
+
+/// The Controller's tests at providers whose names begin so.
+fn providers(root: &Path, target: &Path, cases: &str) -> Command {
+    let mut test = cargo(root, target);
+    test.args(["test", "--locked", "--workspace", "--test", "providers", "--", cases]).env("RINGFORT_E2E", "1");
+    test
+}
+
+fn passes(test: &mut Command) -> Result<bool> {
+    Ok(test.status().context("cannot start cargo")?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_chosen_by_name() {
+        assert!(only(&[]).unwrap().is_empty());
+        assert_eq!(only(&["--only", "ldap,oidc"]).unwrap(), ["ldap", "oidc"]);
+        for bad in [&["--only"][..], &["--only", "ldap,dogs"], &["ldap"], &["--fast", "x"]] {
+            assert!(only(bad).is_err(), "{bad:?}");
+        }
+    }
+}
