@@ -42,6 +42,7 @@ use uuid::Uuid;
 use ca::Authority;
 use folder::Folder;
 use password::Passwords;
+pub(crate) use password::network;
 use sealing::Sealing;
 use store::Store;
 
