@@ -226,11 +226,13 @@ pub(crate) async fn login_service(folder: &Folder, identity: &Identity) -> Resul
     let key = folder.key()?;
     let mut controller = authenticated(folder, identity, &key)?;
     let answer = match controller.login_service().await {
-        Err(error) if error.code().is_none() && folder.has(crate::tokens::file::CLAIMS) => {
+        Err(error) if error.code().is_none() && has_login(folder, identity, &key) => {
             tracing::warn!(%error, "no new login; the last one is used as long as it lasts");
             return Ok(());
         }
-        answer => answer?,
+        answer => {
+            answer.context("cannot log in as this service; if its certificate has expired it must be invited anew")?
+        }
     };
     let session = Session::new(folder, identity, &key)?;
     let (_, claims) = session.take_claims(&answer)?;
@@ -238,6 +240,16 @@ pub(crate) async fn login_service(folder: &Folder, identity: &Identity) -> Resul
     let chain = fetch_certificate(&judge, &mut controller, &key, &tokens).await?;
     folder.write_certificates(file::CHAIN, &chain)?;
     Ok(tokens.store(folder)?)
+}
+
+/// Whether the folder has a login that has not ended.
+fn has_login(folder: &Folder, identity: &Identity, key: &PrivateKey) -> bool {
+    let now = wall_clock();
+    let holder = key.thumbprint();
+    holder.is_ok_and(|holder| {
+        let judge = Judge::of_folder(folder, identity, holder, now);
+        judge.and_then(|judge| Tokens::load(folder, &judge, now)).is_ok()
+    })
 }
 
 /// Gives whoever has just logged in with the folder `state` one-time passwords.

@@ -53,6 +53,7 @@ use ca::Authority;
 use folder::Folder;
 use known::Known;
 use password::Passwords;
+pub(crate) use password::network;
 use sealing::Sealing;
 use store::{Place, Store};
 

@@ -218,6 +218,11 @@ pub(super) async fn signing_request(asked: Asked) -> Result<Vec<u8>, Refused> {
 async fn renew(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::LoginResponse> {
     let now = wall_clock();
     let bearer = Asked::from(request).bearer_with_certificate(&shell, &caller, now)?;
-    shell.identity.ask_again(&shell.core, &bearer, now).await?;
+    let asking = {
+        let (shell, bearer) = (Arc::clone(&shell), bearer.clone());
+        async move { shell.identity.ask_again(&shell.core, &bearer, now).await }
+    };
+    // To its end also when whoever asked does not wait: a refresh token may be good once.
+    tokio::spawn(asking).await.map_err(Refused::internal)??;
     Ok(Json(shell.core.renew(&bearer, now).await?))
 }

@@ -16,7 +16,7 @@ use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
 
 use super::limits::{OIDC_BEGUN_MAX, OIDC_LIFE, OIDC_OF_ONE_ADDRESS_MAX};
-use crate::core::{Bearer, ByProvider, Core, Refused, SecondFactor};
+use crate::core::{Bearer, ByProvider, Core, Refused, SecondFactor, network};
 
 /// The identity providers of the organisation.
 #[derive(Debug)]
@@ -99,7 +99,14 @@ impl Identity {
         let (url, pending) = begun?;
         let handle = random_text().ok_or_else(|| Refused::internal("no randomness"))?;
         let state = pending.state().to_owned();
-        let waiting = Waiting { key, client_id: client_id.clone(), provider, pending, from, begun_at: Instant::now() };
+        let waiting = Waiting {
+            key,
+            client_id: client_id.clone(),
+            provider,
+            pending,
+            from: network(from),
+            begun_at: Instant::now(),
+        };
         self.begun.insert(handle.clone(), waiting)?;
         Ok(api::OidcBegun { url, handle, state, expires_at: (now + OIDC_LIFE).0 })
     }
@@ -162,6 +169,7 @@ struct Waiting {
     /// Which of the providers.
     provider: usize,
     pending: Pending,
+    /// What counts as one address.
     from: IpAddr,
     begun_at: Instant,
 }

@@ -152,6 +152,25 @@ mod tests {
     }
 
     #[test]
+    fn identity_providers_are_written_by_hand() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("state")).unwrap();
+        let first = Options { listen: Some("127.0.0.1:0".into()), ..Options::default() };
+        let (start, bound) = (Start::new(&folder, &first).unwrap(), "127.0.0.1:4443".parse().unwrap());
+        start.keep(&folder, &start.settings(&first, bound), bound).unwrap();
+        assert!(Start::new(&folder, &first).unwrap().identity().is_empty());
+        let kept = folder.read_text(FILE).unwrap();
+        let with = |lines: &str| {
+            folder.write(FILE, format!("{kept}\n[[identity.oidc]]\n{lines}").as_bytes(), Secrecy::Public).unwrap();
+            Start::new(&folder, &first).map(|start| start.identity())
+        };
+        let identity = with("name = \"sso\"\nissuer = \"https://id.example\"\nclient_id = \"ringfort\"").unwrap();
+        assert_eq!((identity.oidc[0].name.as_str(), identity.ldap.len()), ("sso", 0));
+        let error = with("name = \"sso\"\nissuer = \"https://id.example\"\nclient = \"ringfort\"").unwrap_err();
+        assert!(format!("{error:#}").contains("client_id"), "{error:#}");
+    }
+
+    #[test]
     fn hosts_are_names_in_certificates() {
         assert_eq!((host("a.example:443"), host("[2001:db8::1]:443")), ("a.example", "2001:db8::1"));
     }
