@@ -2,6 +2,7 @@
 //! the old one grows old.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,8 +12,8 @@ use ringfort_enrol::{Folder, FolderError, Https, HttpsError, wall_clock};
 use ringfort_identity::{Credentials, Trust};
 use ringfort_link::{LinkError, Links};
 use ringfort_proto::api::{
-    BASE, CertificateRequest, CertificateResponse, HostInterface, HostRegistration, NONCE_HEADER, Registered,
-    registration_path,
+    BASE, CertificateRequest, CertificateResponse, HOST_ADDRESSES_MAX, HOST_INTERFACES_MAX, HostInterface,
+    HostRegistration, NONCE_HEADER, Registered, registration_path,
 };
 use ringfort_types::UnixSeconds;
 use serde::Serialize;
@@ -100,11 +101,11 @@ async fn post<B: Serialize, T: DeserializeOwned>(https: &mut Https, path: &str, 
     Ok(https.request(Method::POST, path, &[], Some(body), NONCE_HEADER).await?.body)
 }
 
-/// The interfaces of this machine with their addresses; none of them leads to itself only.
+/// The interfaces of this machine with their addresses.
 fn interfaces() -> Result<Vec<HostInterface>, LinkError> {
     let mut links = Links::open()?;
     let mut found = BTreeMap::new();
-    for one in links.addresses()?.iter().filter(|one| !one.address.is_loopback()) {
+    for one in links.addresses()? {
         found.entry(one.index).or_insert_with(Vec::new).push(one.address);
     }
     let mut interfaces = Vec::new();
@@ -116,7 +117,25 @@ fn interfaces() -> Result<Vec<HostInterface>, LinkError> {
             Err(error) => return Err(error),
         }
     }
-    Ok(interfaces)
+    Ok(worth_telling(interfaces))
+}
+
+/// What others can use of it, as much as a Controller takes: an address that leads to itself, or means something on one link only,
+/// leads nobody here, and a machine with many containers has hundreds of those.
+fn worth_telling(mut interfaces: Vec<HostInterface>) -> Vec<HostInterface> {
+    let mut left = HOST_ADDRESSES_MAX;
+    for interface in &mut interfaces {
+        let is_local = |address: &IpAddr| match address {
+            IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
+        };
+        interface.addresses.retain(|address| !is_local(address));
+        interface.addresses.truncate(left);
+        left -= interface.addresses.len();
+    }
+    interfaces.retain(|interface| !interface.addresses.is_empty());
+    interfaces.truncate(HOST_INTERFACES_MAX);
+    interfaces
 }
 
 impl From<FolderError> for Trouble {
@@ -128,5 +147,33 @@ impl From<FolderError> for Trouble {
 impl From<LinkError> for Trouble {
     fn from(error: LinkError) -> Self {
         Self::Own(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, addresses: &[&str]) -> HostInterface {
+        HostInterface { name: name.into(), addresses: addresses.iter().map(|one| one.parse().unwrap()).collect() }
+    }
+
+    #[test]
+    fn what_leads_nobody_here_is_not_told() {
+        let all = vec![
+            interface("lo", &["127.0.0.1", "::1"]),
+            interface("eth0", &["192.0.2.7", "fe80::1", "2001:db8::7", "169.254.3.4"]),
+            interface("veth1", &["fe80::2"]),
+        ];
+        assert_eq!(worth_telling(all), [interface("eth0", &["192.0.2.7", "2001:db8::7"])]);
+    }
+
+    #[test]
+    fn a_controller_is_told_no_more_than_it_takes() {
+        let many = |count: usize| vec!["192.0.2.7"; count];
+        let told = worth_telling(vec![interface("a", &many(250)), interface("b", &many(10)), interface("c", &many(1))]);
+        assert_eq!(told.iter().map(|one| one.addresses.len()).collect::<Vec<_>>(), [250, 6]);
+        let told = worth_telling(vec![interface("a", &many(1)); HOST_INTERFACES_MAX + 1]);
+        assert_eq!(told.len(), HOST_INTERFACES_MAX);
     }
 }

@@ -574,6 +574,11 @@ pub fn registration_path(hostname: &str) -> String {
     format!("/api/hosts/{hostname}/client")
 }
 
+/// Interfaces of one host that registers itself, and addresses of all of them.
+pub const HOST_INTERFACES_MAX: usize = 64;
+/// As [`HOST_INTERFACES_MAX`].
+pub const HOST_ADDRESSES_MAX: usize = 256;
+
 /// `POST /api/hosts/{hostname}/client` (W5): where a host can be reached, as it sees itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -80,7 +80,8 @@ impl Core {
         Ok(self.authority().signing_key().sign(&token)?)
     }
 
-    /// The revocations after `after` (rf-revocations+jwt), in order; all, if its epoch is another.
+    /// The revocations after `after` (rf-revocations+jwt), in order; all, if its epoch is another. Of another epoch it hears also
+    /// while nothing was taken back in that yet: the state digest names it.
     ///
     /// # Errors
     /// `internal`.
@@ -96,7 +97,10 @@ impl Core {
         let n = if after.epoch == ours.epoch { after.n } else { 0 };
         let entries = store::revocations_after(&mut *self.inner.store.read().await?, n).await?;
         let entries: Vec<Entry> = entries.into_iter().map(|(_, entry)| entry).collect();
-        let lists = self.sign_revocations(n, &entries, now)?;
+        let lists = match entries.is_empty() && after.epoch != ours.epoch {
+            true => vec![self.sign_list(n, &[], now)?],
+            false => self.sign_revocations(n, &entries, now)?,
+        };
         Ok(lists.into_iter().map(|(list, _)| list.as_str().to_owned()).collect())
     }
 
@@ -107,26 +111,37 @@ impl Core {
         entries: &[Entry],
         now: UnixSeconds,
     ) -> Result<Vec<(Signed<RevocationList>, Serial)>, Refused> {
-        let epoch = self.serial().epoch;
         let mut after = after;
         let mut lists = Vec::new();
         for entries in entries.chunks(LIST_ENTRIES_MAX) {
-            let token = RevocationList {
-                iss: self.organisation().to_owned(),
-                sub: "revocations".into(),
-                aud: vec![audience::gateways(self.organisation())],
-                jti: Uuid::new_v4().to_string(),
-                iat: now,
-                nbf: now,
-                exp: now + Duration::from_secs(LIST_SECONDS),
-                epoch,
-                after,
-                entries: entries.to_vec(),
-            };
-            after += entries.len() as u64;
-            lists.push((self.authority().signing_key().sign(&token)?, Serial { epoch, n: after }));
+            let list = self.sign_list(after, entries, now)?;
+            after = list.1.n;
+            lists.push(list);
         }
         Ok(lists)
+    }
+
+    /// Signs one list, of the entries that follow `after`; with it where it leads to.
+    fn sign_list(
+        &self,
+        after: u64,
+        entries: &[Entry],
+        now: UnixSeconds,
+    ) -> Result<(Signed<RevocationList>, Serial), Refused> {
+        let epoch = self.serial().epoch;
+        let token = RevocationList {
+            iss: self.organisation().to_owned(),
+            sub: "revocations".into(),
+            aud: vec![audience::gateways(self.organisation())],
+            jti: Uuid::new_v4().to_string(),
+            iat: now,
+            nbf: now,
+            exp: now + Duration::from_secs(LIST_SECONDS),
+            epoch,
+            after,
+            entries: entries.to_vec(),
+        };
+        Ok((self.authority().signing_key().sign(&token)?, Serial { epoch, n: after + entries.len() as u64 }))
     }
 
     /// Entitlement tokens of a Gateway's site that are newer than those named for its live sessions.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ringfort_identity::{Hostname, PeerIdentity, Role};
-use ringfort_proto::api;
+use ringfort_proto::api::{self, HOST_ADDRESSES_MAX, HOST_INTERFACES_MAX};
 use ringfort_types::UnixSeconds;
 
 use super::ca::RequestedKey;
@@ -18,9 +18,6 @@ use super::{Administrator, Core, Event, action, to_the_end};
 
 /// Hosts of an organisation.
 const HOSTS_MAX: usize = 65_536;
-/// Interfaces of one host, and addresses of all of them.
-const INTERFACES_MAX: usize = 64;
-const ADDRESSES_MAX: usize = 256;
 /// Longest name of an interface, and longest version, in bytes. Linux has names of 15, others have sentences.
 const TEXT_BYTES_MAX: usize = 64;
 /// How long what a host said is a hint for clients, in seconds: four registrations may be lost.
@@ -250,9 +247,9 @@ fn checked(request: &api::HostRegistration) -> Result<(), Refused> {
     let api::HostRegistration { interfaces, port, version } = request;
     let is_text = |text: &str| text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control);
     let addresses: usize = interfaces.iter().map(|interface| interface.addresses.len()).sum();
-    if interfaces.len() > INTERFACES_MAX || addresses > ADDRESSES_MAX {
+    if interfaces.len() > HOST_INTERFACES_MAX || addresses > HOST_ADDRESSES_MAX {
         return Err(Refused::malformed(format!(
-            "expected at most {INTERFACES_MAX} interfaces with {ADDRESSES_MAX} addresses, found {} with {addresses}",
+            "expected at most {HOST_INTERFACES_MAX} interfaces with {HOST_ADDRESSES_MAX} addresses, found {} with {addresses}",
             interfaces.len()
         )));
     }

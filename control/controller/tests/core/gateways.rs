@@ -197,6 +197,25 @@ async fn revocations_follow_what_a_gateway_has_and_another_epoch_has_nothing() {
     assert!(world.core.revocations_after(ours, NOW).await.unwrap().is_empty());
 }
 
+/// Or it would never agree with us about the state, and begin its stream again and again.
+#[tokio::test]
+async fn a_new_gateway_hears_of_the_epoch_before_anything_is_revoked() {
+    let world = World::new().await;
+    let ours = world.core.serial();
+    assert_eq!(ours.n, 0);
+    let (_, joined) = world.gateway("east-1", "east").await;
+    let audience = audience::gateways(world.core.organisation());
+    let lists = world.core.revocations_after(Serial::default(), NOW).await.unwrap();
+    assert_eq!(lists.len(), 1);
+    let list: Verified<RevocationList> = world.verify(&lists[0], &audience, Holder::Nobody, NOW);
+    let mut deny = DenyList::default();
+    let agrees = async |serial| world.core.report(&joined.id, &report(&joined, 0, serial, &[]), NOW).await.unwrap();
+    assert!(!agrees(deny.serial()).await);
+    assert!(deny.apply(&list).unwrap().is_empty());
+    assert!(agrees(deny.serial()).await);
+    assert!(world.core.revocations_after(deny.serial(), NOW).await.unwrap().is_empty(), "once");
+}
+
 // Covers: R18 refuse
 #[tokio::test]
 async fn a_removed_gateway_is_refused_everywhere_and_nobody_is_sent_there() {

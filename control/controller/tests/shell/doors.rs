@@ -87,18 +87,21 @@ impl Ca {
 
 const CLOSED: &str = "closed";
 const OK: &str = "ok";
+/// Where a host registers itself; none of this name is authorised.
+const HOST_DOOR: &str = "/api/hosts/nas.example/client";
 
-/// What comes of knocking at each door: joining, what is public, a user's, an administrator's, a Gateway's.
-async fn knock(controller: &Controller, own: Option<&OwnCertificate>, trust: &Trust) -> [String; 5] {
+/// What comes of knocking at each door: joining, what is public, a user's, an administrator's, a Gateway's, a host's.
+async fn knock(controller: &Controller, own: Option<&OwnCertificate>, trust: &Trust) -> [String; 6] {
     let address = controller.address().to_string();
     let get = async |at: &str| {
         let mut https = match connect(&address, own, trust).await {
             Ok(https) => https,
             Err(_) => return CLOSED.to_owned(),
         };
-        let method = if at == "entitlements" { Method::POST } else { Method::GET };
+        let at = if at == HOST_DOOR { at.to_owned() } else { path(at) };
+        let method = if at.ends_with("entitlements") || at == HOST_DOOR { Method::POST } else { Method::GET };
         let headers = [("authorization", "Bearer x")];
-        match https.request::<(), serde_json::Value>(method, &path(at), &headers, None, NONCE_HEADER).await {
+        match https.request::<(), serde_json::Value>(method, &at, &headers, None, NONCE_HEADER).await {
             Ok(_) => OK.to_owned(),
             Err(HttpsError::Refused { body, .. }) => {
                 assert!(!body.event.is_empty(), "{}", body.code);
@@ -109,7 +112,8 @@ async fn knock(controller: &Controller, own: Option<&OwnCertificate>, trust: &Tr
     };
     let doors = [get("login").await, get("entitlements").await, get("admin/users").await];
     let [public, user, administrator] = doors;
-    [join(&address, own, trust).await, public, user, administrator, report(&address, own, trust).await]
+    let host = get(HOST_DOOR).await;
+    [join(&address, own, trust).await, public, user, administrator, report(&address, own, trust).await, host]
 }
 
 async fn join(address: &str, own: Option<&OwnCertificate>, trust: &Trust) -> String {
@@ -154,14 +158,24 @@ async fn each_door_takes_its_roles_and_no_other() {
     let ca = Ca::of(&controller).await;
     let foreign = Ca::foreign(&ca);
     let unknown = "invitation_unknown";
-    let mut rows: Vec<(String, Option<OwnCertificate>, [&str; 5])> =
-        vec![("none".into(), None, [unknown, OK, "proof_malformed", "certificate_required", "certificate_required"])];
+    let mut rows: Vec<(String, Option<OwnCertificate>, [&str; 6])> = vec![(
+        "none".into(),
+        None,
+        [unknown, OK, "proof_malformed", "certificate_required", "certificate_required", "certificate_required"],
+    )];
     for role in Role::ALL {
         let own = Some(ca.issue(Like::good(role)));
         rows.push(match role {
-            Role::Device => (role.to_string(), own, [unknown, OK, "token_malformed", "token_malformed", "wrong_role"]),
-            Role::Gateway => (role.to_string(), own, [unknown, OK, "wrong_role", "wrong_role", "not_found"]),
-            _ => (role.to_string(), own, [unknown, OK, "wrong_role", "wrong_role", "wrong_role"]),
+            Role::Device => {
+                (role.to_string(), own, [unknown, OK, "token_malformed", "token_malformed", "wrong_role", "wrong_role"])
+            }
+            Role::Gateway => {
+                (role.to_string(), own, [unknown, OK, "wrong_role", "wrong_role", "not_found", "wrong_role"])
+            }
+            Role::Host => {
+                (role.to_string(), own, [unknown, OK, "wrong_role", "wrong_role", "wrong_role", "host_unknown"])
+            }
+            _ => (role.to_string(), own, [unknown, OK, "wrong_role", "wrong_role", "wrong_role", "wrong_role"]),
         });
     }
     let bad = [
@@ -170,7 +184,7 @@ async fn each_door_takes_its_roles_and_no_other() {
         ("foreign", foreign.issue(Like::good(Role::Gateway))),
         ("foreign device", foreign.issue(Like::good(Role::Device))),
     ];
-    rows.extend(bad.into_iter().map(|(name, own)| (name.to_owned(), Some(own), [CLOSED; 5])));
+    rows.extend(bad.into_iter().map(|(name, own)| (name.to_owned(), Some(own), [CLOSED; 6])));
 
     let mut expected_totals = BTreeMap::<String, u64>::new();
     for (name, own, expected) in &rows {

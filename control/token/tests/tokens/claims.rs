@@ -77,7 +77,7 @@ fn words_that_are_none_of_an_enumeration_are_refused() {
         assert_ne!(claims, kind.claims, "{from}");
         assert_eq!(kind.judge(&kind.signed(&claims)), Err("token_claims"), "{to}");
     };
-    for kind in [r#""controller""#, r#""Gateway""#, r#""""#, "0", r#"{"gateway":null}"#] {
+    for kind in [r#""relay""#, r#""Gateway""#, r#""""#, "0", r#"{"gateway":null}"#] {
         changed("rf-enrol+jwt", r#""gateway""#, kind);
     }
     for effect in [
