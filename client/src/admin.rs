@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use hyper::Method;
 use ringfort_enrol::{Folder, wall_clock};
 use ringfort_proto::api::{
     EntitlementChange, InvitationResponse, Membership, Named, NewGroup, NewInvitation, NewResource, NewRevocation,
     NewSite, NewUser, Receipts, RoleChange,
 };
+use ringfort_types::UnixSeconds;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,6 +21,9 @@ use crate::tokens::{Judge, Tokens};
 /// Seconds for which one request waits for receipts, as the Controller lets it.
 const RECEIPTS_SECONDS_MAX: u128 = 20;
 
+/// Events in one answer.
+const EVENTS_MAX: usize = 1_000;
+
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
@@ -29,8 +33,6 @@ pub enum List {
     Gateways,
     /// Logins that have not ended.
     Sessions,
-    /// Audit events, the newest first.
-    Audit,
 }
 
 /// What can be removed.
@@ -195,6 +197,29 @@ impl Admin {
         }
     }
 
+    /// The newest `limit` audit events since `since`, the newest first, read page by page.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn audit(&mut self, since: UnixSeconds, limit: u32) -> Result<Value> {
+        let (mut events, mut below) = (Vec::new(), String::new());
+        while events.len() < limit as usize {
+            let page = (limit as usize - events.len()).min(EVENTS_MAX);
+            let path = format!("audit?since={since}&limit={page}{below}");
+            let answer = self.controller.admin::<()>(&self.claims, Method::GET, &path, None).await;
+            let Value::Array(mut rows) = answer.map_err(with_remedy)? else {
+                bail!("expected a list of events in the Controller's answer")
+            };
+            let (count, last) = (rows.len(), rows.last().and_then(|row| row["n"].as_u64()));
+            events.append(&mut rows);
+            match last {
+                Some(n) if count == page => below = format!("&below={n}"),
+                _ => break,
+            }
+        }
+        Ok(Value::Array(events))
+    }
+
     /// Lists.
     ///
     /// # Errors
@@ -204,7 +229,6 @@ impl Admin {
             List::Users => "users",
             List::Gateways => "gateways",
             List::Sessions => "sessions",
-            List::Audit => "audit",
         };
         let answer = self.controller.admin::<()>(&self.claims, Method::GET, path, None).await;
         answer.map_err(with_remedy)

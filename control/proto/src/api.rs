@@ -413,9 +413,12 @@ pub struct SessionRow {
     pub expires_at: u64,
 }
 
-/// One of the answer to `GET admin/audit`, the newest first.
+/// One of the answer to `GET admin/audit?since=<seconds since 1970>&below=<n>&limit=<at most 1,000>`, the newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRow {
+    /// Its number: `GET admin/audit?below=<n>` goes on behind it.
+    #[serde(default)]
+    pub n: u64,
     /// The event's id.
     pub id: String,
     /// When, in seconds since 1970.
@@ -430,4 +433,10 @@ pub struct AuditRow {
     pub outcome: String,
     /// What else is worth knowing; nothing secret.
     pub detail: String,
+    /// Of an administrator's action: what was there before; absent for nothing.
+    #[serde(default)]
+    pub before: Option<serde_json::Value>,
+    /// What is there after it.
+    #[serde(default)]
+    pub after: Option<serde_json::Value>,
 }

@@ -10,9 +10,11 @@ use std::sync::{Arc, PoisonError};
 use ringfort_proto::api;
 use ringfort_token::{Entry, Grant};
 use ringfort_types::UnixSeconds;
+use serde_json::Value;
 use sqlx::{Sqlite, Transaction};
 use tokio::sync::OwnedMutexGuard;
 
+use super::audit::Changed;
 use super::issue::Subject;
 use super::receipts::serial_text;
 use super::refused::Refused;
@@ -30,6 +32,7 @@ pub(crate) struct Decision {
     pub(crate) tx: Transaction<'static, Sqlite>,
     changes: Vec<Change>,
     entries: Vec<Entry>,
+    changed: Changed,
     _turn: OwnedMutexGuard<()>,
 }
 
@@ -42,7 +45,16 @@ impl Decision {
         let turn = Arc::clone(&core.inner.deciding).lock_owned().await;
         let tx = core.inner.store.begin().await?;
         let (core, actor) = (core.clone(), administrator.name().to_owned());
-        Ok(Self { core, actor, now, tx, changes: Vec::new(), entries: Vec::new(), _turn: turn })
+        Ok(Self {
+            core,
+            actor,
+            now,
+            tx,
+            changes: Vec::new(),
+            entries: Vec::new(),
+            changed: Changed::default(),
+            _turn: turn,
+        })
     }
 
     /// # Errors
@@ -117,10 +129,17 @@ impl Decision {
         Ok(())
     }
 
+    /// What the audit event is to say of what was there before and is there after; `Null` for nothing.
+    pub(crate) fn record(&mut self, before: Value, after: Value) {
+        self.changed = Changed::new(before, after);
+    }
+
     /// Writes the audit event, commits, and sends what follows.
     pub(crate) async fn close(mut self, action: &str, target: &str, detail: &str) -> Result<api::Pushed, Refused> {
         let event = Event { actor: &self.actor, action, target, outcome: "ok", detail };
-        store::insert_event(&mut self.tx, &event.recorded(self.now)).await?;
+        let mut recorded = event.recorded(self.now);
+        (recorded.before, recorded.after) = self.changed.columns();
+        store::insert_event(&mut self.tx, &recorded).await?;
         let after = self.core.serial().n;
         let lists = self.core.sign_revocations(after, &self.entries, self.now)?;
         let entitlements = self.changes.iter().filter(|change| matches!(change, Change::Entitlement { .. })).count();

@@ -9,9 +9,6 @@ use super::issue::is_alive;
 use super::refused::Refused;
 use super::{Administrator, Core, action, serial_text, store};
 
-/// Most events in one answer.
-const EVENTS_MAX: u32 = 1_000;
-
 impl Core {
     /// All users.
     ///
@@ -80,31 +77,5 @@ impl Core {
             expires_at: login.expires_at.0,
         };
         Ok(store::live_logins(&mut tx, now).await?.into_iter().map(row).collect())
-    }
-
-    /// The newest events, the newest first; at most 1,000.
-    ///
-    /// # Errors
-    /// `internal`.
-    pub async fn events(
-        &self,
-        _administrator: &Administrator<action::ListAudit>,
-    ) -> Result<Vec<api::AuditRow>, Refused> {
-        self.newest_events(EVENTS_MAX).await
-    }
-
-    /// The newest events, for the status on this machine.
-    pub(crate) async fn newest_events(&self, count: u32) -> Result<Vec<api::AuditRow>, Refused> {
-        let events = store::events(&mut *self.inner.store.read().await?, count).await?;
-        let row = |event: store::Recorded| api::AuditRow {
-            id: event.id,
-            at: event.at.0,
-            actor: event.actor,
-            action: event.action,
-            target: event.target,
-            outcome: event.outcome,
-            detail: event.detail,
-        };
-        Ok(events.into_iter().map(row).collect())
     }
 }

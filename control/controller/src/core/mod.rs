@@ -10,6 +10,7 @@
 //! Requirements: R1–R4, R7, R8, R18, A3–A9, A23, I6, I9, I10, C1, C14; the design is `docs/CONTROL.md`.
 
 mod admin;
+mod audit;
 mod ca;
 mod decision;
 mod folder;
@@ -45,6 +46,7 @@ use folder::Folder;
 use password::Passwords;
 use store::Store;
 
+pub use audit::EventsAsked;
 pub use receipts::{Confirmation, serial_text};
 pub use refused::Refused;
 pub use roles::{Action, Administrator, action};
@@ -162,6 +164,8 @@ impl Event<'_> {
             target: cut(self.target),
             outcome: cut(self.outcome),
             detail: cut(self.detail),
+            before: String::new(),
+            after: String::new(),
         }
     }
 }

@@ -14,7 +14,7 @@ use ringfort_types::UnixSeconds;
 use super::caller::Caller;
 use super::http::{Asked, Failure, finish};
 use super::limits::{ADMIN_BODY_BYTES_MAX, BODY_BYTES_MAX};
-use super::{Shell, counted, receipts};
+use super::{Shell, audit, counted, receipts};
 use crate::core::{Administrator, Refused, action};
 
 type Shared = State<Arc<Shell>>;
@@ -77,7 +77,7 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
         .route(&at("admin/gateways/remove"), change!(admin_remove_gateway: api::Named))
         .route(&at("admin/receipts"), get(receipts::receipts))
         .route(&at("admin/sessions"), get(list!(shell, administrator, now => shell.core.sessions(&administrator, now))))
-        .route(&at("admin/audit"), get(list!(shell, administrator, _now => shell.core.events(&administrator))))
+        .route(&at("admin/audit"), get(audit::events))
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::clone(shell), finish))

@@ -16,6 +16,7 @@
 //! Requirements: A1, A2, A23, I3–I8, R7, R18, W9, K5; the design is `docs/CONTROL.md`.
 
 mod api;
+mod audit;
 mod caller;
 mod counters;
 mod grpc;

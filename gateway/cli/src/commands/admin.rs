@@ -10,15 +10,18 @@ use ringfort_proto::api::{
     AdministratorRole, EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource, NewRevocation,
     NewSite, NewUser, Principal, RevocationScope, RoleChange,
 };
+use ringfort_types::UnixSeconds;
 use serde_json::Value;
 use zeroize::Zeroize;
 
-use super::{receipts, state_folder, table, wait_for};
+use super::{receipts, since, state_folder, table, wait_for};
 
 /// Grace of a demanded renewal, in seconds (A23).
 const GRACE_SECONDS: u32 = 30;
 /// Seconds for which receipts are waited for, unless said otherwise.
 const WAIT_SECONDS: &str = "10";
+/// Audit events that are listed, unless said otherwise.
+const EVENTS_SHOWN: u32 = 1_000;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -65,6 +68,12 @@ enum Command {
         /// What.
         #[arg(value_enum)]
         what: Listed,
+        /// Of the audit log: events of the last so many minutes, hours or days (30m, 24h, 7d), or since a number of seconds since 1970.
+        #[arg(long, value_name = "TIME", value_parser = since::parse)]
+        since: Option<since::Since>,
+        /// Of the audit log: at most so many, the newest; 1,000 by default.
+        #[arg(long, value_name = "NUMBER")]
+        limit: Option<u32>,
     },
 }
 
@@ -368,7 +377,11 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let revocation = NewRevocation { scope: scope.parse()?, reason, grace_seconds: Some(grace) };
             return revoke(admin, &revocation, wait, json).await;
         }
-        Command::List { what } => return list(admin, what, json).await,
+        Command::List { what: Listed::Audit, since, limit } => return list_audit(admin, since, limit, json).await,
+        Command::List { what, since, limit } => {
+            ensure!(since.is_none() && limit.is_none(), "--since and --limit are for `list audit`");
+            return list(admin, what, json).await;
+        }
     };
     say(&answer, &text, json);
     Ok(())
@@ -389,14 +402,24 @@ async fn list(admin: &mut Admin, what: Listed, json: bool) -> Result<()> {
             (List::Gateways, &["name", "site", "alive", "connected", "applied", "addresses", "last_seen", "id"])
         }
         Listed::Sessions => (List::Sessions, &["user", "client_id", "auth_time", "expires_at", "claims"]),
-        Listed::Audit => (List::Audit, &["at", "actor", "action", "target", "outcome", "detail", "id"]),
+        Listed::Audit => return list_audit(admin, None, None, json).await,
     };
-    let answer = admin.list(list).await?;
-    match json {
-        true => println!("{answer:#}"),
-        false => table::print(&answer, columns),
-    }
+    show(&admin.list(list).await?, columns, json);
     Ok(())
+}
+
+async fn list_audit(admin: &mut Admin, since: Option<since::Since>, limit: Option<u32>, json: bool) -> Result<()> {
+    let since = since.map_or(UnixSeconds(0), |since| since.before(ringfort_enrol::wall_clock()));
+    let answer = admin.audit(since, limit.unwrap_or(EVENTS_SHOWN)).await?;
+    show(&answer, &["at", "actor", "action", "target", "outcome", "detail", "id"], json);
+    Ok(())
+}
+
+fn show(list: &Value, columns: &[&str], json: bool) {
+    match json {
+        true => println!("{list:#}"),
+        false => table::print(list, columns),
+    }
 }
 
 /// Revokes or demands renewal and, if asked to, waits for the Gateways' receipts (X6).

@@ -6,6 +6,7 @@ pub(crate) mod controller;
 pub(crate) mod gateway;
 pub(crate) mod join;
 mod receipts;
+mod since;
 pub(crate) mod status;
 mod table;
 

@@ -3,6 +3,7 @@
 //! The statements keep to what SQLite and PostgreSQL share (`$1`, `ON CONFLICT`, `RETURNING`). Functions take the connection
 //! of the transaction that they are part of.
 
+mod audit;
 mod ledger;
 mod people;
 mod receipts;
@@ -22,6 +23,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqlSafeStr, Sqlite, SqlitePool, Transaction};
 
+pub(crate) use audit::*;
 pub(crate) use ledger::*;
 pub(crate) use people::*;
 pub(crate) use receipts::*;
@@ -62,6 +64,8 @@ impl Store {
         };
         let writes = pool(1).connect_with(options.clone()).await.context("open the database")?;
         migrations().run(&writes).await.context("bring the database to today's form")?;
+        let append_only = include_str!("../../../migrations/sqlite/audit_append_only.sql").into_sql_str();
+        sqlx::raw_sql(append_only).execute(&writes).await.context("protect the audit log")?;
         let reads = pool(READERS).connect_with(options).await.context("open the database")?;
         Ok(Self { writes, reads })
     }
@@ -145,5 +149,38 @@ mod tests {
         let roles: Vec<_> = users(&mut store.begin().await.unwrap()).await.unwrap();
         let roles: Vec<_> = roles.iter().map(|user| (user.name.as_str(), user.role)).collect();
         assert_eq!(roles, [("ada", Some(AdministratorRole::Owner)), ("bob", None)]);
+    }
+
+    #[tokio::test]
+    async fn an_audit_event_is_neither_changed_nor_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(&place.path().join("database.sqlite")).await.unwrap();
+        let text = || "x".to_owned();
+        let event = Recorded {
+            id: text(),
+            at: UnixSeconds(1),
+            actor: text(),
+            action: text(),
+            target: text(),
+            outcome: text(),
+            detail: text(),
+            before: String::new(),
+            after: String::new(),
+        };
+        let mut tx = store.begin().await.unwrap();
+        insert_event(&mut tx, &event).await.unwrap();
+        tx.commit().await.unwrap();
+        for statement in [
+            "UPDATE audit SET actor = 'nobody'",
+            "DELETE FROM audit",
+            "INSERT OR REPLACE INTO audit SELECT * FROM audit",
+        ] {
+            let mut tx = store.begin().await.unwrap();
+            let refused = sqlx::query(statement).execute(&mut *tx).await.unwrap_err();
+            assert!(refused.to_string().contains("audit events are not"), "{statement}: {refused}");
+        }
+        let page = Page { since: UnixSeconds(0), below: u64::MAX, limit: 9 };
+        let kept = events(&mut store.begin().await.unwrap(), page).await.unwrap();
+        assert_eq!(kept.iter().map(|(n, event)| (*n, event.actor.as_str())).collect::<Vec<_>>(), [(1, "x")]);
     }
 }
