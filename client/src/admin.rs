@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use hyper::Method;
 use ringfort_enrol::{Folder, wall_clock};
 use ringfort_proto::api::{
-    EntitlementChange, InvitationResponse, Membership, Named, NewGroup, NewInvitation, NewResource, NewRevocation,
-    NewSite, NewUser, Receipts, RoleChange,
+    Drain, EntitlementChange, InvitationResponse, Membership, Named, NewGroup, NewInvitation, NewResource,
+    NewRevocation, NewSite, NewUser, OperationRequest, Receipts, RoleChange,
 };
 use ringfort_types::UnixSeconds;
 use serde::Serialize;
@@ -174,6 +174,22 @@ impl Admin {
     /// As [`Admin::add_user`].
     pub async fn revoke(&mut self, revocation: &NewRevocation) -> Result<Value> {
         self.post("revocations", revocation).await
+    }
+
+    /// Drains a Gateway, or ends that.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn drain(&mut self, drain: &Drain) -> Result<Value> {
+        self.post("gateways/drain", drain).await
+    }
+
+    /// Has a Gateway do something, and waits for its answer (K6).
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`]; `gateway_unreachable` where it is not connected.
+    pub async fn operate(&mut self, request: &OperationRequest) -> Result<Value> {
+        self.post("gateways/operations", request).await
     }
 
     /// How the Gateways stand with a serial, `epoch/n`, waiting until all that are to be waited for have confirmed it or `patience`

@@ -25,3 +25,6 @@ ALTER TABLE users DROP COLUMN administrator;
 ALTER TABLE audit ADD COLUMN before_it TEXT NOT NULL DEFAULT '';
 ALTER TABLE audit ADD COLUMN after_it TEXT NOT NULL DEFAULT '';
 CREATE INDEX audit_by_at ON audit (at);
+
+-- Whether a Gateway is drained for maintenance (X1): its configuration says so, and clients are sent to others first.
+ALTER TABLE gateways ADD COLUMN draining BIGINT NOT NULL DEFAULT 0;

@@ -340,6 +340,47 @@ pub struct NewRevocation {
     pub grace_seconds: Option<u32>,
 }
 
+/// `POST admin/gateways/drain`: for maintenance no new session comes to a Gateway, until it is ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// Name of the Gateway.
+    pub name: String,
+    /// Whether it is drained from now on.
+    pub draining: bool,
+}
+
+/// `POST admin/gateways/operations`: passed on to the Gateway, whose answer is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationRequest {
+    /// Name of the Gateway.
+    pub name: String,
+    /// What it is to do.
+    pub operation: Operation,
+}
+
+/// What a Gateway can be asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Operation {
+    /// Read its own file again.
+    Reload,
+    /// Log by this filter.
+    LogLevel(String),
+}
+
+/// Answer to `POST admin/gateways/operations`: it was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationAnswer {
+    /// The operation's id, as in the logs of both.
+    pub id: String,
+    /// What the Gateway says.
+    pub detail: String,
+    /// The Controller's audit event.
+    pub event: String,
+}
+
 /// Answer to requests that make something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
@@ -391,6 +432,9 @@ pub struct GatewayRow {
     /// Whether its stream is open at the Controller that was asked.
     #[serde(default)]
     pub connected: bool,
+    /// Whether it is drained: it admits no new session.
+    #[serde(default)]
+    pub draining: bool,
     /// Serial of the revocations that it has applied, `epoch/n`; empty for none.
     #[serde(default)]
     pub applied: String,

@@ -181,7 +181,7 @@ impl Core {
             }
             // A Gateway must be able to hear of it.
             let allow = store::resources_at(&mut decision.tx, &site.id).await?;
-            let whole = core.sign_configuration(&id, &site, allow, u64::MAX, now);
+            let whole = core.sign_configuration(&id, &site, allow, (u64::MAX, true), now);
             whole.map_err(|_| Refused::malformed("the Resources of this site would not fit into one configuration"))?;
             decision.reconfigure(&site.id);
             decision.record(Value::Null, resource_json(&grant, &site.name));

@@ -41,10 +41,12 @@ impl Core {
         let mut tx = self.inner.store.snapshot().await?;
         let sites = store::sites(&mut tx).await?;
         let gateways = store::gateways(&mut tx).await?;
+        let draining = store::draining(&mut tx).await?;
         let applied: BTreeMap<_, _> = store::applied(&mut tx).await?.into_iter().collect();
         let row = |gateway: store::Gateway| api::GatewayRow {
             alive: is_alive(&gateway, now),
             connected: false,
+            draining: draining.contains(&gateway.id),
             applied: applied.get(&gateway.id).copied().map(serial_text).unwrap_or_default(),
             site: sites.get(&gateway.site).map(|site| site.name.clone()).unwrap_or_default(),
             id: gateway.id,

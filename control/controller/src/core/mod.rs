@@ -19,6 +19,7 @@ mod invite;
 mod issue;
 mod lists;
 mod login;
+mod operate;
 mod password;
 mod receipts;
 mod refused;

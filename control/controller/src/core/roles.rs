@@ -70,6 +70,7 @@ actions! {
     Invite, "invite" => Admin;
     Revoke, "revoke" => Admin;
     RemoveGateway, "remove-gateway" => Admin;
+    OperateGateway, "operate-gateway" => Admin;
     ChangeRole, "change-role" => Owner;
 }
 

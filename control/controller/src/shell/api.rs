@@ -14,7 +14,7 @@ use ringfort_types::UnixSeconds;
 use super::caller::Caller;
 use super::http::{Asked, Failure, finish};
 use super::limits::{ADMIN_BODY_BYTES_MAX, BODY_BYTES_MAX};
-use super::{Shell, audit, counted, receipts};
+use super::{Shell, audit, counted, operate, receipts};
 use crate::core::{Administrator, Refused, action};
 
 type Shared = State<Arc<Shell>>;
@@ -74,6 +74,8 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
         .route(&at("admin/invitations"), change!(admin_invite: api::NewInvitation))
         .route(&at("admin/revocations"), change!(admin_revoke: api::NewRevocation))
         .route(&at("admin/gateways"), get(list!(shell, administrator, now => gateways(&shell, &administrator, now))))
+        .route(&at("admin/gateways/drain"), change!(admin_drain: api::Drain))
+        .route(&at("admin/gateways/operations"), post(operate::operate))
         .route(&at("admin/gateways/remove"), change!(admin_remove_gateway: api::Named))
         .route(&at("admin/receipts"), get(receipts::receipts))
         .route(&at("admin/sessions"), get(list!(shell, administrator, now => shell.core.sessions(&administrator, now))))

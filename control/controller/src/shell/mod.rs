@@ -26,6 +26,7 @@ mod join;
 mod limits;
 mod listener;
 mod nonces;
+mod operate;
 mod receipts;
 mod server;
 mod settings;

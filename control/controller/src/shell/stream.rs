@@ -18,13 +18,14 @@ use ringfort_proto::v1::push::What;
 use ringfort_proto::v1::subscribe_request::Say;
 use ringfort_token::Serial;
 use serde::Deserialize;
+use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 use tonic::{Status, Streaming};
 
 use super::caller::Caller;
 use super::grpc::{refuse, wall_clock_ms};
-use super::hub::{Applied, End, News, Subscription};
-use super::limits::{CONFIGURATION_RENEWAL, HELLO_TIME, PUSHES_WAITING_MAX};
+use super::hub::{Applied, Asked, End, News, Subscription};
+use super::limits::{CONFIGURATION_RENEWAL, HELLO_TIME, OPERATIONS_WAITING_MAX, PUSHES_WAITING_MAX};
 use super::{Shell, counted};
 use crate::core::{Change, Refused};
 
@@ -63,6 +64,7 @@ pub(crate) async fn begin(
         ready: VecDeque::new(),
         sent: Sent::default(),
         told: VecDeque::new(),
+        asked: BTreeMap::new(),
         over: false,
     };
     session.catch_up(&hello).await?;
@@ -82,6 +84,8 @@ struct Session {
     sent: Sent,
     /// Revocations sent and not yet applied, and when they were told.
     told: VecDeque<(Serial, Instant)>,
+    /// Operations that were sent and not answered, by id.
+    asked: BTreeMap<String, oneshot::Sender<v1::OperationDone>>,
     over: bool,
 }
 
@@ -182,9 +186,16 @@ impl Session {
                 },
                 said = self.said.message() => match said {
                     Ok(Some(v1::SubscribeRequest { say: Some(Say::Applied(applied)) })) => self.applied(&applied),
+                    Ok(Some(v1::SubscribeRequest { say: Some(Say::OperationDone(done)) })) => {
+                        // Whoever asked may have gone; an answer to nothing is none.
+                        if let Some(answer) = self.asked.remove(&done.id) {
+                            drop(answer.send(done));
+                        }
+                    }
                     Ok(None) | Err(_) => return Ok(None),
-                    Ok(Some(_)) => return Err(Refused::malformed("expected Applied after Hello").into()),
+                    Ok(Some(_)) => return Err(Refused::malformed("expected Applied or OperationDone after Hello").into()),
                 },
+                Some(asked) = self.place.operations.recv() => self.ask(asked),
                 Some(news) = self.place.news.recv() => self.hear(&news).await?,
                 _ = self.renewal.tick() => self.configure().await?,
             }
@@ -216,6 +227,16 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    fn ask(&mut self, Asked { operation, answer }: Asked) {
+        // Nobody waits any more for those that took too long.
+        self.asked.retain(|_, answer| !answer.is_closed());
+        if answer.is_closed() || self.asked.len() >= OPERATIONS_WAITING_MAX {
+            return;
+        }
+        self.asked.insert(operation.id.clone(), answer);
+        self.ready.push_back(push(What::Operation(operation)));
     }
 
     async fn configure(&mut self) -> Result<(), Refused> {

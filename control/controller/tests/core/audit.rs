@@ -74,11 +74,14 @@ async fn every_action_says_what_was_before_and_what_is_after() {
     assert_eq!((&invited["kind"], &invited["for"]), (&json!("gateway"), &json!("east-9")));
     assert_eq!(invited["expires_at"], later(7 * 86_400).0);
     let (_, joined) = world.gateway("east-1", "east").await;
+    let drain = api::Drain { name: "east-1".into(), draining: true };
+    done!(core.admin_drain(&world.admin(), drain, NOW) => "drain",
+        json!({ "draining": false }), json!({ "draining": true }));
     core.admin_remove_gateway(&world.admin(), named("east-1"), NOW).await.unwrap();
     let removed = newest(&world).await.before.unwrap();
     assert_eq!((&removed["id"], &removed["addresses"]), (&json!(joined.id), &json!(["203.0.113.10:443"])));
     seen.extend(["invite", "remove-gateway"]);
-    assert_eq!(seen.len(), 17, "an action that is new belongs here");
+    assert_eq!(seen.len(), 18, "an action that is new belongs here");
 
     // Of what is secret nothing is told.
     let all = core.events(&world.admin(), EventsAsked::default()).await.unwrap();

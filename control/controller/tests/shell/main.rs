@@ -6,6 +6,7 @@ mod api;
 mod doors;
 mod joining;
 mod limits;
+mod operations;
 mod receipts;
 mod streams;
 mod support;

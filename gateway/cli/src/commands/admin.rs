@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ringfort_client::{Admin, List, PasswordSource, Removed};
 use ringfort_proto::api::{
-    AdministratorRole, EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource, NewRevocation,
-    NewSite, NewUser, Principal, RevocationScope, RoleChange,
+    AdministratorRole, Drain, EntitlementChange, Invitee, Membership, NewGroup, NewInvitation, NewResource,
+    NewRevocation, NewSite, NewUser, Operation, OperationRequest, Principal, RevocationScope, RoleChange,
 };
 use ringfort_types::UnixSeconds;
 use serde_json::Value;
@@ -187,6 +187,26 @@ enum GroupCommand {
 
 #[derive(Subcommand)]
 enum GatewayCommand {
+    /// Let no new session come to a Gateway, for maintenance; live ones go on.
+    Drain {
+        /// Name.
+        name: String,
+        /// Let them come again.
+        #[arg(long)]
+        off: bool,
+    },
+    /// Have a Gateway read its own file again: the ceiling, and where clients reach it.
+    Reload {
+        /// Name.
+        name: String,
+    },
+    /// Change what a Gateway logs, until it is started anew.
+    LogLevel {
+        /// Name.
+        name: String,
+        /// A level, or filters such as `info,ringfort_daemon=debug`.
+        filter: String,
+    },
     /// List them: whether they are alive and connected, and what they have applied.
     List,
     /// Remove a Gateway: its key is revoked, and nobody is sent there any more.
@@ -342,6 +362,15 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
         Command::Resource(ResourceCommand::Remove { name }) => remove(admin, Removed::Resource, &name).await?,
         Command::Group(GroupCommand::Remove { name }) => remove(admin, Removed::Group, &name).await?,
         Command::Gateway(GatewayCommand::Remove { name }) => remove(admin, Removed::Gateway, &name).await?,
+        Command::Gateway(GatewayCommand::Drain { name, off }) => {
+            let drain = Drain { name, draining: !off };
+            let text = if off { "admits new sessions again" } else { "is drained: no new session comes to it" };
+            (admin.drain(&drain).await?, format!("{} {text}", drain.name))
+        }
+        Command::Gateway(GatewayCommand::Reload { name }) => operate(admin, name, Operation::Reload).await?,
+        Command::Gateway(GatewayCommand::LogLevel { name, filter }) => {
+            operate(admin, name, Operation::LogLevel(filter)).await?
+        }
         Command::Gateway(GatewayCommand::List) => return list(admin, Listed::Gateways, json).await,
         Command::Group(GroupCommand::Member(MemberCommand::Add(Member { group, user }))) => {
             let answer = admin.add_member(&Membership { group, user }).await?;
@@ -398,9 +427,10 @@ fn say(answer: &Value, text: &str, json: bool) {
 async fn list(admin: &mut Admin, what: Listed, json: bool) -> Result<()> {
     let (list, columns): (_, &[&str]) = match what {
         Listed::Users => (List::Users, &["name", "role", "active", "groups", "id"]),
-        Listed::Gateways => {
-            (List::Gateways, &["name", "site", "alive", "connected", "applied", "addresses", "last_seen", "id"])
-        }
+        Listed::Gateways => (
+            List::Gateways,
+            &["name", "site", "alive", "connected", "draining", "applied", "addresses", "last_seen", "id"],
+        ),
         Listed::Sessions => (List::Sessions, &["user", "client_id", "auth_time", "expires_at", "claims"]),
         Listed::Audit => return list_audit(admin, None, None, json).await,
     };
@@ -443,6 +473,13 @@ async fn revoke(admin: &mut Admin, revocation: &NewRevocation, wait: Option<u32>
 async fn remove(admin: &mut Admin, what: Removed, name: &str) -> Result<(Value, String)> {
     let answer = admin.remove(what, name).await?;
     let text = format!("{name} removed; {}", pushed(&answer));
+    Ok((answer, text))
+}
+
+async fn operate(admin: &mut Admin, name: String, operation: Operation) -> Result<(Value, String)> {
+    let request = OperationRequest { name, operation };
+    let answer = admin.operate(&request).await?;
+    let text = format!("{}: {}", request.name, answer["detail"].as_str().unwrap_or("done"));
     Ok((answer, text))
 }
 

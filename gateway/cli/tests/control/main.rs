@@ -9,6 +9,7 @@ mod bounds;
 mod changes;
 mod doors;
 mod login;
+mod operations;
 mod receipts;
 mod restart;
 mod roles;
@@ -49,6 +50,11 @@ const CASES: &[Case] = cases! {
         a_gateway_goes_on_without_its_controller,
         a_client_that_was_killed_comes_back,
         everything_ends_when_it_is_asked_to,
+    }
+    operations {
+        a_drained_gateway_admits_nobody_new_until_it_is_over,
+        a_reload_brings_the_ceiling_without_dropping_anybody,
+        a_gateway_logs_as_it_is_told,
     }
     roles {
         an_auditor_sees_and_an_admin_changes_but_neither_makes_administrators,

@@ -4,6 +4,7 @@
 //! of the transaction that they are part of.
 
 mod audit;
+mod draining;
 mod ledger;
 mod people;
 mod receipts;
@@ -24,6 +25,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{SqlSafeStr, Sqlite, SqlitePool, Transaction};
 
 pub(crate) use audit::*;
+pub(crate) use draining::*;
 pub(crate) use ledger::*;
 pub(crate) use people::*;
 pub(crate) use receipts::*;
