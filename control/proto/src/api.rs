@@ -368,6 +368,8 @@ pub enum Operation {
     Reload,
     /// Log by this filter.
     LogLevel(String),
+    /// End every session, while it is drained.
+    EndSessions,
 }
 
 /// Answer to `POST admin/gateways/operations`: it was done.

@@ -110,7 +110,7 @@ pub struct CaughtUp {}
 pub struct Operation {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    #[prost(oneof = "operation::What", tags = "2, 3")]
+    #[prost(oneof = "operation::What", tags = "2, 3, 4")]
     pub what: ::core::option::Option<operation::What>,
 }
 /// Nested message and enum types in `Operation`.
@@ -121,6 +121,8 @@ pub mod operation {
         Reload(super::Reload),
         #[prost(message, tag = "3")]
         SetLogLevel(super::SetLogLevel),
+        #[prost(message, tag = "4")]
+        EndSessions(super::EndSessions),
     }
 }
 /// Read the Gateway's own file again.
@@ -132,11 +134,14 @@ pub struct SetLogLevel {
     #[prost(string, tag = "1")]
     pub filter: ::prost::alloc::string::String,
 }
+/// End every session, whose clients then go to other Gateways. Only while this one is drained: they would come back at once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndSessions {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OperationDone {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// Empty for success; else why not: reload_refused, log_level_malformed, operation_unknown.
+    /// Empty for success; else why not: reload_refused, log_level_malformed, not_draining, operation_unknown.
     #[prost(string, tag = "2")]
     pub code: ::prost::alloc::string::String,
     /// For people.

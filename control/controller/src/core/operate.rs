@@ -66,6 +66,7 @@ impl Core {
         let action = match &request.operation {
             api::Operation::Reload => "reload".to_owned(),
             api::Operation::LogLevel(filter) => format!("log-level {filter}"),
+            api::Operation::EndSessions => "end-sessions".to_owned(),
         };
         let (actor, target) = (administrator.name(), request.name.as_str());
         self.audit(Event { actor, action: &action, target, outcome: "ok", detail: id }, now).await

@@ -47,6 +47,7 @@ async fn ask(
     let what = match &request.operation {
         api::Operation::Reload => What::Reload(v1::Reload {}),
         api::Operation::LogLevel(filter) => What::SetLogLevel(v1::SetLogLevel { filter: filter.clone() }),
+        api::Operation::EndSessions => What::EndSessions(v1::EndSessions {}),
     };
     let (answer, answered) = oneshot::channel();
     let operation = v1::Operation { id: id.into(), what: Some(what) };

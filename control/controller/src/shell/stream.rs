@@ -13,9 +13,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{Stream, stream};
 use ringfort_enrol::wall_clock;
 use ringfort_identity::Role;
-use ringfort_proto::v1;
 use ringfort_proto::v1::push::What;
 use ringfort_proto::v1::subscribe_request::Say;
+use ringfort_proto::v1::{self, operation};
 use ringfort_token::Serial;
 use serde::Deserialize;
 use tokio::sync::oneshot;
@@ -195,7 +195,7 @@ impl Session {
                     Ok(None) | Err(_) => return Ok(None),
                     Ok(Some(_)) => return Err(Refused::malformed("expected Applied or OperationDone after Hello").into()),
                 },
-                Some(asked) = self.place.operations.recv() => self.ask(asked),
+                Some(asked) = self.place.operations.recv() => self.ask(asked).await?,
                 Some(news) = self.place.news.recv() => self.hear(&news).await?,
                 _ = self.renewal.tick() => self.configure().await?,
             }
@@ -229,14 +229,19 @@ impl Session {
         Ok(())
     }
 
-    fn ask(&mut self, Asked { operation, answer }: Asked) {
+    async fn ask(&mut self, Asked { operation, answer }: Asked) -> Result<(), Refused> {
         // Nobody waits any more for those that took too long.
         self.asked.retain(|_, answer| !answer.is_closed());
         if answer.is_closed() || self.asked.len() >= OPERATIONS_WAITING_MAX {
-            return;
+            return Ok(());
+        }
+        if let Some(operation::What::EndSessions(_)) = operation.what {
+            // That it is drained must be known there before: it may be news that is still on its way.
+            self.configure().await?;
         }
         self.asked.insert(operation.id.clone(), answer);
         self.ready.push_back(push(What::Operation(operation)));
+        Ok(())
     }
 
     async fn configure(&mut self) -> Result<(), Refused> {

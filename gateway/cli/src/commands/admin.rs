@@ -194,6 +194,9 @@ enum GatewayCommand {
         /// Let them come again.
         #[arg(long)]
         off: bool,
+        /// End the live sessions too: their clients go to the site's other Gateways, and connections may break.
+        #[arg(long, conflicts_with = "off")]
+        end_sessions: bool,
     },
     /// Have a Gateway read its own file again: the ceiling, and where clients reach it.
     Reload {
@@ -362,10 +365,15 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
         Command::Resource(ResourceCommand::Remove { name }) => remove(admin, Removed::Resource, &name).await?,
         Command::Group(GroupCommand::Remove { name }) => remove(admin, Removed::Group, &name).await?,
         Command::Gateway(GatewayCommand::Remove { name }) => remove(admin, Removed::Gateway, &name).await?,
-        Command::Gateway(GatewayCommand::Drain { name, off }) => {
+        Command::Gateway(GatewayCommand::Drain { name, off, end_sessions }) => {
             let drain = Drain { name, draining: !off };
             let text = if off { "admits new sessions again" } else { "is drained: no new session comes to it" };
-            (admin.drain(&drain).await?, format!("{} {text}", drain.name))
+            let answer = admin.drain(&drain).await?;
+            if end_sessions {
+                operate(admin, drain.name, Operation::EndSessions).await?
+            } else {
+                (answer, format!("{} {text}", drain.name))
+            }
         }
         Command::Gateway(GatewayCommand::Reload { name }) => operate(admin, name, Operation::Reload).await?,
         Command::Gateway(GatewayCommand::LogLevel { name, filter }) => {

@@ -53,6 +53,7 @@ const CASES: &[Case] = cases! {
     }
     operations {
         a_drained_gateway_admits_nobody_new_until_it_is_over,
+        the_sessions_of_a_drained_gateway_are_ended_when_it_is_asked,
         a_reload_brings_the_ceiling_without_dropping_anybody,
         a_gateway_logs_as_it_is_told,
     }

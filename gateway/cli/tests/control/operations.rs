@@ -33,6 +33,19 @@ pub(crate) fn a_drained_gateway_admits_nobody_new_until_it_is_over() -> Result<(
     })
 }
 
+pub(crate) fn the_sessions_of_a_drained_gateway_are_ended_when_it_is_asked() -> Result<()> {
+    World::start("")?.play(|world| {
+        world.reaches(ALICE, 0)?;
+        world.admin(&["gateway", "drain", GATEWAY, "--end-sessions"])?;
+        world.gateway.wait_until(PATIENCE, |status| sessions(status).is_empty())?;
+        let told = |status: &Value| status["last_goodbye"]["code"] == "not_admitting";
+        world.alice()?.wait_until(PATIENCE, told)?;
+        ensure!(world.get(ALICE, 0)?.is_err(), "alice still gets something");
+        world.admin(&["gateway", "drain", GATEWAY, "--off"])?;
+        world.reaches(ALICE, 0)
+    })
+}
+
 // Covers: K6 allow
 // Covers: K6 refuse
 pub(crate) fn a_reload_brings_the_ceiling_without_dropping_anybody() -> Result<()> {

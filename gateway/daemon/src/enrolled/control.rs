@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use super::channel::FromChannel;
 use super::clock::Clock;
 use super::kept::Writer;
-use super::operate::Operations;
+use super::operate::{Effect, Operations};
 use super::parse_pools;
 use super::stream::{FromStream, Standing, ToController};
 use crate::plane::{Dtls, Pools};
@@ -260,9 +260,12 @@ impl Control {
                 }
             }
             FromStream::Operation(operation) => {
-                let (done, ceiling) = self.operations.carry_out(operation);
-                if let Some(ceiling) = ceiling {
-                    self.admission.set_ceiling(ceiling, moment);
+                let draining = self.admission.current_configuration().is_some_and(|current| current.draining);
+                let (done, effect) = self.operations.carry_out(operation, draining);
+                match effect {
+                    Effect::None => {}
+                    Effect::Ceiling(ceiling) => self.admission.set_ceiling(ceiling, moment),
+                    Effect::EndSessions => self.admission.dismiss(moment),
                 }
                 self.tell_controller(ToController::Done(done));
             }

@@ -30,6 +30,17 @@ pub(super) struct Operations {
     remembered: VecDeque<(String, &'static str, &'static str)>,
 }
 
+/// What else is to be done.
+#[derive(Debug, PartialEq)]
+pub(super) enum Effect {
+    /// Nothing.
+    None,
+    /// This ceiling is to be in force.
+    Ceiling(Option<Bound>),
+    /// Every session is to end.
+    EndSessions,
+}
+
 /// Why something was not done.
 #[derive(Debug, PartialEq, Eq)]
 struct NotDone {
@@ -43,27 +54,36 @@ impl Operations {
         Self { path, section, addresses, set_log, remembered: VecDeque::new() }
     }
 
-    /// Carries an operation out; gives the answer, and the ceiling that is to be in force from now on, if it changed.
-    pub(super) fn carry_out(&mut self, operation: Operation) -> (OperationDone, Option<Option<Bound>>) {
+    /// Carries an operation out on a Gateway that is `draining` or is not; gives the answer, and what else is to be done.
+    pub(super) fn carry_out(&mut self, operation: Operation, draining: bool) -> (OperationDone, Effect) {
         let Operation { id, what } = operation;
         let (name, done) = match what {
             Some(What::Reload(_)) => ("reload", self.reload()),
-            Some(What::SetLogLevel(level)) => ("log-level", self.set_log_level(&level.filter).map(|text| (text, None))),
+            Some(What::SetLogLevel(level)) => {
+                ("log-level", self.set_log_level(&level.filter).map(|text| (text, Effect::None)))
+            }
+            Some(What::EndSessions(_)) if draining => {
+                ("end-sessions", Ok(("every session ends".into(), Effect::EndSessions)))
+            }
+            Some(What::EndSessions(_)) => {
+                let detail = "expected a Gateway that is drained: its clients would come back at once".to_owned();
+                ("end-sessions", Err(NotDone { code: "not_draining", detail }))
+            }
             None => {
                 let detail = "expected an operation that this version knows: update the Gateway".to_owned();
                 ("unknown", Err(NotDone { code: "operation_unknown", detail }))
             }
         };
-        let (code, detail, ceiling) = match done {
-            Ok((detail, ceiling)) => ("", detail, ceiling),
-            Err(NotDone { code, detail }) => (code, detail, None),
+        let (code, detail, effect) = match done {
+            Ok((detail, effect)) => ("", detail, effect),
+            Err(NotDone { code, detail }) => (code, detail, Effect::None),
         };
         tracing::warn!(operation = id, name, code, detail, "the Controller asked for an operation");
         if self.remembered.len() == REMEMBERED_MAX {
             self.remembered.pop_front();
         }
         self.remembered.push_back((id.clone(), name, code));
-        (OperationDone { id, code: code.into(), detail }, ceiling)
+        (OperationDone { id, code: code.into(), detail }, effect)
     }
 
     /// The last ones, for the status.
@@ -72,7 +92,7 @@ impl Operations {
         self.remembered.iter().map(row).collect()
     }
 
-    fn reload(&mut self) -> Result<(String, Option<Option<Bound>>), NotDone> {
+    fn reload(&mut self) -> Result<(String, Effect), NotDone> {
         let refused = |detail| NotDone { code: "reload_refused", detail };
         let new = config::read(&self.path).map_err(|error| refused(format!("{error:#}")))?;
         if new.plane != self.section.plane || new.status_socket != self.section.status_socket {
@@ -85,8 +105,9 @@ impl Operations {
             self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&new.addresses);
             changed.push("addresses");
         }
-        let ceiling = (new.never_beyond != self.section.never_beyond).then(|| new.never_beyond.clone());
-        if ceiling.is_some() {
+        let mut effect = Effect::None;
+        if new.never_beyond != self.section.never_beyond {
+            effect = Effect::Ceiling(new.never_beyond.clone());
             changed.push("never_beyond");
         }
         self.section = new;
@@ -95,7 +116,7 @@ impl Operations {
         } else {
             format!("changed: {}", changed.join(", "))
         };
-        Ok((text, ceiling))
+        Ok((text, effect))
     }
 
     fn set_log_level(&self, filter: &str) -> Result<String, NotDone> {
@@ -106,7 +127,7 @@ impl Operations {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_proto::v1::{Reload, SetLogLevel};
+    use ringfort_proto::v1::{EndSessions, Reload, SetLogLevel};
 
     use super::*;
 
@@ -115,6 +136,7 @@ mod tests {
     struct World {
         _place: tempfile::TempDir,
         operations: Operations,
+        draining: bool,
     }
 
     impl World {
@@ -125,20 +147,20 @@ mod tests {
             let section = config::read(&path).unwrap();
             let addresses = Arc::new(Mutex::new(section.addresses.clone()));
             let set_log = Box::new(|filter: &str| if filter == "debug" { Ok(()) } else { Err("no filter".to_owned()) });
-            Self { _place: place, operations: Operations::new(path, section, addresses, set_log) }
+            Self { _place: place, operations: Operations::new(path, section, addresses, set_log), draining: false }
         }
 
         fn write(&self, more: &str) {
             std::fs::write(&self.operations.path, format!("{FILE}{more}")).unwrap();
         }
 
-        fn carry_out(&mut self, what: Option<What>) -> (String, String, Option<Option<Bound>>) {
-            let (done, ceiling) = self.operations.carry_out(Operation { id: "7".into(), what });
+        fn carry_out(&mut self, what: Option<What>) -> (String, String, Effect) {
+            let (done, effect) = self.operations.carry_out(Operation { id: "7".into(), what }, self.draining);
             assert_eq!(done.id, "7");
-            (done.code, done.detail, ceiling)
+            (done.code, done.detail, effect)
         }
 
-        fn reload(&mut self) -> (String, String, Option<Option<Bound>>) {
+        fn reload(&mut self) -> (String, String, Effect) {
             self.carry_out(Some(What::Reload(Reload {})))
         }
 
@@ -151,14 +173,14 @@ mod tests {
     #[test]
     fn a_reload_takes_the_ceiling_and_the_addresses() {
         let mut world = World::new();
-        assert_eq!(world.reload(), (String::new(), "nothing had changed".into(), None));
+        assert_eq!(world.reload(), (String::new(), "nothing had changed".into(), Effect::None));
         world.write("addresses = ['gw.example:443']\nnever_beyond = [{ to = ['10.98.0.10'], services = ['tcp/80'] }]");
-        let (code, detail, ceiling) = world.reload();
+        let (code, detail, effect) = world.reload();
         assert_eq!((&*code, &*detail), ("", "changed: addresses, never_beyond"));
-        assert!(ceiling.unwrap().is_some());
+        assert!(matches!(effect, Effect::Ceiling(Some(_))), "{effect:?}");
         assert_eq!(world.addresses(), ["gw.example:443"]);
         world.write("");
-        assert_eq!(world.reload().2, Some(None), "a ceiling can go at the site, and nowhere else");
+        assert_eq!(world.reload().2, Effect::Ceiling(None), "a ceiling can go at the site, and nowhere else");
         assert_eq!(world.addresses(), ["203.0.113.10:443"]);
     }
 
@@ -174,8 +196,8 @@ mod tests {
             ("never_beyond = [{ to = ['10.98.0.0'] }]", "services"),
         ] {
             world.write(more);
-            let (code, detail, ceiling) = world.reload();
-            assert_eq!((&*code, ceiling), ("reload_refused", None), "{more}");
+            let (code, detail, effect) = world.reload();
+            assert_eq!((&*code, effect), ("reload_refused", Effect::None), "{more}");
             assert!(detail.contains(what), "{detail}");
             assert_eq!(world.addresses(), ["203.0.113.10:443"], "the old stays in force");
         }
@@ -185,5 +207,16 @@ mod tests {
         assert_eq!(world.carry_out(level("loud")).0, "log_level_malformed");
         let rows = world.operations.document();
         assert_eq!((rows.as_array().map(Vec::len), &rows[0]["code"]), (Some(8), &json!("reload_refused")));
+    }
+
+    #[test]
+    fn sessions_are_ended_on_a_drained_gateway_only() {
+        let mut world = World::new();
+        let end = || Some(What::EndSessions(EndSessions {}));
+        let (code, _, effect) = world.carry_out(end());
+        assert_eq!((&*code, effect), ("not_draining", Effect::None));
+        world.draining = true;
+        let (code, _, effect) = world.carry_out(end());
+        assert_eq!((&*code, effect), ("", Effect::EndSessions));
     }
 }
