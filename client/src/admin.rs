@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use hyper::Method;
 use ringfort_enrol::{Folder, wall_clock};
 use ringfort_proto::api::{
-    EntitlementChange, InvitationResponse, Membership, Named, NewGroup, NewInvitation, NewResource, NewRevocation,
-    NewService, NewSite, NewUser, Receipts, RoleChange, TotpSecret, UserEmail,
+    Drain, EntitlementChange, InvitationResponse, Membership, Named, NewGroup, NewInvitation, NewResource,
+    NewRevocation, NewService, NewSite, NewUser, OperationRequest, Receipts, RoleChange, TotpSecret, UserEmail,
 };
+use ringfort_types::UnixSeconds;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -19,6 +20,9 @@ use crate::tokens::{Judge, Tokens};
 
 /// Seconds for which one request waits for receipts, as the Controller lets it.
 const RECEIPTS_SECONDS_MAX: u128 = 20;
+
+/// Events in one answer.
+const EVENTS_MAX: usize = 1_000;
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +37,6 @@ pub enum List {
     Hosts,
     /// Logins that have not ended.
     Sessions,
-    /// Audit events, the newest first.
-    Audit,
 }
 
 /// What can be removed.
@@ -241,6 +243,22 @@ impl Admin {
         self.post("revocations", revocation).await
     }
 
+    /// Drains a Gateway, or ends that.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn drain(&mut self, drain: &Drain) -> Result<Value> {
+        self.post("gateways/drain", drain).await
+    }
+
+    /// Has a Gateway do something, and waits for its answer (K6).
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`]; `gateway_unreachable` where it is not connected.
+    pub async fn operate(&mut self, request: &OperationRequest) -> Result<Value> {
+        self.post("gateways/operations", request).await
+    }
+
     /// How the Gateways stand with a serial, `epoch/n`, waiting until all that are to be waited for have confirmed it or `patience`
     /// is over (X6).
     ///
@@ -262,6 +280,29 @@ impl Admin {
         }
     }
 
+    /// The newest `limit` audit events since `since`, the newest first, read page by page.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn audit(&mut self, since: UnixSeconds, limit: u32) -> Result<Value> {
+        let (mut events, mut below) = (Vec::new(), String::new());
+        while events.len() < limit as usize {
+            let page = (limit as usize - events.len()).min(EVENTS_MAX);
+            let path = format!("audit?since={since}&limit={page}{below}");
+            let answer = self.controller.admin::<()>(&self.claims, Method::GET, &path, None).await;
+            let Value::Array(mut rows) = answer.map_err(with_remedy)? else {
+                bail!("expected a list of events in the Controller's answer")
+            };
+            let (count, last) = (rows.len(), rows.last().and_then(|row| row["n"].as_u64()));
+            events.append(&mut rows);
+            match last {
+                Some(n) if count == page => below = format!("&below={n}"),
+                _ => break,
+            }
+        }
+        Ok(Value::Array(events))
+    }
+
     /// Lists.
     ///
     /// # Errors
@@ -273,7 +314,6 @@ impl Admin {
             List::Controllers => "controllers",
             List::Hosts => "hosts",
             List::Sessions => "sessions",
-            List::Audit => "audit",
         };
         let answer = self.controller.admin::<()>(&self.claims, Method::GET, path, None).await;
         answer.map_err(with_remedy)

@@ -20,3 +20,11 @@ CREATE TABLE applied (
 ALTER TABLE users ADD COLUMN role TEXT NOT NULL DEFAULT '';
 UPDATE users SET role = 'owner' WHERE administrator = 1;
 ALTER TABLE users DROP COLUMN administrator;
+
+-- What an administrator's action changed, as JSON; empty where there was nothing before or is nothing after.
+ALTER TABLE audit ADD COLUMN before_it TEXT NOT NULL DEFAULT '';
+ALTER TABLE audit ADD COLUMN after_it TEXT NOT NULL DEFAULT '';
+CREATE INDEX audit_by_at ON audit (at);
+
+-- Whether a Gateway is drained for maintenance (X1): its configuration says so, and clients are sent to others first.
+ALTER TABLE gateways ADD COLUMN draining BIGINT NOT NULL DEFAULT 0;

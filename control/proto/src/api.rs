@@ -490,6 +490,49 @@ pub struct NewRevocation {
     pub grace_seconds: Option<u32>,
 }
 
+/// `POST admin/gateways/drain`: for maintenance no new session comes to a Gateway, until it is ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// Name of the Gateway.
+    pub name: String,
+    /// Whether it is drained from now on.
+    pub draining: bool,
+}
+
+/// `POST admin/gateways/operations`: passed on to the Gateway, whose answer is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationRequest {
+    /// Name of the Gateway.
+    pub name: String,
+    /// What it is to do.
+    pub operation: Operation,
+}
+
+/// What a Gateway can be asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Operation {
+    /// Read its own file again.
+    Reload,
+    /// Log by this filter.
+    LogLevel(String),
+    /// End every session, while it is drained.
+    EndSessions,
+}
+
+/// Answer to `POST admin/gateways/operations`: it was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationAnswer {
+    /// The operation's id, as in the logs of both.
+    pub id: String,
+    /// What the Gateway says.
+    pub detail: String,
+    /// The Controller's audit event.
+    pub event: String,
+}
+
 /// Answer to requests that make something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
@@ -552,6 +595,9 @@ pub struct GatewayRow {
     /// Whether its stream is open at the Controller that was asked.
     #[serde(default)]
     pub connected: bool,
+    /// Whether it is drained: it admits no new session.
+    #[serde(default)]
+    pub draining: bool,
     /// Serial of the revocations that it has applied, `epoch/n`; empty for none.
     #[serde(default)]
     pub applied: String,
@@ -644,9 +690,12 @@ pub struct SessionRow {
     pub expires_at: u64,
 }
 
-/// One of the answer to `GET admin/audit`, the newest first.
+/// One of the answer to `GET admin/audit?since=<seconds since 1970>&below=<n>&limit=<at most 1,000>`, the newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRow {
+    /// Its number: `GET admin/audit?below=<n>` goes on behind it.
+    #[serde(default)]
+    pub n: u64,
     /// The event's id.
     pub id: String,
     /// When, in seconds since 1970.
@@ -661,4 +710,10 @@ pub struct AuditRow {
     pub outcome: String,
     /// What else is worth knowing; nothing secret.
     pub detail: String,
+    /// Of an administrator's action: what was there before; absent for nothing.
+    #[serde(default)]
+    pub before: Option<serde_json::Value>,
+    /// What is there after it.
+    #[serde(default)]
+    pub after: Option<serde_json::Value>,
 }

@@ -22,7 +22,7 @@ pub struct Serial {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubscribeRequest {
-    #[prost(oneof = "subscribe_request::Say", tags = "1, 2")]
+    #[prost(oneof = "subscribe_request::Say", tags = "1, 2, 3")]
     pub say: ::core::option::Option<subscribe_request::Say>,
 }
 /// Nested message and enum types in `SubscribeRequest`.
@@ -35,6 +35,9 @@ pub mod subscribe_request {
         /// What has been applied since.
         #[prost(message, tag = "2")]
         Applied(super::Applied),
+        /// An operation was carried out, or was not.
+        #[prost(message, tag = "3")]
+        OperationDone(super::OperationDone),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -82,7 +85,7 @@ pub struct Push {
     pub intermediates: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     #[prost(string, repeated, tag = "8")]
     pub controllers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(oneof = "push::What", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "push::What", tags = "2, 3, 4, 5, 9")]
     pub what: ::core::option::Option<push::What>,
 }
 /// Nested message and enum types in `Push`.
@@ -101,10 +104,56 @@ pub mod push {
         /// Everything that was missed has been sent; what follows is news.
         #[prost(message, tag = "5")]
         CaughtUp(super::CaughtUp),
+        /// Something to be done once, at once.
+        #[prost(message, tag = "9")]
+        Operation(super::Operation),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CaughtUp {}
+/// What an administrator asks of one Gateway. It is answered by OperationDone with the same id, and never sent again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Operation {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(oneof = "operation::What", tags = "2, 3, 4")]
+    pub what: ::core::option::Option<operation::What>,
+}
+/// Nested message and enum types in `Operation`.
+pub mod operation {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum What {
+        #[prost(message, tag = "2")]
+        Reload(super::Reload),
+        #[prost(message, tag = "3")]
+        SetLogLevel(super::SetLogLevel),
+        #[prost(message, tag = "4")]
+        EndSessions(super::EndSessions),
+    }
+}
+/// Read the Gateway's own file again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reload {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLogLevel {
+    /// A level, or filters as the command line takes them.
+    #[prost(string, tag = "1")]
+    pub filter: ::prost::alloc::string::String,
+}
+/// End every session, whose clients then go to other Gateways. Only while this one is drained: they would come back at once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndSessions {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OperationDone {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Empty for success; else why not: reload_refused, log_level_malformed, not_draining, operation_unknown.
+    #[prost(string, tag = "2")]
+    pub code: ::prost::alloc::string::String,
+    /// For people.
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportRequest {
     #[prost(string, tag = "1")]

@@ -196,6 +196,9 @@ token! {
         lease: UnixSeconds,
         /// DNS names or addresses of Relays (R10).
         relays: Vec<String>,
+        /// Whether it is drained for maintenance: it admits no new session. Left out where it is not.
+        #[serde(default, skip_serializing_if = "is_false")]
+        draining: bool,
     }
 }
 
@@ -210,6 +213,11 @@ token! {
         /// Entries `after + 1`, `after + 2`, … in order.
         entries: Vec<Entry>,
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+const fn is_false(draining: &bool) -> bool {
+    !*draining
 }
 
 /// What joins by an invitation.

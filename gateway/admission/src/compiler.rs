@@ -82,6 +82,13 @@ impl Compiler {
         self.changed(changed)
     }
 
+    /// Takes another ceiling; tells whether that changes any rules.
+    pub(crate) fn set_ceiling(&mut self, ceiling: Option<Bound>) -> bool {
+        let changed = self.ceiling != ceiling;
+        self.ceiling = ceiling;
+        self.changed(changed)
+    }
+
     fn changed(&mut self, changed: bool) -> bool {
         if changed {
             self.cache.clear();

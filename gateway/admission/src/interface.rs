@@ -284,8 +284,8 @@ pub enum NotAdmitting {
     /// The Controller has removed this Gateway.
     #[error("this gateway was removed; connect to another one")]
     Removed,
-    /// The Gateway is about to stop.
-    #[error("this gateway is about to stop; connect to another one")]
+    /// The Gateway is about to stop, or is kept free for maintenance.
+    #[error("this gateway is draining: it is about to stop, or to be worked on; connect to another one")]
     Draining,
 }
 

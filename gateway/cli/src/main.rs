@@ -12,7 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use mimalloc::MiMalloc;
-use tracing_subscriber::EnvFilter;
+use ringfort_daemon::SetLog;
+use tracing_subscriber::{EnvFilter, reload};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -74,10 +75,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Err(error) = start_log(&arguments) {
-        eprintln!("ringfort: {error:#}");
-        return ExitCode::from(2);
-    }
+    let set_log = match start_log(&arguments) {
+        Ok(set_log) => set_log,
+        Err(error) => {
+            eprintln!("ringfort: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
     let result = match arguments.command {
         Command::Join(options) => commands::join::run(options),
         Command::Login(options) => commands::client::login(options),
@@ -85,7 +89,7 @@ fn main() -> ExitCode {
         Command::Up(options) => commands::client::up(options),
         Command::Down(options) => commands::client::down(options),
         Command::Status(options) => commands::status::run(options),
-        Command::Gateway(options) => commands::gateway::run(&options),
+        Command::Gateway(options) => commands::gateway::run(&options, set_log),
         Command::Host(options) => commands::host::run(options),
         Command::Controller(options) => commands::controller::run(options),
         Command::Backup(options) => commands::backup::backup(options),
@@ -116,14 +120,31 @@ fn error_text(error: &anyhow::Error) -> String {
     text
 }
 
-fn start_log(arguments: &Arguments) -> anyhow::Result<()> {
+/// Starts the log; gives what changes its filter.
+fn start_log(arguments: &Arguments) -> anyhow::Result<SetLog> {
     let filter = EnvFilter::try_new(&arguments.log)?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
-    match arguments.log_form {
-        LogForm::Text => log.with_ansi(false).init(),
-        LogForm::Json => log.json().flatten_event(true).init(),
-    }
-    Ok(())
+    Ok(match arguments.log_form {
+        LogForm::Text => {
+            let log = log.with_ansi(false).with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            set_log(move |filter| handle.reload(filter))
+        }
+        LogForm::Json => {
+            let log = log.json().flatten_event(true).with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            set_log(move |filter| handle.reload(filter))
+        }
+    })
+}
+
+fn set_log(reload: impl Fn(EnvFilter) -> Result<(), reload::Error> + Send + 'static) -> SetLog {
+    Box::new(move |text| {
+        let filter = EnvFilter::try_new(text).map_err(|error| format!("expected a level or filters: {error}"))?;
+        reload(filter).map_err(|error| error.to_string())
+    })
 }
 
 #[cfg(test)]

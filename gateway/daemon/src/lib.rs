@@ -17,5 +17,5 @@ mod plane;
 mod started;
 mod status;
 
-pub use enrolled::run;
+pub use enrolled::{SetLog, run};
 pub use fixed::run_static;

@@ -33,7 +33,7 @@ const WORKERS_MAX: usize = 64;
 const HANDSHAKE_THREADS_MAX: usize = 8;
 
 /// How the data plane runs on this machine: the part of a Gateway's file that both modes have.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Plane {
     /// Where clients send their datagrams.
     pub(crate) listen: SocketAddr,
@@ -99,7 +99,7 @@ fn also_ours(address: IpAddr, prefix_bits: u8) -> Vec<IpAddr> {
 }
 
 /// What the administrator says of DTLS.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Dtls {
     /// The least version that is spoken.

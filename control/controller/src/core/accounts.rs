@@ -4,6 +4,7 @@ use ringfort_directory::Email;
 use ringfort_proto::api;
 use ringfort_token::{Effect, Entry};
 use ringfort_types::UnixSeconds;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::admin::{checked_name, taken};
@@ -37,7 +38,9 @@ impl Core {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
             let user = decision.user(&request.name).await?;
             administrator.over(&user)?;
+            let before = store::accounts(&mut decision.tx).await?.remove(&user.id).and_then(|account| account.email);
             decision.set_email(&user.id, email.as_ref()).await?;
+            decision.record(json!({ "email": before }), json!({ "email": email.as_ref().map(Email::as_str) }));
             decision.close("set-email", &user.name, email.as_ref().map_or("", Email::as_str)).await
         })
         .await
@@ -62,6 +65,7 @@ impl Core {
                 decision.keep_an_owner(&user).await?;
             }
             store::set_active(&mut decision.tx, &user.id, false).await?;
+            decision.record(json!({ "active": user.active }), json!({ "active": false }));
             let keep_until = core.tokens_end(now);
             let entry = |scope| Entry { scope, effect: Effect::Revoke, reason: "disabled".into(), keep_until };
             decision.revoke_user(user.id, entry).await?;
@@ -86,6 +90,7 @@ impl Core {
             let user = decision.user(&request.name).await?;
             administrator.over(&user)?;
             store::set_active(&mut decision.tx, &user.id, true).await?;
+            decision.record(json!({ "active": user.active }), json!({ "active": true }));
             decision.close("enable-user", &user.name, "").await
         })
         .await
@@ -112,6 +117,7 @@ impl Core {
                 return Err(taken("user or service", &user.name));
             }
             store::make_service(&mut decision.tx, &user.id).await?;
+            decision.record(Value::Null, json!({ "name": user.name, "service": true }));
             decision.close("new-service", &user.name, "").await?;
             Ok(api::Created { id: user.id })
         })

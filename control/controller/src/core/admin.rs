@@ -9,6 +9,7 @@ use ringfort_proto::api;
 use ringfort_proto::api::AdministratorRole;
 use ringfort_token::{Effect, Entry, EntryScope, Grant};
 use ringfort_types::UnixSeconds;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::accounts::checked_email;
@@ -72,9 +73,14 @@ impl Core {
             if !store::insert_user(&mut decision.tx, &user).await? {
                 return Err(taken("user", &user.name));
             }
-            if email.is_some() {
-                decision.set_email(&user.id, email.as_ref()).await?;
+            if let Some(email) = &email {
+                decision.set_email(&user.id, Some(email)).await?;
             }
+            let mut after = json!({ "name": user.name, "role": role_text(user.role) });
+            if let Some(email) = &email {
+                after["email"] = email.as_str().into();
+            }
+            decision.record(Value::Null, after);
             decision.close("new-user", &user.name, role_text(user.role)).await?;
             Ok(api::Created { id: user.id })
         })
@@ -102,6 +108,8 @@ impl Core {
             let entry =
                 Entry { scope, effect: Effect::Revoke, reason: "removed".into(), keep_until: core.tokens_end(now) };
             decision.revoke(entry).await?;
+            let groups = store::groups_of(&mut decision.tx, &user.id).await?;
+            decision.record(json!({ "name": user.name, "role": role_text(user.role), "groups": groups }), Value::Null);
             store::delete_user(&mut decision.tx, &user.id).await?;
             decision.close("remove-user", &user.name, &user.id).await
         })
@@ -130,6 +138,7 @@ impl Core {
             if !store::insert_site(&mut decision.tx, &site).await? {
                 return Err(taken("site", &site.name));
             }
+            decision.record(Value::Null, json!({ "name": site.name, "pools": site.pools }));
             decision.close("new-site", &site.name, &site.pools.join(" ")).await?;
             Ok(api::Created { id: site.id })
         })
@@ -154,6 +163,7 @@ impl Core {
                 return Err(Refused::malformed("expected a site without Resources and Gateways: remove those first"));
             }
             store::delete_site(&mut decision.tx, &site.id).await?;
+            decision.record(json!({ "name": site.name, "pools": site.pools }), Value::Null);
             decision.close("remove-site", &site.name, &site.id).await.map(drop)
         })
         .await
@@ -179,9 +189,10 @@ impl Core {
             }
             // A Gateway must be able to hear of it.
             let allow = store::resources_at(&mut decision.tx, &site.id).await?;
-            let whole = core.sign_configuration(&id, &site, allow, u64::MAX, now);
+            let whole = core.sign_configuration(&id, &site, allow, (u64::MAX, true), now);
             whole.map_err(|_| Refused::malformed("the Resources of this site would not fit into one configuration"))?;
             decision.reconfigure(&site.id);
+            decision.record(Value::Null, resource_json(&grant, &site.name));
             decision.close("new-resource", &grant.name, &format!("{:?} {:?}", grant.to, grant.services)).await?;
             Ok(api::Created { id })
         })
@@ -204,6 +215,10 @@ impl Core {
             let found = store::resource(&mut decision.tx, &request.name).await?;
             let (id, site) = found.ok_or_else(|| Refused::not_found("Resource", &request.name))?;
             let users = store::users_of_resource(&mut decision.tx, &id).await?.into_iter().collect();
+            let named = store::sites(&mut decision.tx).await?.remove(&site).map(|site| site.name).unwrap_or_default();
+            let was = store::resources_at(&mut decision.tx, &site).await?;
+            let was = was.iter().find(|grant| grant.name == request.name).map(|grant| resource_json(grant, &named));
+            decision.record(was.unwrap_or_default(), Value::Null);
             store::delete_resource(&mut decision.tx, &id).await?;
             decision.push(&users, &BTreeSet::from([site.clone()])).await?;
             decision.reconfigure(&site);
@@ -230,6 +245,7 @@ impl Core {
             if !store::insert_group(&mut decision.tx, &id, &request.name).await? {
                 return Err(taken("group", &request.name));
             }
+            decision.record(Value::Null, json!({ "name": request.name }));
             decision.close("new-group", &request.name, "").await?;
             Ok(api::Created { id })
         })
@@ -250,8 +266,9 @@ impl Core {
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
             let group = decision.group(&request.name).await?;
-            let users = store::members_of(&mut decision.tx, &group).await?.into_iter().collect();
+            let users: BTreeSet<String> = store::members_of(&mut decision.tx, &group).await?.into_iter().collect();
             let sites = store::sites_of_group(&mut decision.tx, &group).await?.into_iter().collect();
+            decision.record(json!({ "name": request.name, "members": users }), Value::Null);
             store::delete_group(&mut decision.tx, &group).await?;
             decision.push(&users, &sites).await?;
             decision.close("remove-group", &request.name, &group).await
@@ -298,9 +315,10 @@ impl Core {
             let group = decision.group(&request.group).await?;
             let user = decision.user(&request.user).await?;
             let tx = &mut decision.tx;
+            let before = store::groups_of(tx, &user.id).await?;
             let action = match gives {
                 Gives::More => {
-                    if store::groups_of(tx, &user.id).await?.len() >= GROUPS_MAX {
+                    if before.len() >= GROUPS_MAX {
                         return Err(Refused::malformed(format!("expected at most {GROUPS_MAX} groups of one user")));
                     }
                     if !store::insert_member(tx, &group, &user.id).await? {
@@ -316,6 +334,8 @@ impl Core {
                 }
             };
             let sites = store::sites_of_group(tx, &group).await?.into_iter().collect();
+            let after = store::groups_of(tx, &user.id).await?;
+            decision.record(json!({ "groups": before }), json!({ "groups": after }));
             decision.push(&BTreeSet::from([user.id]), &sites).await?;
             decision.close(action, &request.group, &user.name).await
         })
@@ -385,6 +405,9 @@ impl Core {
                     "take-back"
                 }
             };
+            let entitled = |entitled: bool| json!({ "resource": request.resource, "of": whose, "entitled": entitled });
+            let given = matches!(gives, Gives::More);
+            decision.record(entitled(!given), entitled(given));
             decision.push(&users, &BTreeSet::from([site])).await?;
             decision.close(action, &request.resource, &whose).await
         })
@@ -463,6 +486,11 @@ impl Core {
                 }
             };
             let action = if effect == Effect::Revoke { "revoke" } else { "renew" };
+            let until = match effect {
+                Effect::Revoke => Value::Null,
+                Effect::RenewBy(by) => by.0.into(),
+            };
+            decision.record(Value::Null, json!({ "of": target, "good_until": until, "reason": reason }));
             decision.close(action, &target, &reason).await
         })
         .await
@@ -567,6 +595,11 @@ fn checked_pools(pools: &[String]) -> Result<(), Refused> {
         return Err(form());
     }
     Ok(())
+}
+
+/// A Resource for the audit log.
+fn resource_json(grant: &Grant, site: &str) -> Value {
+    json!({ "name": grant.name, "site": site, "to": grant.to, "services": grant.services })
 }
 
 /// A Resource as Gateways will read it.

@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringfort_proto::api;
 use ringfort_token::{Entry, Grant, Serial};
 use ringfort_types::UnixSeconds;
+use serde_json::Value;
 use sqlx::{Any, Transaction};
 
+use super::audit::Changed;
 use super::issue::Subject;
 use super::receipts::serial_text;
 use super::refused::Refused;
@@ -30,6 +32,7 @@ pub(crate) struct Decision {
     /// Where the list of revocations stood before.
     after: u64,
     entries: Vec<Entry>,
+    changed: Changed,
 }
 
 impl Decision {
@@ -41,7 +44,8 @@ impl Decision {
         let mut tx = core.inner.store.begin().await?;
         let after = store::newest_revocation(&mut tx).await?;
         let (core, actor) = (core.clone(), administrator.name().to_owned());
-        Ok(Self { core, actor, now, tx, consequences: Vec::new(), after, entries: Vec::new() })
+        let (consequences, entries, changed) = (Vec::new(), Vec::new(), Changed::default());
+        Ok(Self { core, actor, now, tx, consequences, after, entries, changed })
     }
 
     /// # Errors
@@ -121,10 +125,17 @@ impl Decision {
         Ok(())
     }
 
+    /// What the audit event is to say of what was there before and is there after; `Null` for nothing.
+    pub(crate) fn record(&mut self, before: Value, after: Value) {
+        self.changed = Changed::new(before, after);
+    }
+
     /// Writes the audit event and what follows, commits, and passes it on.
     pub(crate) async fn close(mut self, action: &str, target: &str, detail: &str) -> Result<api::Pushed, Refused> {
         let event = Event { actor: &self.actor, action, target, outcome: "ok", detail };
-        store::insert_event(&mut self.tx, &event.recorded(self.now)).await?;
+        let mut recorded = event.recorded(self.now);
+        (recorded.before, recorded.after) = self.changed.columns();
+        store::insert_event(&mut self.tx, &recorded).await?;
         // Signed again when they are sent: that they can be is a condition of the decision.
         self.core.sign_revocations(self.after, &self.entries, self.now)?;
         let entitlements =

@@ -38,7 +38,8 @@ impl Core {
         let site = site.ok_or_else(|| Refused::not_found("site", &gateway.site))?;
         let allow = store::resources_at(&mut tx, &site.id).await?;
         let seq = store::next_configuration(&mut tx, &gateway.id).await?;
-        let signed = self.sign_configuration(&gateway.id, &site, allow, seq, now)?;
+        let draining = store::draining(&mut tx).await?.contains(&gateway.id);
+        let signed = self.sign_configuration(&gateway.id, &site, allow, (seq, draining), now)?;
         store::set_lease(&mut tx, &gateway.id, now + Duration::from_secs(CONFIGURATION_SECONDS)).await?;
         tx.commit().await?;
         Ok(signed.as_str().to_owned())
@@ -58,7 +59,7 @@ impl Core {
         gateway: &str,
         site: &Site,
         allow: Vec<Grant>,
-        seq: u64,
+        (seq, draining): (u64, bool),
         now: UnixSeconds,
     ) -> Result<Signed<GatewayConfiguration>, Refused> {
         let until = now + Duration::from_secs(CONFIGURATION_SECONDS);
@@ -76,6 +77,7 @@ impl Core {
             allow,
             lease: until,
             relays: Vec::new(),
+            draining,
         };
         Ok(self.authority().signing_key().sign(&token)?)
     }

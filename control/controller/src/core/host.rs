@@ -64,6 +64,7 @@ impl Core {
             if !store::insert_host(&mut decision.tx, &Host::new(name.to_string(), String::new())).await? {
                 return Err(taken(name.as_str()));
             }
+            decision.record(serde_json::Value::Null, serde_json::json!({ "name": name.as_str() }));
             decision.close("add-host", name.as_str(), "").await?;
             Ok(api::Created { id: name.to_string() })
         })
@@ -86,6 +87,7 @@ impl Core {
             if !store::delete_host(&mut decision.tx, &request.name).await? {
                 return Err(Refused::not_found("host", &request.name));
             }
+            decision.record(serde_json::json!({ "name": request.name }), serde_json::Value::Null);
             decision.close("remove-host", &request.name, "").await.map(drop)
         })
         .await

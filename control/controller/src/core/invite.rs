@@ -12,6 +12,7 @@ use ringfort_identity::SessionDn;
 use ringfort_proto::{api, v1};
 use ringfort_token::{EnrolTicket, Expectation, Holder, InviteeKind, Shown, Signed, audience};
 use ringfort_types::UnixSeconds;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::admin::checked_name;
@@ -99,6 +100,9 @@ impl Core {
             let ticket = core.ticket(&invitation, now)?;
             let secret = zeroize::Zeroizing::new([&key_hash[..], &cookie[..]].concat());
             let url = format!("{}/{}", core.inner.settings.address, URL_SAFE_NO_PAD.encode(&*secret));
+            let Invitation { kind, id, site, .. } = &invitation;
+            let after = json!({ "kind": kind, "id": id, "site": site, "for": target, "expires_at": expires_at.0 });
+            decision.record(serde_json::Value::Null, after);
             decision.close("invite", &target, &invitation.id).await?;
             Ok(api::InvitationResponse { url, ticket, expires_at: expires_at.0 })
         })

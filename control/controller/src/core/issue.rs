@@ -92,7 +92,10 @@ impl Core {
             tokens.push(token.as_str().to_owned());
             reachable.push(site);
         }
-        let gateways = store::gateways(&mut tx).await?;
+        let mut gateways = store::gateways(&mut tx).await?;
+        // Those that are drained come last: whoever finds no other is told why by them.
+        let draining = store::draining(&mut tx).await?;
+        gateways.sort_by_key(|gateway| draining.contains(&gateway.id));
         let hints = host::hints(&mut tx, now).await?;
         let connect = self.connect(&subject, &reachable, &gateways, &hints, now)?;
         tx.commit().await?;

@@ -166,6 +166,8 @@ impl Core {
             }
             store::remove_controller(&mut decision.tx, &controller.id).await?;
             decision.reintroduce();
+            let was = serde_json::json!({ "address": controller.address, "id": controller.id });
+            decision.record(was, serde_json::Value::Null);
             decision.close("remove-controller", &controller.address, &controller.id).await
         })
         .await

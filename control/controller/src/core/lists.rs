@@ -9,9 +9,6 @@ use super::issue::is_alive;
 use super::refused::Refused;
 use super::{Administrator, Core, action, serial_text, store};
 
-/// Most events in one answer.
-const EVENTS_MAX: u32 = 1_000;
-
 impl Core {
     /// All users.
     ///
@@ -46,10 +43,12 @@ impl Core {
         let mut tx = self.inner.store.snapshot().await?;
         let sites = store::sites(&mut tx).await?;
         let gateways = store::gateways(&mut tx).await?;
+        let draining = store::draining(&mut tx).await?;
         let applied: BTreeMap<_, _> = store::applied(&mut tx).await?.into_iter().collect();
         let row = |gateway: store::Gateway| api::GatewayRow {
             alive: is_alive(&gateway, now),
             connected: false,
+            draining: draining.contains(&gateway.id),
             applied: applied.get(&gateway.id).copied().map(serial_text).unwrap_or_default(),
             site: sites.get(&gateway.site).map(|site| site.name.clone()).unwrap_or_default(),
             id: gateway.id,
@@ -82,31 +81,5 @@ impl Core {
             expires_at: login.expires_at.0,
         };
         Ok(store::live_logins(&mut tx, now).await?.into_iter().map(row).collect())
-    }
-
-    /// The newest events, the newest first; at most 1,000.
-    ///
-    /// # Errors
-    /// `internal`.
-    pub async fn events(
-        &self,
-        _administrator: &Administrator<action::ListAudit>,
-    ) -> Result<Vec<api::AuditRow>, Refused> {
-        self.newest_events(EVENTS_MAX).await
-    }
-
-    /// The newest events, for the status on this machine.
-    pub(crate) async fn newest_events(&self, count: u32) -> Result<Vec<api::AuditRow>, Refused> {
-        let events = store::events(&mut *self.inner.store.read().await?, count).await?;
-        let row = |event: store::Recorded| api::AuditRow {
-            id: event.id,
-            at: event.at.0,
-            actor: event.actor,
-            action: event.action,
-            target: event.target,
-            outcome: event.outcome,
-            detail: event.detail,
-        };
-        Ok(events.into_iter().map(row).collect())
     }
 }

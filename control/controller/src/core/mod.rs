@@ -12,6 +12,7 @@
 
 mod accounts;
 mod admin;
+mod audit;
 mod ca;
 mod decision;
 mod folder;
@@ -23,6 +24,7 @@ mod issue;
 mod known;
 mod lists;
 mod login;
+mod operate;
 mod otp;
 mod password;
 mod receipts;
@@ -57,6 +59,7 @@ pub(crate) use password::network;
 use sealing::Sealing;
 use store::{Place, Store};
 
+pub use audit::EventsAsked;
 pub(crate) use host::AuthorisedHost;
 pub use login::{ByProvider, SecondFactor};
 pub use receipts::{Confirmation, serial_text};
@@ -185,6 +188,8 @@ impl Event<'_> {
             target: cut(self.target),
             outcome: cut(self.outcome),
             detail: cut(self.detail),
+            before: String::new(),
+            after: String::new(),
         }
     }
 }

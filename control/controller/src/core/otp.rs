@@ -66,6 +66,7 @@ impl Core {
                 return Err(Refused::malformed("expected a user with a password: one-time passwords stand beside it"));
             }
             let made = core.new_secret(&mut decision.tx, &user).await?;
+            decision.record(serde_json::Value::Null, serde_json::json!({ "totp": true }));
             decision.close("new-totp", &user.name, "").await?;
             Ok(made)
         })
@@ -91,6 +92,7 @@ impl Core {
             if !store::delete_totp(&mut decision.tx, &user.id).await? {
                 return Err(Refused::not_found("user with one-time passwords", &user.name));
             }
+            decision.record(serde_json::json!({ "totp": true }), serde_json::Value::Null);
             decision.close("remove-totp", &user.name, "").await
         })
         .await

@@ -24,13 +24,15 @@ pub struct Refused {
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 38] = [
+    pub const CODES: [&'static str; 42] = [
         "already_exists",
         "authentication_not_fresh",
         "certificate_mismatch",
         "certificate_required",
         "certificate_revoked",
         "email_unverified",
+        "gateway_busy",
+        "gateway_unreachable",
         "handshake_refused",
         "host_mismatch",
         "host_unknown",
@@ -48,6 +50,8 @@ impl Refused {
         "nonce_unknown",
         "not_administrator",
         "not_found",
+        "operation_failed",
+        "operation_late",
         "otp_locked",
         "otp_refused",
         "otp_required",
@@ -269,6 +273,33 @@ impl Refused {
             403,
             "expected a signing request by the key that this identity is bound to, found another key",
         )
+    }
+
+    /// A Gateway whose stream is not open here: 503.
+    #[must_use]
+    pub fn gateway_unreachable(name: &str) -> Self {
+        let message = format!("the Gateway {name:?} is not connected: nothing was asked of it");
+        Self::new("gateway_unreachable", 503, message)
+    }
+
+    /// A Gateway of which more is asked than is let wait: 503.
+    #[must_use]
+    pub fn gateway_busy(name: &str) -> Self {
+        let message = format!("too many operations wait for the Gateway {name:?}: try again in a moment");
+        Self::new("gateway_busy", 503, message)
+    }
+
+    /// A Gateway that did not answer in time, or was lost meanwhile; whether it did what it was asked is not known: 504.
+    #[must_use]
+    pub fn operation_late(name: &str) -> Self {
+        let message = format!("the Gateway {name:?} has not answered: look at its log, and ask again");
+        Self::new("operation_late", 504, message)
+    }
+
+    /// A Gateway that says why it did not: 409.
+    #[must_use]
+    pub fn operation_failed(name: &str, code: &str, detail: &str) -> Self {
+        Self::new("operation_failed", 409, format!("the Gateway {name:?} did not: {detail} ({code})"))
     }
 
     /// A site whose pool has no address left: 503.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ringfort_proto::api;
 use ringfort_token::{Effect, Entry, EntryScope};
 use ringfort_types::UnixSeconds;
+use serde_json::{Value, json};
 
 use super::admin::KEY_SECONDS;
 use super::decision::Decision;
@@ -37,14 +38,22 @@ impl Core {
                 return Err(Refused::not_found("Gateway", &request.name));
             }
             let mut detail = format!("{invitations} invitations");
+            let mut was = json!({ "name": request.name, "invitations": invitations });
             if let Some((id, jkt)) = found {
                 let key = jkt.parse().map_err(Refused::internal)?;
                 let keep_until = now + Duration::from_secs(KEY_SECONDS);
                 let (scope, effect, reason) = (EntryScope::Key(key), Effect::Revoke, "removed".into());
                 decision.revoke(Entry { scope, effect, reason, keep_until }).await?;
+                let gateway = store::gateway(&mut decision.tx, &id).await?;
+                let gateway = gateway.ok_or_else(|| Refused::not_found("Gateway", &request.name))?;
+                was["id"] = id.as_str().into();
+                was["site"] = gateway.site.into();
+                was["addresses"] = gateway.addresses.into();
+                was["jkt"] = jkt.into();
                 store::delete_gateway(&mut decision.tx, &id).await?;
                 detail = format!("{id}, {detail}");
             }
+            decision.record(was, Value::Null);
             decision.close("remove-gateway", &request.name, &detail).await
         })
         .await

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use ringfort_proto::api;
 use ringfort_proto::api::AdministratorRole;
 use ringfort_types::UnixSeconds;
+use serde_json::json;
 
 use super::decision::Decision;
 use super::refused::Refused;
@@ -79,6 +80,7 @@ actions! {
     NewTotp, "new-totp" => Admin;
     RemoveTotp, "remove-totp" => Admin;
     NewService, "new-service" => Admin;
+    OperateGateway, "operate-gateway" => Admin;
     ChangeRole, "change-role" => Owner;
     InviteController, "invite-controller" => Owner;
     RemoveController, "remove-controller" => Owner;
@@ -185,6 +187,8 @@ impl Core {
                 decision.keep_an_owner(&user).await?;
             }
             store::set_role(&mut decision.tx, &user.id, request.role).await?;
+            let role = |role| json!({ "role": role_text(role) });
+            decision.record(role(user.role), role(request.role));
             let detail = format!("{} to {}", role_text(user.role), role_text(request.role));
             decision.close("change-role", &user.name, &detail).await.map(drop)
         })

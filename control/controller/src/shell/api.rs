@@ -17,7 +17,7 @@ use super::caller::Caller;
 use super::hosts::{host_certificate, register_host};
 use super::http::{Asked, Failure, finish};
 use super::limits::{ADMIN_BODY_BYTES_MAX, BODY_BYTES_MAX};
-use super::{Shell, counted, receipts};
+use super::{Shell, audit, counted, operate, receipts};
 use crate::core::{Administrator, Refused, action};
 
 pub(super) type Shared = State<Arc<Shell>>;
@@ -92,6 +92,8 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
         )
         .route(&at("admin/controllers/remove"), change!(admin_remove_controller: api::Named))
         .route(&at("admin/gateways"), get(list!(shell, administrator, now => gateways(&shell, &administrator, now))))
+        .route(&at("admin/gateways/drain"), change!(admin_drain: api::Drain))
+        .route(&at("admin/gateways/operations"), post(operate::operate))
         .route(&at("admin/gateways/remove"), change!(admin_remove_gateway: api::Named))
         .route(&at("admin/receipts"), get(receipts::receipts))
         .route(
@@ -103,7 +105,7 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
         .route(&at("hosts/certificate"), post(host_certificate))
         .route(&api::registration_path("{hostname}"), post(register_host))
         .route(&at("admin/sessions"), get(list!(shell, administrator, now => shell.core.sessions(&administrator, now))))
-        .route(&at("admin/audit"), get(list!(shell, administrator, _now => shell.core.events(&administrator))))
+        .route(&at("admin/audit"), get(audit::events))
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::clone(shell), finish))

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use ringfort_proto::v1;
 use ringfort_token::Serial;
 use ringfort_types::UnixSeconds;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::limits::{PUSHES_WAITING_MAX, SERIALS_MEASURED_MAX};
-use crate::core::{Change, Confirmation};
+use super::limits::{OPERATIONS_WAITING_MAX, PUSHES_WAITING_MAX, SERIALS_MEASURED_MAX};
+use crate::core::{Change, Confirmation, Refused};
 
 /// All open streams, one per Gateway at most.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ struct Open {
     site: String,
     since: UnixSeconds,
     queue: mpsc::Sender<News>,
+    operations: mpsc::Sender<Asked>,
     end: watch::Sender<Option<End>>,
 }
 
@@ -57,6 +59,15 @@ pub(crate) struct News {
     pub(crate) change: Arc<Change>,
     /// When.
     pub(crate) told: Instant,
+}
+
+/// Something that is asked of one Gateway, and where its answer goes.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// What.
+    pub(crate) operation: v1::Operation,
+    /// Dropped where none comes.
+    pub(crate) answer: oneshot::Sender<v1::OperationDone>,
 }
 
 /// Why a stream ends from our side.
@@ -91,6 +102,8 @@ pub(crate) struct Subscription {
     number: u64,
     /// What happens.
     pub(crate) news: mpsc::Receiver<News>,
+    /// What is asked of it.
+    pub(crate) operations: mpsc::Receiver<Asked>,
     /// Why it is over, once it is.
     pub(crate) end: watch::Receiver<Option<End>>,
 }
@@ -99,17 +112,21 @@ impl Hub {
     /// Opens a stream of a Gateway at `site`, in place of an older one; says whether there was one.
     pub(crate) fn subscribe(self: &Arc<Self>, gateway: &str, site: &str, now: UnixSeconds) -> (Subscription, bool) {
         let (queue, news) = mpsc::channel(PUSHES_WAITING_MAX);
+        let (ask, operations) = mpsc::channel(OPERATIONS_WAITING_MAX);
         let (ender, end) = watch::channel(None);
         let mut streams = self.lock();
         streams.opened += 1;
         let number = streams.opened;
-        let open = Open { number, site: site.into(), since: now, queue, end: ender };
+        let open = Open { number, site: site.into(), since: now, queue, operations: ask, end: ender };
         let older = streams.open.insert(gateway.into(), open);
         if let Some(older) = &older {
             older.end.send_replace(Some(End::Replaced));
         }
         drop(streams);
-        (Subscription { hub: Arc::clone(self), gateway: gateway.into(), number, news, end }, older.is_some())
+        (
+            Subscription { hub: Arc::clone(self), gateway: gateway.into(), number, news, operations, end },
+            older.is_some(),
+        )
     }
 
     /// Tells those whom it concerns; gives how many did not keep up and are out.
@@ -145,6 +162,19 @@ impl Hub {
     pub(crate) fn open(&self, sites: Option<&BTreeSet<String>>) -> usize {
         let at = |open: &&Open| sites.is_none_or(|sites| sites.contains(&open.site));
         self.lock().open.values().filter(at).count()
+    }
+
+    /// Asks something of a Gateway, which is `name` for people.
+    ///
+    /// # Errors
+    /// `gateway_unreachable`, `gateway_busy`.
+    pub(crate) fn ask(&self, gateway: &str, name: &str, asked: Asked) -> Result<(), Refused> {
+        let streams = self.lock();
+        let open = streams.open.get(gateway).ok_or_else(|| Refused::gateway_unreachable(name))?;
+        open.operations.try_send(asked).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused::gateway_busy(name),
+            mpsc::error::TrySendError::Closed(_) => Refused::gateway_unreachable(name),
+        })
     }
 
     /// Since when a Gateway's stream is open, if it is.

@@ -62,6 +62,10 @@ pub(crate) const HELLO_TIME: Duration = Duration::from_secs(10);
 /// How often a Gateway's configuration, and with it its lease, is renewed.
 pub(crate) const CONFIGURATION_RENEWAL: Duration = Duration::from_secs(60);
 
+/// Operations waiting for one Gateway, and those that it has not answered.
+pub(crate) const OPERATIONS_WAITING_MAX: usize = 8;
+/// How long a Gateway may take to answer an operation.
+pub(crate) const OPERATION_TIME: Duration = Duration::from_secs(10);
 /// Serials of which it is remembered how soon each Gateway confirmed them: 5 MiB with 1,000 Gateways.
 pub(crate) const SERIALS_MEASURED_MAX: usize = 64;
 /// What Gateways confirm is written to the database at most this often, for all of them together.

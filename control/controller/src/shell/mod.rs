@@ -18,6 +18,7 @@
 //! Requirements: A1, A2, A23, I3–I8, R7, R18, W9, K5; the design is `docs/CONTROL.md`.
 
 mod api;
+mod audit;
 mod caller;
 mod counters;
 mod grpc;
@@ -29,6 +30,7 @@ mod join;
 mod limits;
 mod listener;
 mod nonces;
+mod operate;
 mod receipts;
 mod server;
 mod settings;

@@ -39,9 +39,10 @@ pub(crate) async fn receipts(
     Extension(caller): Extension<Arc<Caller>>,
     request: Request,
 ) -> Result<Json<api::Receipts>, Failure> {
-    let Question { serial, wait } = Question::of(request.uri().query().unwrap_or_default())?;
+    let query = request.uri().query().unwrap_or_default().to_owned();
     let bearer = Asked::from(request).bearer_with_certificate(&shell, &caller, wall_clock())?;
     let administrator = shell.core.administrator(&bearer, wall_clock()).await?;
+    let Question { serial, wait } = Question::of(&query)?;
     let place = shell.waiting.try_acquire();
     let deadline = Instant::now() + if place.is_ok() { wait } else { Duration::ZERO };
     let mut written = shell.hub.written();

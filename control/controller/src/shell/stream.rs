@@ -13,18 +13,19 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{Stream, stream};
 use ringfort_enrol::wall_clock;
 use ringfort_identity::Role;
-use ringfort_proto::v1;
 use ringfort_proto::v1::push::What;
 use ringfort_proto::v1::subscribe_request::Say;
+use ringfort_proto::v1::{self, operation};
 use ringfort_token::Serial;
 use serde::Deserialize;
+use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 use tonic::{Status, Streaming};
 
 use super::caller::Caller;
 use super::grpc::{refuse, wall_clock_ms};
-use super::hub::{Applied, End, News, Subscription};
-use super::limits::{CONFIGURATION_RENEWAL, HELLO_TIME, PUSHES_WAITING_MAX};
+use super::hub::{Applied, Asked, End, News, Subscription};
+use super::limits::{CONFIGURATION_RENEWAL, HELLO_TIME, OPERATIONS_WAITING_MAX, PUSHES_WAITING_MAX};
 use super::{Shell, counted};
 use crate::core::{Change, Refused};
 
@@ -63,6 +64,7 @@ pub(crate) async fn begin(
         ready: VecDeque::new(),
         sent: Sent::default(),
         told: VecDeque::new(),
+        asked: BTreeMap::new(),
         over: false,
     };
     session.catch_up(&hello).await?;
@@ -82,6 +84,8 @@ struct Session {
     sent: Sent,
     /// Revocations sent and not yet applied, and when they were told.
     told: VecDeque<(Serial, Instant)>,
+    /// Operations that were sent and not answered, by id.
+    asked: BTreeMap<String, oneshot::Sender<v1::OperationDone>>,
     over: bool,
 }
 
@@ -180,9 +184,16 @@ impl Session {
                 },
                 said = self.said.message() => match said {
                     Ok(Some(v1::SubscribeRequest { say: Some(Say::Applied(applied)) })) => self.applied(&applied),
+                    Ok(Some(v1::SubscribeRequest { say: Some(Say::OperationDone(done)) })) => {
+                        // Whoever asked may have gone; an answer to nothing is none.
+                        if let Some(answer) = self.asked.remove(&done.id) {
+                            drop(answer.send(done));
+                        }
+                    }
                     Ok(None) | Err(_) => return Ok(None),
-                    Ok(Some(_)) => return Err(Refused::malformed("expected Applied after Hello").into()),
+                    Ok(Some(_)) => return Err(Refused::malformed("expected Applied or OperationDone after Hello").into()),
                 },
+                Some(asked) = self.place.operations.recv() => self.ask(asked).await?,
                 Some(news) = self.place.news.recv() => self.hear(&news).await?,
                 _ = self.renewal.tick() => self.configure().await?,
             }
@@ -231,6 +242,21 @@ impl Session {
         let configuration = core.configuration(&self.gateway, wall_clock()).await?;
         let what = push(What::Configuration(configuration));
         self.ready.push_back(v1::Push { signers, intermediates, controllers, ..what });
+        Ok(())
+    }
+
+    async fn ask(&mut self, Asked { operation, answer }: Asked) -> Result<(), Refused> {
+        // Nobody waits any more for those that took too long.
+        self.asked.retain(|_, answer| !answer.is_closed());
+        if answer.is_closed() || self.asked.len() >= OPERATIONS_WAITING_MAX {
+            return Ok(());
+        }
+        if let Some(operation::What::EndSessions(_)) = operation.what {
+            // That it is drained must be known there before: it may be news that is still on its way.
+            self.configure().await?;
+        }
+        self.asked.insert(operation.id.clone(), answer);
+        self.ready.push_back(push(What::Operation(operation)));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What administrators change, and who hears of it.
 
-use ringfort_controller::core::{Change, Event};
+use ringfort_controller::core::{Change, Event, EventsAsked};
 use ringfort_token::{RevocationList, Shown, Standing};
 use tokio::sync::broadcast::Receiver;
 
@@ -361,7 +361,7 @@ async fn everything_done_and_refused_has_its_event() {
         detail: &"é".repeat(9_000),
     };
     let id = world.core.audit(event, later(8)).await;
-    let events = world.core.events(&world.admin()).await.unwrap();
+    let events = world.core.events(&world.admin(), EventsAsked::default()).await.unwrap();
     assert_eq!(
         (events[0].id.as_str(), events[0].outcome.as_str(), events[0].at),
         (id.as_str(), "invitation_used", later(8).0)

@@ -264,3 +264,45 @@ async fn a_removed_gateway_is_refused_everywhere_and_nobody_is_sent_there() {
     refused(core.join(Client::new("late").join(&cookie, &ticket), later(3)).await, "invitation_expired");
     refused(core.admin_remove_gateway(&world.admin(), named("east-2"), later(3)).await, "not_found");
 }
+
+// Covers: K6 allow
+// Covers: K6 refuse
+#[tokio::test]
+async fn a_drained_gateway_is_told_so_and_comes_last() {
+    let world = World::new().await;
+    let core = &world.core;
+    let (_, first) = world.gateway("east-1", "east").await;
+    let (_, second) = world.gateway("east-2", "east").await;
+    for joined in [&first, &second] {
+        core.report(&joined.id, &report(joined, 0, core.serial(), &[]), NOW).await.unwrap();
+    }
+    world.grant("wiki", "alice", NOW).await;
+    let alice = world.login("alice", &Client::new("laptop"), NOW).await;
+    let order = async || {
+        let (_, connect) = world.entitlements(&alice, NOW).await;
+        connect.sites[0].gateways.iter().map(|gateway| gateway.id.clone()).collect::<Vec<_>>()
+    };
+    let told = async |joined: &v1::Joined| {
+        let text = core.configuration(&joined.id, NOW).await.unwrap();
+        let audience = audience::gateway(&joined.id);
+        world.verify::<GatewayConfiguration>(&text, &audience, Holder::Nobody, NOW).draining
+    };
+    assert_eq!(order().await, [first.id.clone(), second.id.clone()]);
+    let mut changes = core.changes();
+    let drain = |name: &str, draining| api::Drain { name: name.into(), draining };
+    core.admin_drain(&world.admin(), drain("east-1", true), NOW).await.unwrap();
+    assert!(matches!(changes.try_recv().unwrap(), Change::Configuration { site } if site == first.site));
+    assert_eq!((told(&first).await, told(&second).await), (true, false));
+    assert_eq!(order().await, [second.id.clone(), first.id.clone()], "others first");
+    let rows = core.gateways(&world.admin(), NOW).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.draining).collect::<Vec<_>>(), [true, false]);
+    refused(core.admin_drain(&world.admin(), drain("west-1", true), NOW).await, "not_found");
+
+    let world = world.restarted(NOW).await;
+    let text = world.core.configuration(&first.id, NOW).await.unwrap();
+    let audience = audience::gateway(&first.id);
+    assert!(world.verify::<GatewayConfiguration>(&text, &audience, Holder::Nobody, NOW).draining, "it is kept");
+    world.core.admin_drain(&world.admin(), drain("east-1", false), NOW).await.unwrap();
+    let text = world.core.configuration(&first.id, NOW).await.unwrap();
+    assert!(!world.verify::<GatewayConfiguration>(&text, &audience, Holder::Nobody, NOW).draining);
+}

@@ -1,6 +1,6 @@
 //! Accounts, what identity providers say of people, one-time passwords, service accounts.
 
-use ringfort_controller::core::{ByProvider, SecondFactor};
+use ringfort_controller::core::{ByProvider, EventsAsked, SecondFactor};
 use ringfort_directory::Person;
 use ringfort_directory::totp::{SECRET_BYTES, Secret, Step};
 
@@ -52,7 +52,7 @@ impl World {
 
     /// The newest event.
     async fn event(&self) -> api::AuditRow {
-        self.core.events(&self.admin()).await.unwrap().remove(0)
+        self.core.events(&self.admin(), EventsAsked::default()).await.unwrap().remove(0)
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod audit;
 mod certificates;
 mod changes;
 #[path = "../support/database.rs"]

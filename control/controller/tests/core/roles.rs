@@ -31,7 +31,7 @@ async fn every_action_is_for_its_least_role_and_those_above() {
     let actions: Vec<(_, Vec<Ask>)> = table! {
         Auditor: ListUsers ListGateways ListSessions ListAudit SeeReceipts;
         Admin: NewUser RemoveUser NewSite RemoveSite NewResource RemoveResource NewGroup RemoveGroup AddMember
-            RemoveMember Grant TakeBack Invite Revoke RemoveGateway;
+            RemoveMember Grant TakeBack Invite Revoke RemoveGateway OperateGateway;
         Owner: ChangeRole;
     };
     let world = World::new().await;

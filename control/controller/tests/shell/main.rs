@@ -9,6 +9,7 @@ mod database;
 mod doors;
 mod joining;
 mod limits;
+mod operations;
 mod receipts;
 mod streams;
 mod support;

@@ -147,6 +147,7 @@ pub(crate) fn configuration() -> GatewayConfiguration {
         allow: vec![grant()],
         lease: UnixSeconds(NOW + LIFE),
         relays: vec!["relay.example".into()],
+        draining: false,
     })
 }
 

@@ -166,6 +166,7 @@ impl Admission {
             Some(Configuration { lease, .. }) if lease.at <= now.boot => {
                 Err(NotAdmitting::LeaseOver { ended: lease.ends_at })
             }
+            Some(Configuration { token, .. }) if token.draining => Err(NotAdmitting::Draining),
             Some(_) => Ok(()),
         }
     }

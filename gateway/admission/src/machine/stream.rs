@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use ringfort_engine::gateway::Command;
+use ringfort_policy::Bound;
 use ringfort_rules::RuleSet;
 use ringfort_token::{EntitlementToken, GatewayConfiguration, Holder, RevocationList, Standing, Verified};
 use ringfort_types::{BootInstant, SessionId};
@@ -79,6 +80,13 @@ impl Admission {
         let lease = Deadline::fix(token.lease, now);
         self.configuration = Some(Configuration { token, text: text.into(), lease });
         self.compiler.set_site(rules)
+    }
+
+    /// The Gateway's own ceiling has changed: every live session's rules are brought within it at once.
+    pub fn set_ceiling(&mut self, ceiling: Option<Bound>, now: Moment) {
+        if self.compiler.set_ceiling(ceiling) {
+            self.recompile(now);
+        }
     }
 
     /// The networks that only a host prefix opens have changed, because the Gateway's own addresses have.

@@ -6,6 +6,7 @@ use ringfort_admission::{Action, NotAdmitting, ToClient};
 use ringfort_engine::gateway::{Command, Event};
 use ringfort_packet::flow::FlowKey;
 use ringfort_policy::{Bound, Reach};
+use ringfort_token::GatewayConfiguration;
 use ringfort_types::UnixSeconds;
 
 use crate::world::*;
@@ -237,4 +238,39 @@ fn a_gateway_that_serves_nobody_any_more_ends_its_sessions() {
     let (again, _) = world.open(&ALICE);
     world.present(again, &ALICE.claims(), &ALICE.entitlement(1));
     assert_eq!(refusal(&world.drain(), Some(again)), "not_admitting");
+}
+
+#[test]
+fn a_drained_gateway_keeps_its_sessions_and_admits_nobody_new() {
+    let mut world = World::new();
+    let (channel, session) = world.admit(&ALICE, 0, 1);
+    let grants = || vec![grant("wiki", "10.98.0.10", "any")];
+    let drained = GatewayConfiguration { draining: true, ..configuration(2, grants()) };
+    world.machine.pushed_configuration(&sign(&drained), world.now);
+    world.drain();
+    assert_eq!(world.machine.admitting(world.now), Err(NotAdmitting::Draining));
+    assert!(world.allows(session, "10.98.0.10", 80), "a live session goes on");
+    world.present(channel, &ALICE.claims(), &ALICE.entitlement(2));
+    assert!(matches!(sent(&world.drain(), channel)[..], [ToClient::Accepted { seq: 2, .. }]), "and is renewed");
+    let (other, _) = world.open(&BOB);
+    world.present(other, &BOB.claims(), &BOB.entitlement(1));
+    assert_eq!(refusal(&world.drain(), Some(other)), "not_admitting");
+    world.machine.pushed_configuration(&sign(&configuration(3, grants())), world.now);
+    world.drain();
+    assert_eq!(world.machine.admitting(world.now), Ok(()));
+}
+
+#[test]
+fn another_ceiling_is_in_force_at_once_and_drops_nobody() {
+    let mut world = World::new();
+    let (_, session) = world.admit(&ALICE, 0, 1);
+    assert!(world.allows(session, "10.98.0.10", 80));
+    let reach = Reach::new(&["10.98.0.0/24".parse().unwrap()], &["tcp/1-79".parse().unwrap()]).unwrap();
+    world.machine.set_ceiling(Some(Bound::new(vec![reach])), world.now);
+    world.drain();
+    assert!(!world.allows(session, "10.98.0.10", 80), "beyond the new ceiling");
+    assert_eq!(world.machine.sessions().count(), 1);
+    world.machine.set_ceiling(None, world.now);
+    world.drain();
+    assert!(world.allows(session, "10.98.0.10", 80));
 }

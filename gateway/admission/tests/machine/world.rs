@@ -222,6 +222,7 @@ pub(crate) fn configuration(seq: u64, allow: Vec<Grant>) -> GatewayConfiguration
         allow,
         lease: WALL + Duration::from_secs(900),
         relays: Vec::new(),
+        draining: false,
     }
 }
 

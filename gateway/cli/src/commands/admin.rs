@@ -7,19 +7,23 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ringfort_client::{Admin, List, PasswordSource, Removed};
 use ringfort_proto::api::{
-    AdministratorRole, EntitlementChange, Invitee, Membership, Named, NewGroup, NewInvitation, NewResource,
-    NewRevocation, NewService, NewSite, NewUser, Principal, RevocationScope, RoleChange, UserEmail,
+    AdministratorRole, Drain, EntitlementChange, Invitee, Membership, Named, NewGroup, NewInvitation, NewResource,
+    NewRevocation, NewService, NewSite, NewUser, Operation, OperationRequest, Principal, RevocationScope, RoleChange,
+    UserEmail,
 };
+use ringfort_types::UnixSeconds;
 use serde_json::Value;
 use zeroize::Zeroize;
 
 use super::client::totp_text;
-use super::{receipts, state_folder, table, wait_for};
+use super::{receipts, since, state_folder, table, wait_for};
 
 /// Grace of a demanded renewal, in seconds (A23).
 const GRACE_SECONDS: u32 = 30;
 /// Seconds for which receipts are waited for, unless said otherwise.
 const WAIT_SECONDS: &str = "10";
+/// Audit events that are listed, unless said otherwise.
+const EVENTS_SHOWN: u32 = 1_000;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -75,6 +79,12 @@ enum Command {
         /// What.
         #[arg(value_enum)]
         what: Listed,
+        /// Of the audit log: events of the last so many minutes, hours or days (30m, 24h, 7d), or since a number of seconds since 1970.
+        #[arg(long, value_name = "TIME", value_parser = since::parse)]
+        since: Option<since::Since>,
+        /// Of the audit log: at most so many, the newest; 1,000 by default.
+        #[arg(long, value_name = "NUMBER")]
+        limit: Option<u32>,
     },
 }
 
@@ -242,6 +252,29 @@ enum GroupCommand {
 
 #[derive(Subcommand)]
 enum GatewayCommand {
+    /// Let no new session come to a Gateway, for maintenance; live ones go on.
+    Drain {
+        /// Name.
+        name: String,
+        /// Let them come again.
+        #[arg(long)]
+        off: bool,
+        /// End the live sessions too: their clients go to the site's other Gateways, and connections may break.
+        #[arg(long, conflicts_with = "off")]
+        end_sessions: bool,
+    },
+    /// Have a Gateway read its own file again: the ceiling, and where clients reach it.
+    Reload {
+        /// Name.
+        name: String,
+    },
+    /// Change what a Gateway logs, until it is started anew.
+    LogLevel {
+        /// Name.
+        name: String,
+        /// A level, or filters such as `info,ringfort_daemon=debug`.
+        filter: String,
+    },
     /// List them: whether they are alive and connected, and what they have applied.
     List,
     /// Remove a Gateway: its key is revoked, and nobody is sent there any more.
@@ -465,6 +498,20 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
         Command::Group(GroupCommand::Remove { name }) => remove(admin, Removed::Group, &name).await?,
         Command::Controller(ControllerCommand::Remove { name }) => remove(admin, Removed::Controller, &name).await?,
         Command::Gateway(GatewayCommand::Remove { name }) => remove(admin, Removed::Gateway, &name).await?,
+        Command::Gateway(GatewayCommand::Drain { name, off, end_sessions }) => {
+            let drain = Drain { name, draining: !off };
+            let text = if off { "admits new sessions again" } else { "is drained: no new session comes to it" };
+            let answer = admin.drain(&drain).await?;
+            if end_sessions {
+                operate(admin, drain.name, Operation::EndSessions).await?
+            } else {
+                (answer, format!("{} {text}", drain.name))
+            }
+        }
+        Command::Gateway(GatewayCommand::Reload { name }) => operate(admin, name, Operation::Reload).await?,
+        Command::Gateway(GatewayCommand::LogLevel { name, filter }) => {
+            operate(admin, name, Operation::LogLevel(filter)).await?
+        }
         Command::Gateway(GatewayCommand::List) => return list(admin, Listed::Gateways, json).await,
         Command::Group(GroupCommand::Member(MemberCommand::Add(Member { group, user }))) => {
             let answer = admin.add_member(&Membership { group, user }).await?;
@@ -515,7 +562,11 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let revocation = NewRevocation { scope: scope.parse()?, reason, grace_seconds: Some(grace) };
             return revoke(admin, &revocation, wait, json).await;
         }
-        Command::List { what } => return list(admin, what, json).await,
+        Command::List { what: Listed::Audit, since, limit } => return list_audit(admin, since, limit, json).await,
+        Command::List { what, since, limit } => {
+            ensure!(since.is_none() && limit.is_none(), "--since and --limit are for `list audit`");
+            return list(admin, what, json).await;
+        }
     };
     say(&answer, &text, json);
     Ok(())
@@ -532,19 +583,30 @@ fn say(answer: &Value, text: &str, json: bool) {
 async fn list(admin: &mut Admin, what: Listed, json: bool) -> Result<()> {
     let (list, columns): (_, &[&str]) = match what {
         Listed::Users => (List::Users, &["name", "role", "active", "groups", "id"]),
-        Listed::Gateways => {
-            (List::Gateways, &["name", "site", "alive", "connected", "applied", "addresses", "last_seen", "id"])
-        }
+        Listed::Gateways => (
+            List::Gateways,
+            &["name", "site", "alive", "connected", "draining", "applied", "addresses", "last_seen", "id"],
+        ),
         Listed::Controllers => (List::Controllers, &["address", "started_at", "id"]),
         Listed::Sessions => (List::Sessions, &["user", "client_id", "auth_time", "expires_at", "claims"]),
-        Listed::Audit => (List::Audit, &["at", "actor", "action", "target", "outcome", "detail", "id"]),
+        Listed::Audit => return list_audit(admin, None, None, json).await,
     };
-    let answer = admin.list(list).await?;
-    match json {
-        true => println!("{answer:#}"),
-        false => table::print(&answer, columns),
-    }
+    show(&admin.list(list).await?, columns, json);
     Ok(())
+}
+
+async fn list_audit(admin: &mut Admin, since: Option<since::Since>, limit: Option<u32>, json: bool) -> Result<()> {
+    let since = since.map_or(UnixSeconds(0), |since| since.before(ringfort_enrol::wall_clock()));
+    let answer = admin.audit(since, limit.unwrap_or(EVENTS_SHOWN)).await?;
+    show(&answer, &["at", "actor", "action", "target", "outcome", "detail", "id"], json);
+    Ok(())
+}
+
+fn show(list: &Value, columns: &[&str], json: bool) {
+    match json {
+        true => println!("{list:#}"),
+        false => table::print(list, columns),
+    }
 }
 
 /// Revokes or demands renewal and, if asked to, waits for the Gateways' receipts (X6).
@@ -568,6 +630,13 @@ async fn revoke(admin: &mut Admin, revocation: &NewRevocation, wait: Option<u32>
 async fn remove(admin: &mut Admin, what: Removed, name: &str) -> Result<(Value, String)> {
     let answer = admin.remove(what, name).await?;
     let text = format!("{name} removed; {}", pushed(&answer));
+    Ok((answer, text))
+}
+
+async fn operate(admin: &mut Admin, name: String, operation: Operation) -> Result<(Value, String)> {
+    let request = OperationRequest { name, operation };
+    let answer = admin.operate(&request).await?;
+    let text = format!("{}: {}", request.name, answer["detail"].as_str().unwrap_or("done"));
     Ok((answer, text))
 }
 

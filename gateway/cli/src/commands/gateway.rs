@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use ringfort_daemon::SetLog;
 
 use super::state_folder;
 
@@ -23,12 +24,12 @@ pub(crate) struct Options {
     stop_with_stdin: bool,
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options, set_log: SetLog) -> Result<()> {
     match &options.file {
         Some(file) => ringfort_daemon::run_static(file, options.stop_with_stdin),
         None => {
             let state = state_folder(options.state.clone(), "gateway").context("where this Gateway joined")?;
-            ringfort_daemon::run(&state, &options.config, options.stop_with_stdin)
+            ringfort_daemon::run(&state, &options.config, set_log, options.stop_with_stdin)
         }
     }
 }

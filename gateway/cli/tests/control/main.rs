@@ -10,6 +10,7 @@ mod changes;
 mod doors;
 mod hosts;
 mod login;
+mod operations;
 mod receipts;
 mod restart;
 mod roles;
@@ -52,6 +53,12 @@ const CASES: &[Case] = cases! {
         a_gateway_goes_on_without_its_controller,
         a_client_that_was_killed_comes_back,
         everything_ends_when_it_is_asked_to,
+    }
+    operations {
+        a_drained_gateway_admits_nobody_new_until_it_is_over,
+        the_sessions_of_a_drained_gateway_are_ended_when_it_is_asked,
+        a_reload_brings_the_ceiling_without_dropping_anybody,
+        a_gateway_logs_as_it_is_told,
     }
     roles {
         an_auditor_sees_and_an_admin_changes_but_neither_makes_administrators,

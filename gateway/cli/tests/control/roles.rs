@@ -23,6 +23,11 @@ pub(crate) fn an_auditor_sees_and_an_admin_changes_but_neither_makes_administrat
         ensure!(admin(world, &["gateway", "list"])?.ok()?.contains(GATEWAY), "no Gateway is listed");
         let refused = admin(world, &["revoke", "everyone", "--reason", "why not"])?.refused()?;
         ensure!(refused.contains("role_insufficient") && refused.contains("ask an owner"), "{refused}");
+        let told = admin(world, &["list", "audit", "--since", "1h", "--limit", "2", "--json"])?.ok()?;
+        let told: serde_json::Value = serde_json::from_str(&told)?;
+        ensure!(told.as_array().map(Vec::len) == Some(2), "{told}");
+        ensure!(told[0]["outcome"] == "role_insufficient", "the newest event is her refusal: {told}");
+        ensure!(told[1]["before"]["role"] == "none" && told[1]["after"]["role"] == "auditor", "{told}");
         world.admin(&["user", "role", ALICE, "admin"])?;
         admin(world, &["group", "add", "staff"])?.ok()?;
         let refused = admin(world, &["user", "role", ALICE, "owner"])?.refused()?;

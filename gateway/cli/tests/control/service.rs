@@ -49,7 +49,7 @@ pub(crate) fn nobody_logs_in_as_a_service() -> Result<()> {
         joined(world)?;
         // With its folder, and with one of one's own.
         let refused = world.realm.login(MALLORY)?.refused()?;
-        ensure!(refused.contains("a service"), "{refused}");
+        ensure!(refused.contains("a Service"), "{refused}");
         world.join_user(ALICE)?;
         let state = world.realm.state(ALICE).display().to_string();
         let arguments = ["login", "--user", MALLORY, "--password-stdin", "--state", &state];

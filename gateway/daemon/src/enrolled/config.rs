@@ -18,7 +18,7 @@ struct File {
 }
 
 /// The whole file.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Section {
     #[serde(flatten)]

@@ -22,8 +22,9 @@ use tokio::sync::{Notify, mpsc};
 use super::channel::FromChannel;
 use super::clock::Clock;
 use super::kept::Writer;
+use super::operate::{Effect, Operations};
 use super::parse_pools;
-use super::stream::{FromStream, Standing};
+use super::stream::{FromStream, Standing, ToController};
 use crate::plane::{Dtls, Pools};
 use crate::started::Started;
 use crate::status;
@@ -104,7 +105,8 @@ pub(super) struct Control {
     standing: Arc<Mutex<Standing>>,
     /// When the standing changed that the stream has not been told yet.
     standing_changed: Option<Instant>,
-    applied: Option<mpsc::Sender<Applied>>,
+    to_controller: Option<mpsc::Sender<ToController>>,
+    operations: Operations,
     /// What is in force and not on disk yet.
     unwritten: Vec<Applied>,
     again: Option<Arc<Notify>>,
@@ -132,6 +134,7 @@ impl Control {
         (authorities, dtls): (Authorities, Dtls),
         writer: Writer,
         standing: Arc<Mutex<Standing>>,
+        operations: Operations,
     ) -> Self {
         let mut this = Self {
             admission,
@@ -142,7 +145,8 @@ impl Control {
             writer,
             standing,
             standing_changed: None,
-            applied: None,
+            to_controller: None,
+            operations,
             unwritten: Vec::new(),
             again: None,
             channels: BTreeMap::new(),
@@ -163,8 +167,8 @@ impl Control {
     }
 
     /// Where confirmations go, and how to ask for a new stream.
-    pub(super) fn connect_stream(&mut self, applied: mpsc::Sender<Applied>, again: Arc<Notify>) {
-        (self.applied, self.again) = (Some(applied), Some(again));
+    pub(super) fn connect_stream(&mut self, to_controller: mpsc::Sender<ToController>, again: Arc<Notify>) {
+        (self.to_controller, self.again) = (Some(to_controller), Some(again));
     }
 
     /// How many workers there will be.
@@ -283,6 +287,16 @@ impl Control {
                     self.withdrawn = None;
                 }
             }
+            FromStream::Operation(operation) => {
+                let draining = self.admission.current_configuration().is_some_and(|current| current.draining);
+                let (done, effect) = self.operations.carry_out(operation, draining);
+                match effect {
+                    Effect::None => {}
+                    Effect::Ceiling(ceiling) => self.admission.set_ceiling(ceiling, moment),
+                    Effect::EndSessions => self.admission.dismiss(moment),
+                }
+                self.tell_controller(ToController::Done(done));
+            }
             FromStream::Removed => {
                 if self.withdrawn != Some(NotAdmitting::Removed) {
                     tracing::error!(
@@ -397,9 +411,13 @@ impl Control {
     }
 
     fn tell_applied(&self, applied: Applied) {
-        if let Some(to_stream) = &self.applied {
-            // Without a stream nobody waits for it; the next hello and report say the same.
-            drop(to_stream.try_send(applied));
+        // Without a stream nobody waits for it; the next hello and report say the same.
+        self.tell_controller(ToController::Applied(applied));
+    }
+
+    fn tell_controller(&self, said: ToController) {
+        if let Some(to_controller) = &self.to_controller {
+            drop(to_controller.try_send(said));
         }
     }
 
@@ -475,6 +493,7 @@ impl Control {
             "admitting": self.admission.admitting(self.clock.moment(now())).map_or_else(|reason| reason.to_string(), |()| "yes".into()),
             "configuration_seq": self.admission.configuration_seq(),
             "revocations": { "epoch": serial.epoch, "n": serial.n },
+            "operations": self.operations.document(),
             "state_on_disk": self.writer.is_idle(),
             "revocation_applied_us": { "last": micros(self.revocation_applied), "max": micros(self.revocation_applied_max) },
             "workers": self.started.document(),

@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod control;
 mod kept;
+mod operate;
 mod rotation;
 mod stream;
 
@@ -30,18 +31,20 @@ use crate::plane::Pools;
 use clock::Clock;
 use control::{Authorities, Control, Told};
 use kept::Writer;
+use operate::Operations;
+pub use operate::SetLog;
 use stream::{Link, Standing};
 
 /// Confirmations waiting for the stream.
 const APPLIED_MAX: usize = 1_024;
 
 /// Runs the Gateway that joined with the folder `state`, with the settings of this site in the file `config`, until it is told
-/// to stop as [`crate::run_static`] is. To be called before any thread is made.
+/// to stop as [`crate::run_static`] is. `set_log` changes what is logged, where the Controller asks for that. To be called before any thread is made.
 ///
 /// # Errors
 /// Whatever keeps it from running, with what was expected and what came. A Controller that cannot be reached is no error,
 /// unless it never could: without any configuration the Gateway waits for one.
-pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
+pub fn run(state: &Path, config: &Path, set_log: SetLog, stop_with_stdin: bool) -> Result<()> {
     let desk: Desk<Told> = Desk::open(stop_with_stdin)?;
     let (folder, identity) = Folder::open_joined(state)?;
     if identity.kind != Kind::Gateway {
@@ -76,19 +79,22 @@ pub fn run(state: &Path, config: &Path, stop_with_stdin: bool) -> Result<()> {
     let (applied, confirmations) = mpsc::channel(APPLIED_MAX);
     let again = Arc::new(Notify::new());
     let tell = desk.waiting_reporter();
+    let addresses = Arc::new(Mutex::new(section.addresses.clone()));
     let link = Link {
         folder: folder.clone(),
         identity: Mutex::new(identity.clone()),
         trust: trust.clone(),
         own: own.clone(),
         fetched_at: Mutex::default(),
-        addresses: section.addresses.clone(),
+        addresses: Arc::clone(&addresses),
         standing: Arc::clone(&standing),
         tell: Box::new(move |told| tell(Told::stream(told))),
     };
     let report = desk.reporter();
     let writer = Writer::start(folder.clone(), move || drop(report(Told::Written)))?;
-    let mut control = Control::new(admission, clock, identity, (authorities, section.plane.dtls), writer, standing);
+    let operations = Operations::new(config.to_owned(), section.clone(), addresses, set_log);
+    let dtls = section.plane.dtls;
+    let mut control = Control::new(admission, clock, identity, (authorities, dtls), writer, standing, operations);
     control.connect_stream(applied, Arc::clone(&again));
     runtime.spawn(stream::keep(link, confirmations, again));
 

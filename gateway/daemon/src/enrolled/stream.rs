@@ -74,10 +74,21 @@ pub(super) enum FromStream {
     Time(u64),
     /// The stream is open and everything missed has come; or it is not any more.
     Connected(bool),
+    /// Something to be done, which [`ToController::Done`] answers.
+    Operation(v1::Operation),
     /// The Controller refuses us because our key is revoked.
     Removed,
     /// A new certificate of ours.
     Certificate(Credentials),
+}
+
+/// What the control thread has to say to the Controller.
+#[derive(Debug)]
+pub(super) enum ToController {
+    /// Something is in force.
+    Applied(Applied),
+    /// An operation was carried out, or was not.
+    Done(v1::OperationDone),
 }
 
 /// What the stream needs.
@@ -90,14 +101,14 @@ pub(super) struct Link {
     /// Since when this process knows the certificate that follows ours.
     pub(super) fetched_at: Mutex<Option<Instant>>,
     /// `host:port` where clients reach us, as far as we know.
-    pub(super) addresses: Vec<String>,
+    pub(super) addresses: Arc<Mutex<Vec<String>>>,
     pub(super) standing: Arc<Mutex<Standing>>,
     /// Hands something to the control thread; `false` when that has ended.
     pub(super) tell: Box<dyn Fn(FromStream) -> bool + Send + Sync>,
 }
 
 /// Keeps the stream up until the process ends. `applied` is what to confirm, `again` asks for a new stream.
-pub(super) async fn keep(link: Link, mut applied: mpsc::Receiver<Applied>, again: Arc<Notify>) {
+pub(super) async fn keep(link: Link, mut applied: mpsc::Receiver<ToController>, again: Arc<Notify>) {
     let mut pause = PAUSE_FIRST;
     for turn in 0.. {
         let mut connected = false;
@@ -129,7 +140,12 @@ pub(super) async fn keep(link: Link, mut applied: mpsc::Receiver<Applied>, again
 }
 
 /// One stream, from beginning to end.
-async fn run(link: &Link, address: &str, applied: &mut mpsc::Receiver<Applied>, connected: &mut bool) -> Result<()> {
+async fn run(
+    link: &Link,
+    address: &str,
+    applied: &mut mpsc::Receiver<ToController>,
+    connected: &mut bool,
+) -> Result<()> {
     let channel = connect(link, address).await?;
     let mut client = GatewayControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let (to_controller, outgoing) = mpsc::channel(QUEUE_MAX);
@@ -239,6 +255,7 @@ impl Link {
             Some(push::What::Configuration(text)) => (self.tell)(FromStream::Configuration(text)),
             Some(push::What::Entitlement(text)) => (self.tell)(FromStream::Entitlement(text)),
             Some(push::What::Revocations(text)) => (self.tell)(FromStream::Revocations(text)),
+            Some(push::What::Operation(operation)) => (self.tell)(FromStream::Operation(operation)),
             Some(push::What::CaughtUp(_)) => {
                 *connected = true;
                 (self.tell)(FromStream::Connected(true))
@@ -254,7 +271,7 @@ impl Link {
         &self,
         pushes: &mut Streaming<Push>,
         to_controller: &mpsc::Sender<SubscribeRequest>,
-        applied: &mut mpsc::Receiver<Applied>,
+        applied: &mut mpsc::Receiver<ToController>,
         connected: &mut bool,
         caught_up: &Notify,
     ) -> Result<()> {
@@ -270,7 +287,11 @@ impl Link {
                 }
                 done = applied.recv() => {
                     let done = done.context("the control thread has ended")?;
-                    to_controller.send(say(Say::Applied(message(done)))).await?;
+                    let done = match done {
+                        ToController::Applied(applied) => Say::Applied(message(applied)),
+                        ToController::Done(done) => Say::OperationDone(done),
+                    };
+                    to_controller.send(say(done)).await?;
                 }
             }
         }
@@ -298,7 +319,7 @@ impl Link {
         let leaf = certificates.first().context("our chain is empty")?;
         let request = ReportRequest {
             version: env!("CARGO_PKG_VERSION").into(),
-            addresses: self.addresses.clone(),
+            addresses: self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             certificate_digest: tls::fingerprint(leaf).to_vec().into(),
             revocations: Some(serial(revocations)),
             configuration_seq,

@@ -1,4 +1,4 @@
-//! What is written once: the organisation, invitations, revocations, audit events.
+//! What is written once: the organisation, invitations, revocations.
 
 use ringfort_token::{Entry, InviteeKind};
 use ringfort_types::UnixSeconds;
@@ -118,41 +118,4 @@ pub(crate) async fn revocations_after(c: &mut Connection, n: u64) -> Result<Vec<
         Ok((uint(n), Entry { scope, effect, reason, keep_until: at(keep_until) }))
     };
     found.into_iter().map(entry).collect()
-}
-
-/// An event in the database.
-pub(crate) struct Recorded {
-    pub(crate) id: String,
-    pub(crate) at: UnixSeconds,
-    pub(crate) actor: String,
-    pub(crate) action: String,
-    pub(crate) target: String,
-    pub(crate) outcome: String,
-    pub(crate) detail: String,
-}
-
-pub(crate) async fn insert_event(c: &mut Connection, event: &Recorded) -> Result<(), sqlx::Error> {
-    let added = query(
-        "INSERT INTO audit (n, id, at, actor, action, target, outcome, detail) \
-         VALUES ((SELECT COALESCE(MAX(n), 0) + 1 FROM audit), $1, $2, $3, $4, $5, $6, $7)",
-    );
-    let added = added.bind(&event.id).bind(int(event.at.0)).bind(&event.actor).bind(&event.action).bind(&event.target);
-    added.bind(&event.outcome).bind(&event.detail).execute(c).await.map(drop)
-}
-
-/// The newest events, the newest first.
-pub(crate) async fn events(c: &mut Connection, count: u32) -> Result<Vec<Recorded>, sqlx::Error> {
-    let found = query_as("SELECT id, at, actor, action, target, outcome, detail FROM audit ORDER BY n DESC LIMIT $1");
-    type Columns = (String, i64, String, String, String, String, String);
-    let found: Vec<Columns> = found.bind(i64::from(count)).fetch_all(c).await?;
-    let recorded = |(id, when, actor, action, target, outcome, detail)| Recorded {
-        id,
-        at: at(when),
-        actor,
-        action,
-        target,
-        outcome,
-        detail,
-    };
-    Ok(found.into_iter().map(recorded).collect())
 }

@@ -5,7 +5,9 @@
 //! lock for all Controllers. What is decided in one transaction therefore sees everything that was decided before.
 //! Functions take the connection of the transaction that they are part of.
 
+mod audit;
 mod controllers;
+mod draining;
 mod epoch;
 mod hosts;
 mod identity;
@@ -24,7 +26,9 @@ use ringfort_types::UnixSeconds;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, Transaction, query};
 
+pub(crate) use audit::*;
 pub(crate) use controllers::*;
+pub(crate) use draining::*;
 pub(crate) use epoch::*;
 pub(crate) use hosts::*;
 pub(crate) use identity::*;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, SqlSafeStr, query};
+use sqlx::{AssertSqlSafe, ConnectOptions, SqlSafeStr, query, raw_sql};
 use zeroize::Zeroizing;
 
 use super::{Kind, READERS, Store, WAIT};
@@ -116,7 +116,21 @@ impl Store {
         let writes = pool(1).connect_with(options.clone()).await.with_context(opening)?;
         forms(kind).run(&writes).await.context("bring the database to today's form")?;
         let reads = pool(READERS).connect_with(options).await.with_context(opening)?;
-        Ok(Self { kind, writes, reads })
+        let store = Self { kind, writes, reads };
+        store.protect_audit().await.context("protect the audit log")?;
+        Ok(store)
+    }
+
+    /// Sees to it that audit events are added and read, and no statement changes or removes one.
+    async fn protect_audit(&self) -> Result<(), sqlx::Error> {
+        let mut tx = self.begin().await?;
+        raw_sql(match self.kind {
+            Kind::Sqlite => include_str!("../../../migrations/sqlite/audit_append_only.sql"),
+            Kind::Postgres => include_str!("../../../migrations/postgres/audit_append_only.sql"),
+        })
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await
     }
 }
 
@@ -208,6 +222,40 @@ mod tests {
         let roles = super::super::users(&mut store.begin().await.unwrap()).await.unwrap();
         let roles: Vec<_> = roles.iter().map(|user| (user.name.as_str(), user.role)).collect();
         assert_eq!(roles, [("ada", Some(ringfort_proto::api::AdministratorRole::Owner)), ("bob", None)]);
+    }
+
+    #[tokio::test]
+    async fn an_audit_event_is_neither_changed_nor_removed() {
+        use super::super::{Page, Recorded, events, insert_event};
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(&Place::File(place.path().join("database.sqlite"))).await.unwrap();
+        let text = || "x".to_owned();
+        let event = Recorded {
+            id: text(),
+            at: ringfort_types::UnixSeconds(1),
+            actor: text(),
+            action: text(),
+            target: text(),
+            outcome: text(),
+            detail: text(),
+            before: String::new(),
+            after: String::new(),
+        };
+        let mut tx = store.begin().await.unwrap();
+        insert_event(&mut tx, &event).await.unwrap();
+        tx.commit().await.unwrap();
+        for statement in [
+            "UPDATE audit SET actor = 'nobody'",
+            "DELETE FROM audit",
+            "INSERT OR REPLACE INTO audit SELECT * FROM audit",
+        ] {
+            let mut tx = store.begin().await.unwrap();
+            let refused = query(statement).execute(&mut *tx).await.unwrap_err();
+            assert!(refused.to_string().contains("audit events are not"), "{statement}: {refused}");
+        }
+        let page = Page { since: ringfort_types::UnixSeconds(0), below: u64::MAX, limit: 9 };
+        let kept = events(&mut store.begin().await.unwrap(), page).await.unwrap();
+        assert_eq!(kept.iter().map(|(n, event)| (*n, event.actor.as_str())).collect::<Vec<_>>(), [(1, "x")]);
     }
 
     #[test]

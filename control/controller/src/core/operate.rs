@@ -1,0 +1,78 @@
+//! What administrators ask of one Gateway (K6): draining, which is kept, and operations, which are passed on at once.
+
+use ringfort_proto::api;
+use ringfort_types::UnixSeconds;
+use serde_json::json;
+
+use super::decision::Decision;
+use super::refused::Refused;
+use super::{Administrator, Core, Event, action, store, to_the_end};
+
+/// Longest log filter, in bytes.
+const FILTER_BYTES_MAX: usize = 256;
+
+impl Core {
+    /// Drains a Gateway or ends that. Its configuration says so from then on, over every new stream and restart.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn admin_drain(
+        &self,
+        administrator: &Administrator<action::OperateGateway>,
+        request: api::Drain,
+        now: UnixSeconds,
+    ) -> Result<api::Pushed, Refused> {
+        let (core, administrator) = (self.clone(), administrator.clone());
+        to_the_end(async move {
+            let api::Drain { name, draining } = request;
+            let mut decision = Decision::begin(&core, &administrator, now).await?;
+            let (id, _) = store::gateway_key(&mut decision.tx, &name).await?.ok_or_else(|| unknown(&name))?;
+            let gateway = store::gateway(&mut decision.tx, &id).await?.ok_or_else(|| unknown(&name))?;
+            let before = store::draining(&mut decision.tx).await?.contains(&id);
+            store::set_draining(&mut decision.tx, &id, draining).await?;
+            decision.record(json!({ "draining": before }), json!({ "draining": draining }));
+            decision.reconfigure(&gateway.site);
+            decision.close("drain", &name, if draining { "on" } else { "off" }).await
+        })
+        .await
+    }
+
+    /// The id of the Gateway that is asked to do something, for whoever passes it on.
+    ///
+    /// # Errors
+    /// `not_found`, `request_malformed`.
+    pub async fn operated(
+        &self,
+        _administrator: &Administrator<action::OperateGateway>,
+        request: &api::OperationRequest,
+    ) -> Result<String, Refused> {
+        if let api::Operation::LogLevel(filter) = &request.operation
+            && (filter.is_empty() || filter.len() > FILTER_BYTES_MAX || filter.chars().any(char::is_control))
+        {
+            return Err(Refused::malformed(format!("expected a log filter of 1 to {FILTER_BYTES_MAX} bytes")));
+        }
+        let found = store::gateway_key(&mut *self.inner.store.read().await?, &request.name).await?;
+        found.map(|(id, _)| id).ok_or_else(|| unknown(&request.name))
+    }
+
+    /// Writes down what became of an operation; gives the event's id.
+    pub async fn operation_done(
+        &self,
+        administrator: &Administrator<action::OperateGateway>,
+        request: &api::OperationRequest,
+        id: &str,
+        now: UnixSeconds,
+    ) -> String {
+        let action = match &request.operation {
+            api::Operation::Reload => "reload".to_owned(),
+            api::Operation::LogLevel(filter) => format!("log-level {filter}"),
+            api::Operation::EndSessions => "end-sessions".to_owned(),
+        };
+        let (actor, target) = (administrator.name(), request.name.as_str());
+        self.audit(Event { actor, action: &action, target, outcome: "ok", detail: id }, now).await
+    }
+}
+
+fn unknown(name: &str) -> Refused {
+    Refused::not_found("Gateway", name)
+}

@@ -1,0 +1,63 @@
+//! Operations on one Gateway: passed on to its stream, answered by what it says (K6).
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Extension, Request, State};
+use ringfort_enrol::wall_clock;
+use ringfort_proto::api;
+use ringfort_proto::v1::operation::What;
+use ringfort_proto::v1::{self, OperationDone};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::Shell;
+use super::caller::Caller;
+use super::http::{Asked, Failure};
+use super::hub;
+use super::limits::{ADMIN_BODY_BYTES_MAX, OPERATION_TIME};
+use crate::core::Refused;
+
+/// `POST admin/gateways/operations`.
+pub(crate) async fn operate(
+    State(shell): State<Arc<Shell>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    request: Request,
+) -> Result<Json<api::OperationAnswer>, Failure> {
+    let (now, asked) = (wall_clock(), Asked::from(request));
+    let bearer = asked.bearer_with_certificate(&shell, &caller, now)?;
+    let administrator = shell.core.administrator(&bearer, now).await?;
+    let request: api::OperationRequest = asked.json(ADMIN_BODY_BYTES_MAX).await?;
+    let gateway = shell.core.operated(&administrator, &request).await?;
+    let id = Uuid::new_v4().to_string();
+    let done = ask(&shell, &gateway, &request, &id).await.map_err(|refused| Failure::about(&request.name, refused))?;
+    let event = shell.core.operation_done(&administrator, &request, &id, wall_clock()).await;
+    Ok(Json(api::OperationAnswer { id, detail: done.detail, event }))
+}
+
+/// # Errors
+/// `gateway_unreachable`, `gateway_busy`, `operation_late`, `operation_failed`.
+async fn ask(
+    shell: &Shell,
+    gateway: &str,
+    request: &api::OperationRequest,
+    id: &str,
+) -> Result<OperationDone, Refused> {
+    let what = match &request.operation {
+        api::Operation::Reload => What::Reload(v1::Reload {}),
+        api::Operation::LogLevel(filter) => What::SetLogLevel(v1::SetLogLevel { filter: filter.clone() }),
+        api::Operation::EndSessions => What::EndSessions(v1::EndSessions {}),
+    };
+    let (answer, answered) = oneshot::channel();
+    let operation = v1::Operation { id: id.into(), what: Some(what) };
+    let name = &request.name;
+    shell.hub.ask(gateway, name, hub::Asked { operation, answer })?;
+    let done = timeout(OPERATION_TIME, answered).await.ok().and_then(Result::ok);
+    let done = done.ok_or_else(|| Refused::operation_late(name))?;
+    if done.code.is_empty() {
+        Ok(done)
+    } else {
+        Err(Refused::operation_failed(name, super::short(&done.code), super::short(&done.detail)))
+    }
+}
