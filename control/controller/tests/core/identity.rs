@@ -271,7 +271,10 @@ async fn one_time_passwords_are_given_to_those_who_have_just_logged_in() {
     world.login_with("alice", Some(&code), later(300)).await.unwrap();
     refused(world.core.admin_new_totp(&world.admin(), named("alice"), later(301)).await, "authentication_not_fresh");
     refused(world.core.admin_remove_totp(&world.admin(), named("alice"), later(301)).await, "authentication_not_fresh");
-    // The database does not give the secret away.
+    // The database does not give the secret away; that of a server is in files of its own.
+    if settings(world.folder.path()).await.database.is_some() {
+        return;
+    }
     let database = std::fs::read(state(world.folder.path()).join("database.sqlite")).unwrap();
     let wal = std::fs::read(state(world.folder.path()).join("database.sqlite-wal")).unwrap_or_default();
     let secret = *secret_of(&made.secret).as_bytes();
