@@ -73,6 +73,8 @@ impl GatewayControl for Control {
         let door = Door::new(&self.shell, "Report", &request)?;
         let agrees = async { self.shell.core.report(door.gateway()?.id(), request.get_ref(), wall_clock()).await };
         let state_agrees = door.answer(agrees.await).await?;
+        let (gateway, theirs) = (door.answer(door.gateway()).await?.id(), request.get_ref().gateway_time_ms);
+        self.shell.clocks.note(gateway, theirs, wall_clock_ms());
         Ok(Response::new(v1::ReportResponse {
             controller_time_ms: wall_clock_ms(),
             report_again_ms: REPORT_AGAIN_MS,

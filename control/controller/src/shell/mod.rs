@@ -20,6 +20,7 @@
 mod api;
 mod audit;
 mod caller;
+mod clocks;
 mod counters;
 mod grpc;
 mod hosts;
@@ -29,6 +30,7 @@ mod identity;
 mod join;
 mod limits;
 mod listener;
+mod metrics;
 mod nonces;
 mod operate;
 mod receipts;
@@ -51,6 +53,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::core::{Core, Event, Refused};
 use caller::Caller;
+use clocks::Clocks;
 use counters::Counters;
 use hub::Hub;
 use identity::Identity;
@@ -107,6 +110,7 @@ pub(crate) struct Shell {
     counters: Counters,
     nonces: Nonces,
     hub: Arc<Hub>,
+    clocks: Clocks,
     noise: Noise,
     /// Requests that wait for receipts.
     waiting: Semaphore,
@@ -128,6 +132,7 @@ impl Shell {
             counters: Counters::new(&counted::ALL, codes),
             nonces: Nonces::default(),
             hub,
+            clocks: Clocks::default(),
             noise: Noise::default(),
             waiting: Semaphore::new(RECEIPTS_WAITING_MAX),
             open: AtomicU64::new(0),

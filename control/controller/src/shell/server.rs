@@ -22,7 +22,7 @@ use super::identity::Identity;
 use super::limits::{BACKLOG, UNAUTHENTICATED_MAX};
 use super::listener::Doors;
 use super::settings::{Options, Start};
-use super::{Shell, api, counted, grpc, receipts};
+use super::{Shell, api, counted, grpc, metrics, receipts};
 use crate::core::{Change, Core, serial_text};
 
 /// How often is looked whether our own certificates are due: they have a third of their life before them then, weeks.
@@ -33,6 +33,7 @@ const EVENTS_SHOWN: u32 = 64;
 /// A Controller that listens.
 pub struct Server {
     doors: Arc<Doors>,
+    metrics: Option<TcpListener>,
     own: OwnCertificate,
     listener: TcpListener,
     address: SocketAddr,
@@ -58,6 +59,7 @@ impl Server {
         let address = listener.local_addr()?;
         let settings = start.settings(options, address);
         let identity = Identity::new(&start.identity())?;
+        let metrics = metrics::listen(start.metrics()).await?;
         let core = Core::open(path, &settings, options.administrator.as_ref(), wall_clock()).await?;
         start.keep(&folder, &settings, address)?;
         let fingerprint = tls::fingerprint(&CertificateDer::from(core.root_der()));
@@ -75,7 +77,7 @@ impl Server {
         let router = api::router(&shell).merge(control.layer(gateways_only));
         let unauthenticated = options.unauthenticated_max.unwrap_or(UNAUTHENTICATED_MAX);
         let doors = Arc::new(Doors::new(shell, acceptor, trust, router, unauthenticated));
-        Ok(Self { doors, own, listener, address, fingerprint, changes })
+        Ok(Self { doors, metrics, own, listener, address, fingerprint, changes })
     }
 
     /// Where it listens.
@@ -97,6 +99,7 @@ impl Server {
         tokio::select! {
             () = self.doors.serve(&self.listener) => {}
             () = self.keep_certificates() => {}
+            () = metrics::serve(shell, self.metrics.as_ref()) => {}
             () = shell.core.follow(wall_clock) => {}
             () = telling => {}
             () = keeping => {}

@@ -34,6 +34,9 @@ pub struct Options {
 struct Kept {
     /// Where to listen.
     listen: String,
+    /// Where metrics are to be had, in the clear; nowhere without it. Written by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metrics: Option<SocketAddr>,
     /// The core's.
     controller: Settings,
     /// Where users log in besides; written by hand.
@@ -97,6 +100,11 @@ impl Start {
         Settings { database: options.database.clone(), ..Settings::new(address, names) }
     }
 
+    /// Where metrics are to be had.
+    pub(crate) fn metrics(&self) -> Option<SocketAddr> {
+        self.kept.as_ref().and_then(|kept| kept.metrics)
+    }
+
     /// The identity providers.
     pub(crate) fn identity(&self) -> ringfort_directory::Settings {
         self.kept.as_ref().map(|kept| kept.identity.clone()).unwrap_or_default()
@@ -109,7 +117,7 @@ impl Start {
     pub(crate) fn keep(&self, folder: &Folder, settings: &Settings, bound: SocketAddr) -> Result<()> {
         if self.kept.is_none() {
             let identity = ringfort_directory::Settings::default();
-            let kept = Kept { listen: bound.to_string(), controller: settings.clone(), identity };
+            let kept = Kept { listen: bound.to_string(), metrics: None, controller: settings.clone(), identity };
             // The database's address may hold a password.
             folder.write(FILE, toml::to_string(&kept)?.as_bytes(), Secrecy::Secret)?;
         }

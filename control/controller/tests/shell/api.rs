@@ -230,3 +230,55 @@ async fn an_auditor_sees_and_changes_nothing() {
 async fn serial(controller: &Controller) -> String {
     controller.status().await["revocations"].as_str().unwrap().to_owned()
 }
+
+/// What Prometheus scrapes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_are_to_be_had_where_the_file_says() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let controller = Controller::start().await;
+    let place = std::sync::Arc::clone(&controller.place);
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let gateway = administrator.new_gateway("gw1", "berlin", place.path()).await;
+    controller.end().await;
+    // A port that nobody had a moment ago.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let file = place.path().join("state/controller.toml");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("metrics = \"{address}\"\n{kept}")).unwrap();
+    let controller = Controller::start_again_in(place).await;
+    let ask = async |request: &'static str| {
+        let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let text = ask(scrape).await;
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("text/plain; version=0.0.4"), "{text}");
+    let of = "{gateway=\"gw1\",site=\"berlin\"}";
+    for line in [
+        format!("ringfort_controller_gateway_alive{of} 0"),
+        "ringfort_controller_refused_total{code=\"not_found\"} 0".to_owned(),
+        "ringfort_controller_revocations 0".to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+    // A Gateway whose clock is a minute behind.
+    let digest = ringfort_enrol::tls::fingerprint(&gateway.folder.certificates("chain.pem").unwrap()[0]);
+    let report = ringfort_proto::v1::ReportRequest {
+        certificate_digest: digest.to_vec().into(),
+        gateway_time_ms: (ringfort_enrol::wall_clock().0 - 60) * 1_000,
+        ..ringfort_proto::v1::ReportRequest::default()
+    };
+    gateway.client().await.report(report).await.unwrap();
+    let text = ask(scrape).await;
+    let name = format!("ringfort_controller_gateway_clock_ahead_milliseconds{of} ");
+    let ahead = text.lines().find_map(|line| line.strip_prefix(&name)).unwrap();
+    assert!((-70_000..=-59_000).contains(&ahead.parse::<i64>().unwrap()), "{ahead}");
+    assert!(text.lines().any(|found| found == format!("ringfort_controller_gateway_alive{of} 1")));
+    let text = ask("GET /api/v1/login HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(text.starts_with("HTTP/1.1 404"), "nothing else is there: {text}");
+    drop(controller);
+}
