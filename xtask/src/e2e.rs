@@ -18,9 +18,10 @@ struct Part {
     run: fn(&Path, &Path) -> Result<bool>,
 }
 
-const PARTS: [Part; 3] = [
+const PARTS: [Part; 4] = [
     Part { needs: Needs { name: "oidc", programs: &["node", "npm"], packages: "nodejs npm" }, run: oidc },
     Part { needs: Needs { name: "ldap", programs: &["slapd", "ldapadd"], packages: "slapd ldap-utils" }, run: ldap },
+    Part { needs: Needs { name: "grpc", programs: &["python3"], packages: "python3 python3-venv" }, run: grpc },
     Part {
         needs: Needs { name: "postgres", programs: &["initdb", "pg_ctl", "psql"], packages: "postgresql" },
         run: postgres::run,
@@ -29,6 +30,11 @@ const PARTS: [Part; 3] = [
 
 /// The OpenID provider, in the version that the tests were written against.
 const OIDC_PROVIDER: &str = "oidc-provider@9.13.3";
+
+/// gRPC for Python and its compiler, in the versions that the test was written against.
+const GRPC: [&str; 2] = ["grpcio==1.85.1", "grpcio-tools==1.85.1"];
+/// Where our .proto files are.
+const PROTO: &str = "control/proto/proto";
 
 /// Runs the parts that `options` name (`--only LIST`), or all.
 pub(crate) fn run(root: &Path, options: &[&str]) -> Result<Findings> {
@@ -77,6 +83,28 @@ fn oidc(root: &Path, target: &Path) -> Result<bool> {
 /// Logins by OpenLDAP.
 fn ldap(root: &Path, target: &Path) -> Result<bool> {
     passes(&mut providers(root, target, "ldap::"))
+}
+
+/// A Gateway's stream by gRPC's own implementation for Python.
+fn grpc(root: &Path, target: &Path) -> Result<bool> {
+    let folder = target.join("e2e").join(GRPC.join("-"));
+    let python = folder.join("bin/python");
+    let bindings = folder.join("bindings");
+    let done = folder.join("done");
+    if !done.exists() {
+        println!("installing {} in {}", GRPC.join(" "), folder.display());
+        must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        must(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(GRPC))?;
+        std::fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
+    }
+    std::fs::create_dir_all(&bindings).with_context(|| format!("cannot make {}", bindings.display()))?;
+    let mut made = Command::new(&python);
+    made.args(["-m", "grpc_tools.protoc", "--proto_path"]).arg(root.join(PROTO));
+    made.arg("--python_out").arg(&bindings).arg("--grpc_python_out").arg(&bindings);
+    must(made.arg("ringfort/v1/gateway.proto"))?;
+    let mut test = cargo(root, target);
+    test.args(["test", "--locked", "--workspace", "--test", "clients"]);
+    passes(test.env("RINGFORT_E2E_GRPC_PYTHON", &python).env("RINGFORT_E2E_GRPC_BINDINGS", &bindings))
 }
 
 /// The Controller's tests at providers whose names begin so.
