@@ -21,10 +21,29 @@ const CONFIGURATION_SECONDS: u64 = 900;
 const LIST_SECONDS: u64 = 3_652 * 86_400;
 /// Entries in one list: with the longest reasons some 3 MiB of the 4 that a list may have.
 const LIST_ENTRIES_MAX: usize = 4_096;
+/// How long signed lists serve others who ask for the same, in seconds.
+const BACKLOG_SECONDS: u64 = 60;
 /// Addresses of one Gateway.
 const ADDRESSES_MAX: usize = 8;
 /// Longest address, in bytes: a DNS name of 253 with a port.
 const ADDRESS_BYTES_MAX: usize = 260;
+
+/// The lists that were signed last for a Gateway that lacked them: reading and signing thousands of entries anew for each of a thousand
+/// Gateways takes longer than sending them.
+pub(crate) struct Backlog {
+    after: Serial,
+    ours: Serial,
+    signed_at: UnixSeconds,
+    lists: Vec<String>,
+}
+
+impl Backlog {
+    /// Whether they are what follows `after` as long as our list stands at `ours`.
+    fn serves(&self, after: Serial, ours: Serial, now: UnixSeconds) -> bool {
+        let age = now.saturating_since(self.signed_at).as_secs();
+        (self.after, self.ours) == (after, ours) && self.signed_at <= now && age < BACKLOG_SECONDS
+    }
+}
 
 impl Core {
     /// A new configuration (rf-gateway+jwt) for a Gateway (R7, R8).
@@ -96,6 +115,11 @@ impl Core {
                 "a Gateway knows revocations that this database does not: it was restored from a backup"
             );
         }
+        // After a Controller's start all Gateways ask for the same.
+        let mut last = self.inner.backlog.lock().await;
+        if let Some(backlog) = last.as_ref().filter(|backlog| backlog.serves(after, ours, now)) {
+            return Ok(backlog.lists.clone());
+        }
         let n = if after.epoch == ours.epoch { after.n } else { 0 };
         let entries = store::revocations_after(&mut *self.inner.store.read().await?, n).await?;
         let entries: Vec<Entry> = entries.into_iter().map(|(_, entry)| entry).collect();
@@ -103,7 +127,9 @@ impl Core {
             true => vec![self.sign_list(n, &[], now)?],
             false => self.sign_revocations(n, &entries, now)?,
         };
-        Ok(lists.into_iter().map(|(list, _)| list.as_str().to_owned()).collect())
+        let lists: Vec<String> = lists.into_iter().map(|(list, _)| list.as_str().to_owned()).collect();
+        *last = Some(Backlog { after, ours, signed_at: now, lists: lists.clone() });
+        Ok(lists)
     }
 
     /// Signs the entries that follow `after`, in lists of bounded length; with each where it leads to.

@@ -209,6 +209,7 @@ struct Inner {
     store: Store,
     /// The number of the newest news that was passed on; held while it is.
     heard: tokio::sync::Mutex<u64>,
+    backlog: tokio::sync::Mutex<Option<gateway::Backlog>>,
     /// Whether this Controller was removed.
     is_out: AtomicBool,
     passwords: Passwords,
@@ -294,6 +295,7 @@ impl Core {
                 sealing: Sealing::open(&folder)?,
                 deny: RwLock::new(deny),
                 heard: tokio::sync::Mutex::new(heard),
+                backlog: tokio::sync::Mutex::default(),
                 is_out: AtomicBool::new(false),
                 changes: broadcast::Sender::new(CHANGES_MAX),
                 reach: OnceLock::new(),
