@@ -281,7 +281,7 @@ async fn first_contact(state: &Path, login: &Login) -> Result<(Folder, Identity)
     let (leaf, sent) = https.certificates().split_first().context("the Controller sent no certificate")?;
     let (root, intermediates) = split_root(sent, &fingerprint).context("the Controller sent no root certificate")?;
     let trust = Trust::new(root, intermediates.iter().cloned())?;
-    let peer = trust.verify(leaf, &[], Side::Server, Role::Controller, wall_clock())?;
+    let peer = trust.verify(leaf, Side::Server, Role::Controller, wall_clock())?;
     let chain: Vec<CertificateDer<'static>> = std::iter::once(root).chain(intermediates).cloned().collect();
     let path = format!("{BASE}/login");
     let answer = https.request::<(), LoginMethods>(hyper::Method::GET, &path, &[], None, NONCE_HEADER).await?;

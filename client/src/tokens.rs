@@ -257,8 +257,8 @@ impl Judge {
         claims: &ClaimsToken,
         now: UnixSeconds,
     ) -> Result<UnixSeconds, TokensError> {
-        let (leaf, sent) = chain.split_first().ok_or(ConfigError::NoLeaf)?;
-        let peer = self.trust.verify(leaf, sent, Side::Client, Role::Device, now)?;
+        let leaf = chain.first().ok_or(ConfigError::NoLeaf)?;
+        let peer = self.trust.verify(leaf, Side::Client, Role::Device, now)?;
         if *peer.key() != self.holder {
             return Err(ConfigError::KeyMismatch.into());
         }

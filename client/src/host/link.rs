@@ -3,17 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Method;
-use ringfort_enrol::tls::{self, ALPN_HTTP1, Expected, OwnCertificate};
+use ringfort_enrol::tls::{self, ALPN_HTTP1, Expected, LiveTrust, OwnCertificate};
 use ringfort_enrol::{Folder, FolderError, Https, HttpsError, wall_clock};
 use ringfort_identity::{Credentials, Trust};
 use ringfort_link::{LinkError, Links};
 use ringfort_proto::api::{
     BASE, CertificateRequest, CertificateResponse, HOST_ADDRESSES_MAX, HOST_INTERFACES_MAX, HostInterface,
-    HostRegistration, NONCE_HEADER, Registered, registration_path,
+    HostRegistration, Known, NONCE_HEADER, Registered, registration_path,
 };
 use ringfort_types::UnixSeconds;
 use serde::Serialize;
@@ -26,9 +27,12 @@ use crate::controller::decode_certificates;
 /// Everything that a registration needs.
 pub(super) struct Link {
     folder: Folder,
-    trust: Trust,
+    trust: LiveTrust,
     own: OwnCertificate,
+    /// Those that its file names.
     controllers: Vec<String>,
+    /// Those that were heard of, which are asked after them.
+    heard: Mutex<Vec<String>>,
     path: String,
     port: u16,
 }
@@ -38,9 +42,10 @@ impl Link {
     pub(super) fn open(folder: Folder, config: &Config) -> anyhow::Result<Self> {
         let folder = folder.of_host(&config.hostname);
         Ok(Self {
-            trust: folder.trust()?,
+            trust: LiveTrust::new(folder.trust()?),
             own: OwnCertificate::new(&folder.credentials()?)?,
             controllers: config.controllers.clone(),
+            heard: Mutex::default(),
             path: registration_path(config.hostname.as_str()),
             port: config.port,
             folder,
@@ -58,7 +63,10 @@ impl Link {
         let registration =
             HostRegistration { interfaces: interfaces()?, port: self.port, version: env!("CARGO_PKG_VERSION").into() };
         let mut https = self.connect().await?;
-        let Registered { last_seen } = post(&mut https, &self.path, &registration).await?;
+        let Registered { last_seen, known } = post(&mut https, &self.path, &registration).await?;
+        if let Some(Err(error)) = known.map(|known| self.learn(known)) {
+            tracing::warn!(error = format!("{error:#}"), "whom to believe is as it was");
+        }
         if tls::is_renewal_due(validity, wall_clock())
             && let Err(error) = self.renew(&mut https).await
         {
@@ -70,14 +78,29 @@ impl Link {
     /// The first Controller that can be reached.
     async fn connect(&self) -> Result<Https, Trouble> {
         let mut last = Trouble::Network("no address of a Controller is known: name one in host.server".into());
-        for address in &self.controllers {
-            let config = tls::client(Some(&self.own), &self.trust, Expected::controller(), ALPN_HTTP1);
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for address in self.controllers.iter().chain(heard.iter().filter(|one| !self.controllers.contains(one))) {
+            let config = tls::client(Some(&self.own), &self.trust.get(), Expected::controller(), ALPN_HTTP1);
             match Https::connect(address, config.map_err(|error| Trouble::Own(error.to_string()))?).await {
                 Ok(https) => return Ok(https),
                 Err(error) => last = error.into(),
             }
         }
         Err(last)
+    }
+
+    /// Believes the intermediates that the Controller names from now on, these and no others, and asks the Controllers that it
+    /// names after those of the file.
+    fn learn(&self, known: Known) -> anyhow::Result<()> {
+        let (root, before) = self.folder.ca()?;
+        let intermediates = decode_certificates(&known.intermediates)?;
+        if before != intermediates {
+            let trust = Trust::new(&root, intermediates.iter().cloned())?;
+            self.folder.write_ca(std::iter::once(&root).chain(&intermediates))?;
+            self.trust.replace(trust);
+        }
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = known.controllers;
+        Ok(())
     }
 
     /// Fetches a certificate that lasts longer, for the same key, and shows it from now on.

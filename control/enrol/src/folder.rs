@@ -368,14 +368,23 @@ impl Folder {
         Credentials::new(self.certificates(&self.names.chain)?, self.key()?.to_pkcs8()).map_err(refused)
     }
 
-    /// The root and intermediates.
+    /// Whom to believe: who stands under the root and the intermediates.
     ///
     /// # Errors
     /// [`FolderError`], naming the file at fault.
     pub fn trust(&self) -> Result<Trust, FolderError> {
+        let (root, intermediates) = self.ca()?;
+        Trust::new(&root, intermediates).map_err(|error| self.content(self.names.ca, error.to_string()))
+    }
+
+    /// The root, and the intermediates behind it.
+    ///
+    /// # Errors
+    /// [`FolderError`], naming the file at fault.
+    pub fn ca(&self) -> Result<(CertificateDer<'static>, Vec<CertificateDer<'static>>), FolderError> {
         let mut certificates = self.certificates(self.names.ca)?.into_iter();
         let root = certificates.next().ok_or_else(|| self.content(self.names.ca, "expected a certificate".into()))?;
-        Trust::new(&root, certificates).map_err(|error| self.content(self.names.ca, error.to_string()))
+        Ok((root, certificates.collect()))
     }
 
     /// The keys that sign tokens, those whose certificates stand under `trust` at `now`.
@@ -452,17 +461,24 @@ pub enum SignerRefused {
     Form,
 }
 
-/// The keys in `signers`, each of whose certificates must stand under `trust` at `now` in the role `signer`.
+/// The keys in `signers`, each of whose certificates must stand under `trust` at `now` in the role `signer`. One that has
+/// expired is passed over: whoever was away for long may know of others that have not.
 ///
 /// # Errors
-/// [`SignerRefused`] for the first that does not; nothing is believed then.
+/// [`SignerRefused`] for the first that does not stand there, and where all have expired; nothing is believed then.
 pub fn token_keys(signers: &[CertificateDer<'_>], trust: &Trust, now: UnixSeconds) -> Result<KeySet, SignerRefused> {
-    let mut keys = KeySet::default();
+    let (mut keys, mut expired) = (KeySet::default(), None);
     for signer in signers {
-        trust.verify(signer, &[], Side::Signer, Role::Signer, now)?;
-        keys.add(&crate::tls::public_key_of(signer).ok_or(SignerRefused::Form)?)?;
+        match trust.verify(signer, Side::Signer, Role::Signer, now) {
+            Ok(_) => keys.add(&crate::tls::public_key_of(signer).ok_or(SignerRefused::Form)?)?,
+            Err(refused) if refused.is_expired() => expired = Some(refused),
+            Err(refused) => return Err(refused.into()),
+        }
     }
-    Ok(keys)
+    match expired {
+        Some(refused) if keys.is_empty() => Err(refused.into()),
+        _ => Ok(keys),
+    }
 }
 
 #[cfg(test)]

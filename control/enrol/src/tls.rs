@@ -98,6 +98,29 @@ impl ResolvesClientCert for OwnCertificate {
     }
 }
 
+/// Whom a listener believes. It can be replaced while connections come and go.
+#[derive(Clone, Debug)]
+pub struct LiveTrust(Arc<RwLock<Trust>>);
+
+impl LiveTrust {
+    /// Believes peers under `trust`.
+    #[must_use]
+    pub fn new(trust: Trust) -> Self {
+        Self(Arc::new(RwLock::new(trust)))
+    }
+
+    /// Believes peers under `trust` and no others from the next handshake on.
+    pub fn replace(&self, trust: Trust) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = trust;
+    }
+
+    /// The trust of this moment.
+    #[must_use]
+    pub fn get(&self) -> Trust {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Whether a server's clients must show a certificate. One that is shown is verified in either case (W9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificates {
@@ -113,7 +136,7 @@ pub enum ClientCertificates {
 /// What rustls refused.
 pub fn server(
     own: &OwnCertificate,
-    trust: &Trust,
+    trust: &LiveTrust,
     clients: ClientCertificates,
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, Error> {
@@ -256,8 +279,8 @@ pub fn verify_peer(
     role: Role,
     now: UnixSeconds,
 ) -> Result<PeerIdentity, PeerRefused> {
-    let (leaf, sent) = certificates.and_then(<[_]>::split_first).ok_or(PeerRefused::NoCertificate)?;
-    Ok(trust.verify(leaf, sent, side, role, now)?)
+    let leaf = certificates.and_then(<[_]>::first).ok_or(PeerRefused::NoCertificate)?;
+    Ok(trust.verify(leaf, side, role, now)?)
 }
 
 /// Why a peer is nobody here.
@@ -355,7 +378,7 @@ macro_rules! signatures {
 
 #[derive(Debug)]
 struct Clients {
-    trust: Trust,
+    trust: LiveTrust,
     clients: ClientCertificates,
     hints: Vec<DistinguishedName>,
 }
@@ -372,10 +395,10 @@ impl ClientCertVerifier for Clients {
     fn verify_client_cert(
         &self,
         leaf: &CertificateDer<'_>,
-        sent: &[CertificateDer<'_>],
+        _sent: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.trust.verify_any_role(leaf, sent, Side::Client, seconds(now)).map_err(refused)?;
+        self.trust.get().verify_any_role(leaf, Side::Client, seconds(now)).map_err(refused)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -399,13 +422,13 @@ impl ServerCertVerifier for Server {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
-        sent: &[CertificateDer<'_>],
+        _sent: &[CertificateDer<'_>],
         _name: &ServerName<'_>,
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let Expected { role, id, digests } = &self.expected;
-        let peer = self.trust.verify(leaf, sent, Side::Server, *role, seconds(now)).map_err(refused)?;
+        let peer = self.trust.verify(leaf, Side::Server, *role, seconds(now)).map_err(refused)?;
         if let Some(expected) = id.clone().filter(|expected| **expected != *peer.id()) {
             return Err(refused(OtherServer::Id { role: *role, expected, found: peer.id().into() }));
         }
@@ -461,8 +484,10 @@ impl ServerCertVerifier for FirstContact {
         *self.root_seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         let expected = self.fingerprint.as_ref().ok_or_else(|| refused(OtherRoot))?;
         let (root, intermediates) = split_root(sent, expected).ok_or_else(|| refused(OtherRoot))?;
-        let trust = Trust::new(root, []).map_err(refused)?;
-        trust.verify(leaf, intermediates, Side::Server, Role::Controller, seconds(now)).map_err(refused)?;
+        // The one time that what was sent counts: nothing else is known yet.
+        let intermediates = intermediates.iter().map(|sent| sent.clone().into_owned());
+        let trust = Trust::new(root, intermediates).map_err(refused)?;
+        trust.verify(leaf, Side::Server, Role::Controller, seconds(now)).map_err(refused)?;
         Ok(ServerCertVerified::assertion())
     }
 

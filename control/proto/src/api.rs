@@ -652,6 +652,9 @@ pub struct HostInterface {
 pub struct Registered {
     /// When it was recorded, by the Controller's clock, in seconds since 1970.
     pub last_seen: u64,
+    /// Whom to believe from then on, and where the Controllers are. Controllers of the first versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
 }
 
 /// One of the answer to `GET admin/hosts`.

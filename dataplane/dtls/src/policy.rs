@@ -47,8 +47,8 @@ impl Trusted {
 
 impl PeerPolicy for Trusted {
     fn judge(&self, chain: &[CertificateDer<'_>], now: UnixSeconds) -> Result<Option<PeerIdentity>, VerifyError> {
-        let (leaf, sent) = chain.split_first().ok_or(VerifyError::Form)?;
-        let peer = self.trust.verify(leaf, sent, self.side, self.role, now)?;
+        let leaf = chain.first().ok_or(VerifyError::Form)?;
+        let peer = self.trust.verify(leaf, self.side, self.role, now)?;
         peer.pinned(&self.pins)?;
         Ok(Some(peer))
     }

@@ -24,4 +24,4 @@ pub use hostname::Hostname;
 pub use key::{KeyError, KeyThumbprint};
 pub use name::{ID_BYTES_MAX, NameError, Role, RoleUri, SessionDn};
 pub use peer::PeerIdentity;
-pub use trust::{Side, Trust, VerifyError};
+pub use trust::{INTERMEDIATES_MAX, Side, Trust, VerifyError};

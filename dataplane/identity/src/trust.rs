@@ -24,8 +24,8 @@ const EKU_SERVER: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 const EKU_CLIENT: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 /// id-kp-jwt (RFC 9509 §4): the key signs tokens.
 const EKU_JWT: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 0x25];
-/// Intermediates looked at, ours and the peer's each.
-const INTERMEDIATES_MAX: usize = 8;
+/// Intermediates that one organisation may have.
+pub const INTERMEDIATES_MAX: usize = 8;
 
 /// On which side of a connection a certificate is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +38,10 @@ pub enum Side {
     Signer,
 }
 
-/// The root under which peers must stand, and the intermediates known beside it: a peer need not send those.
+/// The root under which peers must stand, and the intermediates between them and it.
+///
+/// Those are told beforehand, and what a peer sends along counts for nothing: an intermediate whose holder was removed from
+/// the organisation has the root's signature still.
 #[derive(Clone)]
 pub struct Trust {
     anchor: rustls_pki_types::TrustAnchor<'static>,
@@ -52,7 +55,7 @@ impl fmt::Debug for Trust {
 }
 
 impl Trust {
-    /// Trusts `root` (DER), with `intermediates` (DER) beside it.
+    /// Trusts `root` (DER), with `intermediates` (DER) below it.
     ///
     /// # Errors
     /// [`ConfigError::Certificate`] when the root cannot be read; [`ConfigError::Intermediates`] for more than 8.
@@ -68,8 +71,7 @@ impl Trust {
         Ok(Self { anchor, intermediates })
     }
 
-    /// Checks `leaf` as the certificate of a peer on `side` in `role` at `now`. `sent` are the other certificates that the
-    /// peer showed.
+    /// Checks `leaf` as the certificate of a peer on `side` in `role` at `now`.
     ///
     /// The caller has seen a signature by the leaf's key over this very handshake; without it a certificate says nothing.
     ///
@@ -78,12 +80,11 @@ impl Trust {
     pub fn verify(
         &self,
         leaf: &CertificateDer<'_>,
-        sent: &[CertificateDer<'_>],
         side: Side,
         role: Role,
         now: UnixSeconds,
     ) -> Result<PeerIdentity, VerifyError> {
-        let peer = self.verify_any_role(leaf, sent, side, now)?;
+        let peer = self.verify_any_role(leaf, side, now)?;
         if peer.role() != role {
             return Err(VerifyError::Role { expected: role });
         }
@@ -97,7 +98,6 @@ impl Trust {
     pub fn verify_any_role(
         &self,
         leaf: &CertificateDer<'_>,
-        sent: &[CertificateDer<'_>],
         side: Side,
         now: UnixSeconds,
     ) -> Result<PeerIdentity, VerifyError> {
@@ -110,10 +110,9 @@ impl Trust {
             Side::Signer => EKU_JWT,
         });
         let time = UnixTime::since_unix_epoch(now.since_epoch());
-        let intermediates: Vec<CertificateDer<'_>> =
-            self.intermediates.iter().cloned().chain(sent.iter().take(INTERMEDIATES_MAX).cloned()).collect();
+        let anchors = std::slice::from_ref(&self.anchor);
         certificate
-            .verify_for_usage(SIGNATURES, std::slice::from_ref(&self.anchor), &intermediates, time, usage, None, None)
+            .verify_for_usage(SIGNATURES, anchors, &self.intermediates, time, usage, None, None)
             .map_err(VerifyError::Certificate)?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| VerifyError::Form)?;
         if !parsed.extended_key_usage().is_ok_and(|usage| usage.is_some()) {
@@ -186,6 +185,14 @@ fn named_by_hostname(certificate: &X509Certificate<'_>, uri: &RoleUri) -> Result
     match (names.next().map(|name| name.as_str()), names.next()) {
         (Some(Ok(name)), None) if name == uri.id() && name.parse::<Hostname>().is_ok() => Ok(()),
         _ => Err(VerifyError::CommonName),
+    }
+}
+
+impl VerifyError {
+    /// Whether it would have passed earlier.
+    #[must_use]
+    pub const fn is_expired(&self) -> bool {
+        matches!(self, Self::Certificate(webpki::Error::CertExpired { .. }))
     }
 }
 

@@ -17,7 +17,7 @@ use super::issue::Subject;
 use super::receipts::serial_text;
 use super::refused::Refused;
 use super::store::{self, Consequence, Occasion, Site, User};
-use super::{Administrator, Core, Event};
+use super::{Action, Administrator, Core, Event};
 
 /// Bytes of the grants of one user at one site, as JSON: 240 of the 256 KiB of an entitlement token, which is base64.
 const GRANTS_BYTES_MAX: usize = 180 << 10;
@@ -36,12 +36,17 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
-    pub(crate) async fn begin<A>(
+    /// Waits for its turn, and looks whether whoever decides may still do so.
+    ///
+    /// # Errors
+    /// `not_administrator`, `role_insufficient`, `token_revoked` when the login has ended meanwhile.
+    pub(crate) async fn begin<A: Action>(
         core: &Core,
         administrator: &Administrator<A>,
         now: UnixSeconds,
     ) -> Result<Self, Refused> {
         let mut tx = core.inner.store.begin().await?;
+        administrator.still(core, &mut tx, now).await?;
         let after = store::newest_revocation(&mut tx).await?;
         let (core, actor) = (core.clone(), administrator.name().to_owned());
         let (consequences, entries, changed) = (Vec::new(), Vec::new(), Changed::default());

@@ -67,9 +67,9 @@ impl Core {
     /// The id of a Gateway's site.
     ///
     /// # Errors
-    /// `not_found`.
-    pub async fn site_of(&self, gateway: &str) -> Result<String, Refused> {
-        Ok(known_gateway(&mut *self.inner.store.read().await?, gateway).await?.site)
+    /// `not_found`; `key_mismatch` for a certificate of that name and another key.
+    pub async fn site_of(&self, peer: &PeerIdentity) -> Result<String, Refused> {
+        Ok(gateway_with_key(&mut *self.inner.store.read().await?, peer).await?.site)
     }
 
     /// Signs what a Gateway may forward to for anybody: every Resource of its site.
@@ -230,8 +230,8 @@ impl Core {
         self.standing(peer, now)?;
         let key = RequestedKey::from_request(request)?;
         let mut tx = self.inner.store.begin().await?;
-        let gateway = known_gateway(&mut tx, peer.id()).await?;
-        if key.thumbprint() != peer.key() || key.thumbprint().to_string() != gateway.jkt {
+        let gateway = gateway_with_key(&mut tx, peer).await?;
+        if key.thumbprint() != peer.key() {
             return Err(Refused::key_mismatch());
         }
         let leaf = self.authority().gateway(&gateway.id, &key, now)?;
@@ -245,13 +245,18 @@ impl Core {
     /// Takes a Gateway's report (R16, R18) and says whether it is in the state that we believe it to be in.
     ///
     /// # Errors
-    /// `not_found`; `request_malformed` for addresses that are none, and for the digest of a certificate that was not issued
-    /// to it.
-    pub async fn report(&self, gateway: &str, report: &v1::ReportRequest, now: UnixSeconds) -> Result<bool, Refused> {
+    /// `not_found`, `key_mismatch`; `request_malformed` for addresses that are none, and for the digest of a certificate that was
+    /// not issued to it.
+    pub async fn report(
+        &self,
+        peer: &PeerIdentity,
+        report: &v1::ReportRequest,
+        now: UnixSeconds,
+    ) -> Result<bool, Refused> {
         let addresses = checked_addresses(&report.addresses)?;
         let digest = hex(&report.certificate_digest);
         let mut tx = self.inner.store.begin().await?;
-        let mut gateway = known_gateway(&mut tx, gateway).await?;
+        let mut gateway = gateway_with_key(&mut tx, peer).await?;
         if digest == gateway.next_digest {
             gateway.digest = std::mem::take(&mut gateway.next_digest);
         } else if digest != gateway.digest {
@@ -267,14 +272,14 @@ impl Core {
             false => store::sequences_at(&mut tx, &gateway.site, now).await?,
         };
         tx.commit().await?;
-        let sequences: BTreeMap<&str, u64> = sequences.iter().map(|one| (one.dn.as_str(), one.seq)).collect();
+        let sequences: BTreeMap<&str, _> = sequences.iter().map(|one| (one.dn.as_str(), one)).collect();
         let believed = |live: &v1::LiveSession| {
-            let seq = *sequences.get(live.dn.as_str())?;
-            Some(v1::LiveSession { dn: live.dn.clone(), seq })
+            // Whatever was pushed it must have; what a client asked for since it may show or not. Of a session that is not known
+            // here any more nothing will be pushed: it ends with its token.
+            let seq = sequences.get(live.dn.as_str()).map_or(live.seq, |one| live.seq.clamp(one.pushed_seq, one.seq));
+            v1::LiveSession { dn: live.dn.clone(), seq }
         };
-        let Some(believed) = report.sessions.iter().map(believed).collect::<Option<Vec<_>>>() else {
-            return Ok(false);
-        };
+        let believed: Vec<_> = report.sessions.iter().map(believed).collect();
         let Serial { epoch, n } = self.serial();
         let expected = state_digest(gateway.configuration_seq, v1::Serial { epoch, n }, &believed);
         Ok(report.state_digest.as_ref() == expected)
@@ -287,6 +292,19 @@ impl Core {
 /// `not_found`.
 async fn known_gateway(c: &mut Connection, id: &str) -> Result<Gateway, Refused> {
     store::gateway(c, id).await?.ok_or_else(|| Refused::not_found("Gateway", id))
+}
+
+/// The Gateway whose certificate `peer` shows: one that names it and has the key it joined with. A Controller that was removed
+/// could name any.
+///
+/// # Errors
+/// `not_found`, `key_mismatch`.
+async fn gateway_with_key(c: &mut Connection, peer: &PeerIdentity) -> Result<Gateway, Refused> {
+    let gateway = known_gateway(c, peer.id()).await?;
+    if peer.key().to_string() != gateway.jkt {
+        return Err(Refused::key_mismatch());
+    }
+    Ok(gateway)
 }
 
 /// SHA-256 of a certificate in hexadecimal, as a report names it.

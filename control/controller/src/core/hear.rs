@@ -20,18 +20,21 @@ impl Core {
         let mut heard = self.inner.heard.lock().await;
         let mut tx = self.inner.store.snapshot().await?;
         let newest = store::newest_news(&mut tx).await?;
-        if newest == *heard {
-            return Ok(());
-        }
         let ours = self.serial();
         let epoch = store::organisation(&mut tx).await?.map_or(ours.epoch, |(_, epoch)| epoch);
-        let news = store::news_after(&mut tx, *heard).await?.filter(|_| epoch == ours.epoch && newest > *heard);
+        let is_ours = epoch == ours.epoch && newest >= *heard;
+        if is_ours && newest == *heard {
+            return Ok(());
+        }
+        let news = if is_ours { store::news_after(&mut tx, *heard).await? } else { None };
         let Some(news) = news else {
             // Too long ago, or the database is not the one that it was: nobody knows what was missed.
             let entries = store::revocations_after(&mut tx, 0).await?;
             let n = entries.last().map_or(0, |(n, _)| *n);
-            *self.inner.deny.write().unwrap_or_else(PoisonError::into_inner) =
-                DenyList::restore(Serial { epoch, n }, entries);
+            let mut list = DenyList::restore(Serial { epoch, n }, entries);
+            list.forget(now);
+            *self.inner.deny.write().unwrap_or_else(PoisonError::into_inner) = list;
+            self.learn(&mut tx, now).await?;
             tracing::warn!(heard = *heard, newest, "decisions were missed: all Gateways begin their streams anew");
             self.tell(Change::Missed);
             *heard = newest;
@@ -40,10 +43,7 @@ impl Core {
         for (n, consequences) in news {
             for consequence in consequences {
                 match consequence {
-                    Consequence::Authorities => {
-                        self.learn(&mut tx, now).await.map_err(Refused::internal)?;
-                        self.inner.is_out.store(store::is_removed(&mut tx, &self.id()).await?, Ordering::Relaxed);
-                    }
+                    Consequence::Authorities => self.learn(&mut tx, now).await?,
                     Consequence::Revocations => {
                         let entries = store::revocations_after(&mut tx, self.serial().n).await?;
                         self.take_back(entries, now)?;

@@ -156,7 +156,7 @@ impl Core {
             return Err(Refused::host_unknown(&host.name));
         }
         tx.commit().await?;
-        Ok(api::Registered { last_seen: now.0 })
+        Ok(api::Registered { last_seen: now.0, known: Some(self.known_to_clients()) })
     }
 
     /// A new certificate for a host and its key; the chain, DER. `request` is PKCS#10, DER.

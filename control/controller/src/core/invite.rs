@@ -238,6 +238,7 @@ impl Core {
             }
             InviteeKind::Controller => {
                 let intermediate = self.authority().intermediate_of(&key, now)?;
+                self.introduce(&mut tx, id, &intermediate, now).await?;
                 (joined.id, joined.kind) = (id.clone(), "controller".into());
                 joined.chain = vec![intermediate.to_vec().into()];
             }

@@ -3,17 +3,19 @@
 //! A Controller publishes its own when it starts or renews them, beside those of the other Controllers. Gateways and clients
 //! hear of the whole set and keep it in place of the one before, so that what is no longer in it is no longer believed.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ringfort_identity::{Role, Side, Trust};
+use ringfort_enrol::tls::public_key_of;
+use ringfort_identity::{INTERMEDIATES_MAX, Role, Side, Trust};
 use ringfort_proto::api;
 use ringfort_token::{KeySet, Verifier};
 use ringfort_types::UnixSeconds;
 use rustls_pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::ca::{Authority, validity};
 use super::decision::Decision;
@@ -39,6 +41,8 @@ pub(crate) struct Known {
 
 impl Known {
     /// What the database has, with our own.
+    ///
+    /// The database is no authority: what it has counts if the root says so, and what does not is passed over.
     pub(crate) async fn read(
         c: &mut Connection,
         authority: &Authority,
@@ -48,13 +52,12 @@ impl Known {
         let published = store::published(c, now).await?;
         let of = |kind: AuthorityKind, own: &CertificateDer<'static>| {
             let others = published.iter().filter(|one| one.kind == kind).map(|one| one.certificate.clone().into());
-            std::iter::once(own.clone()).chain(others.filter(|other| other != own)).collect::<Vec<_>>()
+            one_of_each_key(std::iter::once(own.clone()).chain(others))
         };
         let intermediates = of(AuthorityKind::Intermediate, authority.intermediate());
         let trust = Trust::new(authority.root(), intermediates.iter().cloned()).context("trust our own root")?;
         let mut signers = of(AuthorityKind::Signer, authority.signer());
-        // The database is no authority: what it has counts if the root says so.
-        signers.retain(|signer| match trust.verify(signer, &[], Side::Signer, Role::Signer, now) {
+        signers.retain(|signer| match trust.verify(signer, Side::Signer, Role::Signer, now) {
             Ok(_) => true,
             Err(error) => {
                 tracing::warn!(%error, "a certificate in the database was passed over");
@@ -62,12 +65,11 @@ impl Known {
             }
         });
         let mut keys = KeySet::default();
-        for signer in &signers {
-            let (_, parsed) = X509Certificate::from_der(signer).context("read a signer's certificate")?;
-            keys.add(parsed.public_key().raw)?;
+        for key in signers.iter().filter_map(public_key_of) {
+            keys.add(&key)?;
         }
         let others = store::controllers(c).await?.into_iter().map(|controller| controller.address);
-        let others = others.filter(|other| other != address).collect::<Vec<_>>();
+        let others = others.filter(|other| !other.is_empty() && other != address).collect::<Vec<_>>();
         Ok(Self {
             trust,
             verifier: Verifier::new(authority.organisation(), keys),
@@ -78,49 +80,83 @@ impl Known {
     }
 }
 
+/// Of several certificates for one key the first, as many as peers look at.
+fn one_of_each_key(certificates: impl Iterator<Item = CertificateDer<'static>>) -> Vec<CertificateDer<'static>> {
+    let (mut keys, mut kept) = (BTreeSet::new(), Vec::new());
+    for certificate in certificates {
+        let Some(key) = public_key_of(&certificate) else {
+            tracing::warn!("a certificate in the database cannot be read, and was passed over");
+            continue;
+        };
+        if keys.insert(key) {
+            kept.push(certificate);
+        }
+    }
+    if kept.len() > INTERMEDIATES_MAX {
+        tracing::error!(found = kept.len(), max = INTERMEDIATES_MAX, "there are more certificates than peers look at");
+        kept.truncate(INTERMEDIATES_MAX);
+    }
+    kept
+}
+
 impl Core {
     pub(crate) fn known(&self) -> Arc<Known> {
         Arc::clone(&self.inner.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Writes down that this Controller runs, and what others have to know of it.
-    pub(crate) async fn publish(&self, now: UnixSeconds) -> anyhow::Result<()> {
-        let authority = self.authority();
-        let id = self.id();
+    pub(crate) async fn publish(&self, authority: &Authority, now: UnixSeconds) -> anyhow::Result<()> {
+        let id = super::hex(&authority.join_key_hash());
         let mut tx = self.inner.store.begin().await?;
+        let key = public_key_of(authority.intermediate());
+        let removed = store::published_by_removed(&mut tx).await?.into_iter();
+        let removed = removed.map(|one| public_key_of(&one.certificate.into())).any(|removed| removed == key);
         anyhow::ensure!(
-            !store::is_removed(&mut tx, &id).await?,
+            !removed && !store::is_removed(&mut tx, &id).await?,
             "this Controller was removed from its organisation: join anew, with another state folder"
         );
         let address = self.inner.settings.address.clone();
         let mut is_new =
             store::put_controller(&mut tx, &Controller { id: id.clone(), address, started_at: now }).await?;
-        let controllers = store::controllers(&mut tx).await?.len();
-        anyhow::ensure!(
-            controllers <= CONTROLLERS_MAX,
-            "expected at most {CONTROLLERS_MAX} Controllers: remove one that does not run any more"
-        );
         for (kind, certificate) in
             [(AuthorityKind::Intermediate, authority.intermediate()), (AuthorityKind::Signer, authority.signer())]
         {
-            let published = Published {
-                digest: certificate_digest(certificate),
-                kind,
-                certificate: certificate.to_vec(),
-                expires_at: validity(certificate)?.1,
-            };
-            is_new |= store::publish(&mut tx, &id, &published).await?;
+            is_new |= publish_one(&mut tx, &id, kind, certificate).await?;
         }
+        store::forget_introduced(&mut tx).await?;
+        let controllers = store::controllers(&mut tx).await?.len();
+        anyhow::ensure!(controllers <= CONTROLLERS_MAX, too_many_controllers());
         if is_new {
             store::insert_news(&mut tx, &[Consequence::Authorities], now).await?;
         }
         Ok(tx.commit().await?)
     }
 
+    /// Writes down a Controller that has its intermediate and has not started yet: whatever it does with it, it can be removed.
+    ///
+    /// # Errors
+    /// `request_malformed` for one Controller too many.
+    pub(crate) async fn introduce(
+        &self,
+        tx: &mut Connection,
+        id: &str,
+        intermediate: &CertificateDer<'_>,
+        now: UnixSeconds,
+    ) -> Result<(), Refused> {
+        if store::controllers(tx).await?.len() >= CONTROLLERS_MAX {
+            return Err(Refused::malformed(too_many_controllers()));
+        }
+        let controller = Controller { id: id.to_owned(), address: String::new(), started_at: UnixSeconds(0) };
+        store::put_controller(tx, &controller).await?;
+        publish_one(tx, id, AuthorityKind::Intermediate, intermediate).await.map_err(Refused::internal)?;
+        Ok(store::insert_news(tx, &[Consequence::Authorities], now).await?)
+    }
+
     /// Renews our own certificates that are due, as a start does; says whether there are new ones. Keys stay.
     ///
     /// # Errors
-    /// When a file cannot be read or written.
+    /// When a file cannot be read or written, or the database. The certificates before are shown then, and the new ones with
+    /// the next try.
     pub async fn renew_own_certificates(&self, now: UnixSeconds) -> anyhow::Result<bool> {
         let before = self.authority();
         let renewed = before.renewed(&self.inner.settings.names, now)?;
@@ -131,16 +167,19 @@ impl Core {
         if certificates(&before) == certificates(&renewed) {
             return Ok(false);
         }
+        // Nobody is to see a certificate that others have not heard of.
+        self.publish(&renewed, now).await?;
         *self.inner.authority.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
-        self.publish(now).await?;
         self.hear(now).await?;
         Ok(true)
     }
 
-    /// Learns what others have published since.
-    pub(crate) async fn learn(&self, c: &mut Connection, now: UnixSeconds) -> anyhow::Result<()> {
-        let known = Known::read(c, &self.authority(), &self.inner.settings.address, now).await?;
-        *self.inner.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+    /// Learns what others have published since, and whether this Controller is one of them still.
+    pub(crate) async fn learn(&self, c: &mut Connection, now: UnixSeconds) -> Result<(), Refused> {
+        let is_out = store::is_removed(c, &self.id()).await?;
+        self.inner.is_out.store(is_out, Ordering::Relaxed);
+        let known = Known::read(c, &self.authority(), &self.inner.settings.address, now).await;
+        *self.inner.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known.map_err(Refused::internal)?);
         self.tell(Change::Authorities);
         Ok(())
     }
@@ -159,7 +198,9 @@ impl Core {
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
             let found = store::controllers(&mut decision.tx).await?.into_iter();
-            let found = found.filter(|one| one.id == request.name || one.address == request.name).collect::<Vec<_>>();
+            let found = found
+                .filter(|one| one.id == request.name || (one.address == request.name && !one.address.is_empty()))
+                .collect::<Vec<_>>();
             let [controller] = found.as_slice() else { return Err(Refused::not_found("Controller", &request.name)) };
             if controller.id == core.id() {
                 return Err(Refused::malformed("this Controller does not remove itself: ask another one"));
@@ -206,4 +247,31 @@ impl Core {
     pub(crate) fn id(&self) -> String {
         super::hex(&self.join_key_hash())
     }
+}
+
+/// Publishes a certificate of a Controller, in place of others for the same key; says whether it is new.
+async fn publish_one(
+    c: &mut Connection,
+    id: &str,
+    kind: AuthorityKind,
+    certificate: &CertificateDer<'_>,
+) -> anyhow::Result<bool> {
+    let published = Published {
+        digest: certificate_digest(certificate),
+        kind,
+        certificate: certificate.to_vec(),
+        expires_at: validity(certificate)?.1,
+    };
+    let key = public_key_of(certificate);
+    for older in store::published_by(c, id).await? {
+        let is_older = older.kind == kind && older.digest != published.digest;
+        if is_older && public_key_of(&older.certificate.into()) == key {
+            store::withdraw(c, &older.digest).await?;
+        }
+    }
+    Ok(store::publish(c, id, &published).await?)
+}
+
+fn too_many_controllers() -> String {
+    format!("expected at most {CONTROLLERS_MAX} Controllers: remove one that does not run any more")
 }

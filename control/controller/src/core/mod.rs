@@ -278,9 +278,12 @@ impl Core {
         if organisation != authority.organisation() {
             bail!("expected a database of the organisation in rootCA.pem: restore both from the same backup");
         }
-        let known_here = Known::read(&mut *store.read().await?, &authority, &settings.address, now).await?;
-        let heard = store::newest_news(&mut *store.read().await?).await?;
-        let entries = store::revocations_after(&mut *store.read().await?, 0).await?;
+        // All of one moment: what comes after it is news.
+        let mut tx = store.snapshot().await?;
+        let known_here = Known::read(&mut tx, &authority, &settings.address, now).await?;
+        let heard = store::newest_news(&mut tx).await?;
+        let entries = store::revocations_after(&mut tx, 0).await?;
+        drop(tx);
         let n = entries.last().map_or(0, |(n, _)| *n);
         let mut deny = DenyList::restore(Serial { epoch, n }, entries);
         deny.forget(now);
@@ -304,7 +307,7 @@ impl Core {
         if let Some(first) = first {
             core.found(&first, now).await.context("make the organisation")?;
         }
-        core.publish(now).await?;
+        core.publish(&core.authority(), now).await?;
         core.hear(now).await?;
         Ok(core)
     }

@@ -40,18 +40,22 @@ impl Core {
     /// The id of the Gateway that is asked to do something, for whoever passes it on.
     ///
     /// # Errors
-    /// `not_found`, `request_malformed`.
+    /// `not_found`, `request_malformed`; `not_administrator`, `role_insufficient`, `token_revoked` for somebody who may not do
+    /// so any more.
     pub async fn operated(
         &self,
-        _administrator: &Administrator<action::OperateGateway>,
+        administrator: &Administrator<action::OperateGateway>,
         request: &api::OperationRequest,
+        now: UnixSeconds,
     ) -> Result<String, Refused> {
         if let api::Operation::LogLevel(filter) = &request.operation
             && (filter.is_empty() || filter.len() > FILTER_BYTES_MAX || filter.chars().any(char::is_control))
         {
             return Err(Refused::malformed(format!("expected a log filter of 1 to {FILTER_BYTES_MAX} bytes")));
         }
-        let found = store::gateway_key(&mut *self.inner.store.read().await?, &request.name).await?;
+        let mut c = self.inner.store.read().await?;
+        administrator.still(self, &mut c, now).await?;
+        let found = store::gateway_key(&mut c, &request.name).await?;
         found.map(|(id, _)| id).ok_or_else(|| unknown(&request.name))
     }
 

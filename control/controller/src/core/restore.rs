@@ -34,8 +34,6 @@ impl Core {
         store::insert_event(&mut tx, &event.recorded(now)).await?;
         store::insert_news(&mut tx, &[Consequence::Revocations, Consequence::Authorities], now).await?;
         tx.commit().await?;
-        self.hear(now).await?;
-        let mut c = self.inner.store.read().await?;
-        self.learn(&mut c, now).await.map_err(Refused::internal)
+        self.hear(now).await
     }
 }

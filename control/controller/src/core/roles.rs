@@ -4,6 +4,7 @@
 //! [`Core::administrator`] and [`Administrator::also`], which look into the table. So no action can be called unchecked.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use ringfort_proto::api;
 use ringfort_proto::api::AdministratorRole;
@@ -86,12 +87,13 @@ actions! {
     RemoveController, "remove-controller" => Owner;
 }
 
-/// Proof that a bearer is an administrator who may do `A`.
+/// Proof that a bearer was an administrator who may do `A` when it was asked; a decision asks again
+/// ([`Administrator::still`]).
 #[derive(Debug)]
 pub struct Administrator<A> {
+    bearer: Arc<Bearer>,
     name: String,
     role: AdministratorRole,
-    auth_time: UnixSeconds,
     action: PhantomData<fn() -> A>,
 }
 
@@ -110,8 +112,8 @@ impl<A> Administrator<A> {
 
     /// When they last proved who they are.
     #[must_use]
-    pub const fn auth_time(&self) -> UnixSeconds {
-        self.auth_time
+    pub fn auth_time(&self) -> UnixSeconds {
+        self.bearer.claims.auth_time
     }
 
     /// Whether they may change how this user logs in: whoever can change that of an administrator can become one.
@@ -130,24 +132,38 @@ impl<A> Administrator<A> {
     /// # Errors
     /// `role_insufficient`.
     pub fn also<B: Action>(&self) -> Result<Administrator<B>, Refused> {
-        Administrator::checked(&self.name, self.role, self.auth_time)
+        Administrator::checked(&self.bearer, &self.name, self.role)
     }
 }
 
 impl<A: Action> Administrator<A> {
     /// The check.
-    fn checked(name: &str, role: AdministratorRole, auth_time: UnixSeconds) -> Result<Self, Refused> {
+    fn checked(bearer: &Arc<Bearer>, name: &str, role: AdministratorRole) -> Result<Self, Refused> {
         if role < A::LEAST {
             return Err(Refused::role_insufficient(A::NAME, A::LEAST, role));
         }
-        Ok(Self { name: name.to_owned(), role, auth_time, action: PhantomData })
+        Ok(Self { bearer: Arc::clone(bearer), name: name.to_owned(), role, action: PhantomData })
+    }
+
+    /// Whether they are logged in, active and of this role still, in the transaction of a decision: others may have been taken
+    /// since they asked, while their request was on its way and waited for its turn.
+    ///
+    /// # Errors
+    /// `not_administrator`, `role_insufficient`, `token_revoked` when the login has ended.
+    pub(crate) async fn still(&self, core: &Core, tx: &mut store::Connection, now: UnixSeconds) -> Result<(), Refused> {
+        let (_, role) = core.administrator_in(tx, &self.bearer, now).await?;
+        // What they may besides was looked up by the role that they had.
+        if role < self.role {
+            return Err(Refused::role_insufficient(A::NAME, self.role, role));
+        }
+        Ok(())
     }
 }
 
 impl<A> Clone for Administrator<A> {
     fn clone(&self) -> Self {
-        let Self { name, role, auth_time, action } = self;
-        Self { name: name.clone(), role: *role, auth_time: *auth_time, action: *action }
+        let Self { bearer, name, role, action } = self;
+        Self { bearer: Arc::clone(bearer), name: name.clone(), role: *role, action: *action }
     }
 }
 
@@ -161,12 +177,22 @@ impl Core {
         bearer: &Bearer,
         now: UnixSeconds,
     ) -> Result<Administrator<A>, Refused> {
-        let mut c = self.inner.store.read().await?;
-        self.login_of(&mut c, bearer, now).await?;
-        let user = store::user_by_id(&mut c, &bearer.claims.user).await?.filter(|user| user.active);
+        let (name, role) = self.administrator_in(&mut *self.inner.store.read().await?, bearer, now).await?;
+        Administrator::checked(&Arc::new(bearer.clone()), &name, role)
+    }
+
+    /// Login name and role of a bearer who is an administrator.
+    async fn administrator_in(
+        &self,
+        c: &mut store::Connection,
+        bearer: &Bearer,
+        now: UnixSeconds,
+    ) -> Result<(String, AdministratorRole), Refused> {
+        self.login_of(c, bearer, now).await?;
+        let user = store::user_by_id(c, &bearer.claims.user).await?.filter(|user| user.active);
         let user = user.ok_or_else(Refused::not_administrator)?;
         let role = user.role.ok_or_else(Refused::not_administrator)?;
-        Administrator::checked(&user.name, role, bearer.claims.auth_time)
+        Ok((user.name, role))
     }
 
     /// Gives a user a role as an administrator, another one, or none. It counts from the next request on.

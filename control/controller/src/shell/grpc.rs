@@ -71,7 +71,7 @@ impl GatewayControl for Control {
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
         let door = Door::new(&self.shell, "Report", &request)?;
-        let agrees = async { self.shell.core.report(door.gateway()?.id(), request.get_ref(), wall_clock()).await };
+        let agrees = async { self.shell.core.report(door.gateway()?, request.get_ref(), wall_clock()).await };
         let state_agrees = door.answer(agrees.await).await?;
         let (gateway, theirs) = (door.answer(door.gateway()).await?.id(), request.get_ref().gateway_time_ms);
         self.shell.clocks.note(gateway, theirs, wall_clock_ms());

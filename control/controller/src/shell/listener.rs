@@ -46,7 +46,6 @@ const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 pub(crate) struct Doors {
     pub(crate) shell: Arc<Shell>,
     pub(crate) tls: TlsAcceptor,
-    pub(crate) trust: Trust,
     pub(crate) router: Router,
     unauthenticated: Arc<Semaphore>,
     authenticated: Arc<Semaphore>,
@@ -84,16 +83,10 @@ impl Keys {
 
 impl Doors {
     /// Doors before which `unauthenticated_max` may wait that nobody knows.
-    pub(crate) fn new(
-        shell: Arc<Shell>,
-        tls: TlsAcceptor,
-        trust: Trust,
-        router: Router,
-        unauthenticated_max: usize,
-    ) -> Self {
+    pub(crate) fn new(shell: Arc<Shell>, tls: TlsAcceptor, router: Router, unauthenticated_max: usize) -> Self {
         let unauthenticated = Arc::new(Semaphore::new(unauthenticated_max));
         let authenticated = Arc::new(Semaphore::new(AUTHENTICATED_MAX));
-        Self { shell, tls, trust, router, unauthenticated, authenticated, keys: Keys::default() }
+        Self { shell, tls, router, unauthenticated, authenticated, keys: Keys::default() }
     }
 
     /// Serves until the Controller is to stop, and then until the last connection has ended, or for [`STOP_TIME`].
@@ -147,7 +140,7 @@ impl Doors {
             return None;
         };
         let shaken = stream.map_err(|error| tls::explained(error).to_string()).and_then(|stream| {
-            let peer = peer_of(stream.get_ref().1, &self.trust).map_err(|error| error.to_string())?;
+            let peer = peer_of(stream.get_ref().1, &self.shell.core.trust()).map_err(|error| error.to_string())?;
             Ok((stream, peer))
         });
         match shaken {
@@ -229,8 +222,8 @@ fn peer_of(
     connection: &ServerConnection,
     trust: &Trust,
 ) -> Result<Option<PeerIdentity>, ringfort_identity::VerifyError> {
-    match connection.peer_certificates().and_then(<[_]>::split_first) {
+    match connection.peer_certificates().and_then(<[_]>::first) {
         None => Ok(None),
-        Some((leaf, sent)) => trust.verify_any_role(leaf, sent, Side::Client, wall_clock()).map(Some),
+        Some(leaf) => trust.verify_any_role(leaf, Side::Client, wall_clock()).map(Some),
     }
 }

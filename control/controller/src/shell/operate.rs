@@ -29,7 +29,7 @@ pub(crate) async fn operate(
     let bearer = asked.bearer_with_certificate(&shell, &caller, now)?;
     let administrator = shell.core.administrator(&bearer, now).await?;
     let request: api::OperationRequest = asked.json(ADMIN_BODY_BYTES_MAX).await?;
-    let gateway = shell.core.operated(&administrator, &request).await?;
+    let gateway = shell.core.operated(&administrator, &request, wall_clock()).await?;
     let id = Uuid::new_v4().to_string();
     let done = ask(&shell, &gateway, &request, &id).await.map_err(|refused| Failure::about(&request.name, refused))?;
     let event = shell.core.operation_done(&administrator, &request, &id, wall_clock()).await;

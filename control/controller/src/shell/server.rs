@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use axum::{Router, middleware};
-use ringfort_enrol::tls::{self, ALPN_HTTP1, ALPN_HTTP2, ALPN_JOIN, ClientCertificates, OwnCertificate};
+use ringfort_enrol::tls::{self, ALPN_HTTP1, ALPN_HTTP2, ALPN_JOIN, ClientCertificates, LiveTrust, OwnCertificate};
 use ringfort_enrol::{Folder, FolderError, Kind, wall_clock};
 use ringfort_identity::Credentials;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -35,6 +35,7 @@ pub struct Server {
     doors: Arc<Doors>,
     metrics: Option<TcpListener>,
     own: OwnCertificate,
+    trust: LiveTrust,
     listener: TcpListener,
     address: SocketAddr,
     fingerprint: String,
@@ -67,7 +68,7 @@ impl Server {
         let (chain, key) = core.server_credentials();
         let PrivateKeyDer::Pkcs8(key) = key else { bail!("expected the Controller's key in PKCS#8 form") };
         let own = OwnCertificate::new(&Credentials::new(chain, key)?)?;
-        let trust = core.trust();
+        let trust = LiveTrust::new(core.trust());
         let alpn = [ALPN_HTTP2, ALPN_HTTP1, ALPN_JOIN];
         let acceptor = TlsAcceptor::from(Arc::new(tls::server(&own, &trust, ClientCertificates::Optional, &alpn)?));
         let changes = core.changes();
@@ -76,8 +77,8 @@ impl Server {
         let control = Router::new().route_service(&format!("/{}/{{*method}}", grpc::NAME), grpc::service(&shell));
         let router = api::router(&shell).merge(control.layer(gateways_only));
         let unauthenticated = options.unauthenticated_max.unwrap_or(UNAUTHENTICATED_MAX);
-        let doors = Arc::new(Doors::new(shell, acceptor, trust, router, unauthenticated));
-        Ok(Self { doors, metrics, own, listener, address, fingerprint, changes })
+        let doors = Arc::new(Doors::new(shell, acceptor, router, unauthenticated));
+        Ok(Self { doors, metrics, own, trust, listener, address, fingerprint, changes })
     }
 
     /// Where it listens.
@@ -89,7 +90,7 @@ impl Server {
     /// Serves until `stop` becomes true, and then until what is under way has ended, for 3 s at most.
     pub async fn serve(&self) {
         let shell = &self.doors.shell;
-        let telling = tell(Arc::clone(shell), self.changes.resubscribe());
+        let telling = tell(Arc::clone(shell), self.trust.clone(), self.changes.resubscribe());
         let keeping = receipts::keep(shell);
         let ending = async {
             shell.stopped().await;
@@ -171,9 +172,13 @@ impl Server {
 }
 
 /// Passes on what happens, in its order. It ends with the core, which is never.
-async fn tell(shell: Arc<Shell>, mut changes: broadcast::Receiver<Change>) {
+async fn tell(shell: Arc<Shell>, trust: LiveTrust, mut changes: broadcast::Receiver<Change>) {
     loop {
-        let lost = match changes.recv().await {
+        let change = changes.recv().await;
+        if matches!(change, Ok(Change::Authorities) | Err(broadcast::error::RecvError::Lagged(_))) {
+            trust.replace(shell.core.trust());
+        }
+        let lost = match change {
             Ok(change) => shell.hub.tell(change, Instant::now()),
             // Something was missed, and nobody knows what: every Gateway asks for it by beginning its stream anew.
             Err(broadcast::error::RecvError::Lagged(_)) => shell.hub.end_all(End::Lost),

@@ -47,8 +47,8 @@ pub(crate) async fn begin(
         return Err(Refused::malformed("expected Hello as the first message of the stream"));
     };
     let now = wall_clock();
-    let gateway: Arc<str> = caller.peer_as(Role::Gateway, &shell.core, now)?.id().into();
-    let site = shell.core.site_of(&gateway).await?;
+    let peer = caller.peer_as(Role::Gateway, &shell.core, now)?;
+    let (gateway, site): (Arc<str>, _) = (peer.id().into(), shell.core.site_of(peer).await?);
     let (place, replaced) = shell.hub.subscribe(&gateway, &site, now);
     shell.counters.count(counted::SUBSCRIBED);
     shell.counters.add(counted::REPLACED, replaced.into());

@@ -60,7 +60,7 @@ async fn the_certificate_names_the_session_of_the_claims() {
     assert_eq!(peer.not_after(), bearer.claims().exp);
     // A user's certificate is no server's.
     let leaf = CertificateDer::from(chain[0].clone());
-    assert!(world.core.trust().verify(&leaf, &[], Side::Server, Role::Device, NOW).is_err());
+    assert!(world.core.trust().verify(&leaf, Side::Server, Role::Device, NOW).is_err());
     // Over mutual TLS the same claims are the bearer's.
     let text = device_claims(&world, &device).await;
     let again = world.core.bearer_with_certificate(&text, &peer, NOW).unwrap();

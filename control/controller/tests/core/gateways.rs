@@ -59,7 +59,7 @@ async fn clients_are_sent_to_gateways_that_are_alive() {
     };
     assert!(gateways(NOW).await.is_empty(), "it joined and was not heard of since");
     let report = report(&joined, 0, world.core.serial(), &[]);
-    world.core.report(&joined.id, &report, NOW).await.unwrap();
+    world.core.report(&world.gateway_peer(&joined), &report, NOW).await.unwrap();
     let alive = gateways(later(15)).await;
     assert_eq!(alive.len(), 1);
     assert_eq!((alive[0].id.as_str(), alive[0].address.as_str()), (joined.id.as_str(), "203.0.113.20:443"));
@@ -77,8 +77,11 @@ async fn only_digests_of_certificates_that_were_issued_to_a_gateway_are_passed_o
     world.grant("wiki", "alice", NOW).await;
     let bearer = world.login("alice", &Client::new("laptop"), NOW).await;
     let serial = world.core.serial();
-    refused(world.core.report(&joined.id, &report(&other, 0, serial, &[]), NOW).await, "request_malformed");
-    world.core.report(&joined.id, &report(&joined, 0, serial, &[]), NOW).await.unwrap();
+    refused(
+        world.core.report(&world.gateway_peer(&joined), &report(&other, 0, serial, &[]), NOW).await,
+        "request_malformed",
+    );
+    world.core.report(&world.gateway_peer(&joined), &report(&joined, 0, serial, &[]), NOW).await.unwrap();
 
     let peer = world.peer(&joined.chain, Role::Gateway, NOW);
     let chain = world.core.enroll(&peer, &client.request(), NOW).await.unwrap();
@@ -89,7 +92,7 @@ async fn only_digests_of_certificates_that_were_issued_to_a_gateway_are_passed_o
     let digests = async || world.entitlements(&bearer, NOW).await.1.sites[0].gateways[0].certificate_digests.clone();
     assert_eq!(digests().await, [old, new.clone()]);
     let joined = v1::Joined { chain: chain.into_iter().map(Into::into).collect(), ..joined };
-    world.core.report(&joined.id, &report(&joined, 0, serial, &[]), NOW).await.unwrap();
+    world.core.report(&world.gateway_peer(&joined), &report(&joined, 0, serial, &[]), NOW).await.unwrap();
     assert_eq!(digests().await, [new]);
 }
 
@@ -119,19 +122,30 @@ async fn the_digest_tells_whether_both_believe_the_same() {
     let live = |seq| vec![v1::LiveSession { dn: bearer.session().to_string(), seq }];
     let serial = world.core.serial();
     let agrees = async |seq, serial, sessions: &[v1::LiveSession]| {
-        world.core.report(&joined.id, &report(&joined, seq, serial, sessions), NOW).await.unwrap()
+        world.core.report(&world.gateway_peer(&joined), &report(&joined, seq, serial, sessions), NOW).await.unwrap()
     };
     assert!(agrees(1, serial, &[]).await);
     assert!(agrees(1, serial, &live(1)).await);
     assert!(!agrees(0, serial, &live(1)).await);
     assert!(!agrees(1, Serial { n: serial.n + 1, ..serial }, &live(1)).await);
     assert!(!agrees(1, serial, &live(2)).await);
+    // What a client asks for it may show or not; what is pushed must arrive.
+    world.entitlements(&bearer, NOW).await;
+    assert!(agrees(1, serial, &live(1)).await && agrees(1, serial, &live(2)).await);
+    assert!(!agrees(1, serial, &live(3)).await);
+    world.grant("build", "alice", NOW).await;
+    assert!(!agrees(1, serial, &live(2)).await && agrees(1, serial, &live(3)).await);
+    // Nothing will be pushed for a session that nobody knows: it ends with its token.
     let stranger = [v1::LiveSession { dn: "UID=x,CN=y,O=z".into(), seq: 1 }];
-    assert!(!agrees(1, serial, &stranger).await);
+    assert!(agrees(1, serial, &stranger).await);
     refused(
         world
             .core
-            .report(&joined.id, &v1::ReportRequest { addresses: vec!["nowhere".into()], ..Default::default() }, NOW)
+            .report(
+                &world.gateway_peer(&joined),
+                &v1::ReportRequest { addresses: vec!["nowhere".into()], ..Default::default() },
+                NOW,
+            )
             .await,
         "request_malformed",
     );
@@ -209,7 +223,9 @@ async fn a_new_gateway_hears_of_the_epoch_before_anything_is_revoked() {
     assert_eq!(lists.len(), 1);
     let list: Verified<RevocationList> = world.verify(&lists[0], &audience, Holder::Nobody, NOW);
     let mut deny = DenyList::default();
-    let agrees = async |serial| world.core.report(&joined.id, &report(&joined, 0, serial, &[]), NOW).await.unwrap();
+    let agrees = async |serial| {
+        world.core.report(&world.gateway_peer(&joined), &report(&joined, 0, serial, &[]), NOW).await.unwrap()
+    };
     assert!(!agrees(deny.serial()).await);
     assert!(deny.apply(&list).unwrap().is_empty());
     assert!(agrees(deny.serial()).await);
@@ -224,7 +240,7 @@ async fn a_removed_gateway_is_refused_everywhere_and_nobody_is_sent_there() {
     let (key, joined) = world.gateway("east-1", "east").await;
     let invitee = || api::Invitee::Gateway { name: "east-2".into(), site: "east".into() };
     let (cookie, ticket) = world.invite(invitee()).await;
-    core.report(&joined.id, &report(&joined, 0, core.serial(), &[]), NOW).await.unwrap();
+    core.report(&world.gateway_peer(&joined), &report(&joined, 0, core.serial(), &[]), NOW).await.unwrap();
     world.grant("wiki", "alice", NOW).await;
     let alice = world.login("alice", &Client::new("laptop"), NOW).await;
     let (_, connect) = world.entitlements(&alice, NOW).await;
@@ -247,7 +263,7 @@ async fn a_removed_gateway_is_refused_everywhere_and_nobody_is_sent_there() {
     refused(core.enroll(&peer, &key.request(), later(1)).await, "certificate_revoked");
     for answer in [
         core.configuration(&joined.id, later(1)).await.map(drop),
-        core.report(&joined.id, &report(&joined, 0, core.serial(), &[]), later(1)).await.map(drop),
+        core.report(&world.gateway_peer(&joined), &report(&joined, 0, core.serial(), &[]), later(1)).await.map(drop),
         core.entitlements_newer(&joined.id, &[], later(1)).await.map(drop),
         core.admin_remove_gateway(&world.admin(), named("east-1"), later(1)).await.map(drop),
     ] {
@@ -274,7 +290,7 @@ async fn a_drained_gateway_is_told_so_and_comes_last() {
     let (_, first) = world.gateway("east-1", "east").await;
     let (_, second) = world.gateway("east-2", "east").await;
     for joined in [&first, &second] {
-        core.report(&joined.id, &report(joined, 0, core.serial(), &[]), NOW).await.unwrap();
+        core.report(&world.gateway_peer(joined), &report(joined, 0, core.serial(), &[]), NOW).await.unwrap();
     }
     world.grant("wiki", "alice", NOW).await;
     let alice = world.login("alice", &Client::new("laptop"), NOW).await;

@@ -30,7 +30,7 @@ async fn a_gateway_joins_and_gets_its_certificate() {
     assert_eq!((peer.id(), peer.key()), (joined.id.as_str(), &client.thumbprint()));
     assert_eq!(peer.not_after(), later(7 * 86_400));
     let chain: Vec<_> = joined.chain.iter().map(|one| CertificateDer::from(one.to_vec())).collect();
-    world.core.trust().verify(&chain[0], &[], Side::Server, Role::Gateway, NOW).unwrap();
+    world.core.trust().verify(&chain[0], Side::Server, Role::Gateway, NOW).unwrap();
     let rows = world.core.gateways(&world.admin(), NOW).await.unwrap();
     assert_eq!((rows[0].name.as_str(), rows[0].site.as_str(), rows[0].alive), ("east-1", "east", false));
 }

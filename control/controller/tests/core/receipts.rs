@@ -16,7 +16,7 @@ async fn running(world: &World, name: &str, site: &str, now: UnixSeconds) -> v1:
 async fn alive(world: &World, joined: &v1::Joined, now: UnixSeconds) {
     let leaf = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &joined.chain[0]);
     let report = v1::ReportRequest { certificate_digest: leaf.as_ref().to_vec().into(), ..Default::default() };
-    world.core.report(&joined.id, &report, now).await.unwrap();
+    world.core.report(&world.gateway_peer(joined), &report, now).await.unwrap();
 }
 
 async fn confirm(world: &World, joined: &v1::Joined, revocations: Serial, took_ms: Option<u64>, now: UnixSeconds) {
@@ -130,7 +130,13 @@ async fn each_scope_has_the_end_of_what_it_takes() {
     }
     // Whose token it is that nobody knows cannot be told: the last login of all.
     assert_eq!(ends, [end(30), end(10), end(20), end(0)]);
-    world.revoke(api::RevocationScope::User("root".into()), None, later(50)).await.unwrap();
+    let again = Client::new("again").login(&world.core, "root", "first password", later(50)).await.unwrap();
+    let again: Administrator<action::Revoke> = world.core.administrator(&again, later(50)).await.unwrap();
+    for _ in 0..2 {
+        let scope = api::RevocationScope::User("bob".into());
+        let request = api::NewRevocation { scope, reason: "for a test".into(), grace_seconds: None };
+        world.core.admin_revoke(&again, request, later(50)).await.unwrap();
+    }
     let serial = world.core.serial();
     let id = receipts(&world, serial, later(51)).await[0].id.clone();
     let heard = Serial { n: serial.n - 1, ..serial };

@@ -99,5 +99,34 @@ async fn a_role_counts_from_the_next_request_on_and_the_last_owner_stays() {
     let demoted = api::RoleChange { name: "alice".into(), role: Some(Admin) };
     refused(core.admin_change_role(&owner, demoted, NOW).await, "request_malformed");
     core.admin_remove_user(&owner.also().unwrap(), root, NOW).await.unwrap();
-    refused(change(&world, "nobody", Some(Admin)).await, "not_found");
+    let nobody = api::RoleChange { name: "nobody".into(), role: Some(Admin) };
+    refused(core.admin_change_role(&owner, nobody, NOW).await, "not_found");
+}
+
+/// Between the first look and the decision a request is on its way and waits for its turn.
+#[tokio::test]
+async fn what_was_taken_from_an_administrator_meanwhile_counts() {
+    let world = World::new().await;
+    let core = &world.core;
+    let bearer = add(&world, "second", Some(Owner)).await;
+    let named = |name: &str| api::Named { name: name.into() };
+    let site = |name: &str| api::NewSite { name: name.into(), pools: vec!["10.99.0.1/24".into()] };
+    // Whatever they asked for was looked at while they were an owner.
+    let changing: Administrator<action::ChangeRole> = core.administrator(&bearer, NOW).await.unwrap();
+    core.admin_new_site(&changing.also().unwrap(), site("north"), NOW).await.unwrap();
+    change(&world, "second", Some(Admin)).await.unwrap();
+    let again = api::RoleChange { name: "second".into(), role: Some(Owner) };
+    refused(core.admin_change_role(&changing, again.clone(), NOW).await, "role_insufficient");
+    refused(core.admin_new_site(&changing.also().unwrap(), site("south"), NOW).await, "role_insufficient");
+    let lesser = core.administrator(&bearer, NOW).await.unwrap();
+    core.admin_new_site(&lesser, site("south"), NOW).await.unwrap();
+    change(&world, "second", None).await.unwrap();
+    refused(core.admin_new_site(&lesser, site("centre"), NOW).await, "not_administrator");
+    let request = api::OperationRequest { name: "nobody".into(), operation: api::Operation::Reload };
+    refused(core.operated(&lesser.also().unwrap(), &request, NOW).await, "not_administrator");
+
+    change(&world, "second", Some(Admin)).await.unwrap();
+    world.revoke(api::RevocationScope::User("second".into()), None, NOW).await.unwrap();
+    refused(core.admin_remove_site(&lesser.also().unwrap(), named("south"), NOW).await, "token_revoked");
+    core.admin_remove_site(&world.admin(), named("south"), NOW).await.unwrap();
 }

@@ -1,12 +1,13 @@
 //! Several Controllers of one database.
 
 use ringfort_controller::core::Change;
+use ringfort_identity::RoleUri;
 use tokio::sync::broadcast::Receiver;
 
 use super::*;
 
 /// Invites another Controller and has it join, into a folder of its own beside the first one's.
-async fn join(world: &World, name: &str) -> (PathBuf, v1::Joined) {
+async fn join(world: &World, name: &str) -> (PathBuf, v1::Joined, Client) {
     let (cookie, ticket) = world.invite(api::Invitee::Controller {}).await;
     let client = Client::new("");
     let joined = world.core.join(client.join(&cookie, &ticket), NOW).await.unwrap();
@@ -18,7 +19,20 @@ async fn join(world: &World, name: &str) -> (PathBuf, v1::Joined) {
     std::fs::write(state.join("rootCA.pem"), pem(&joined.root)).unwrap();
     std::fs::write(state.join("intermediate.pem"), pem(&joined.chain[0])).unwrap();
     std::fs::write(state.join("intermediate.key"), client.key.serialize_pem()).unwrap();
-    (place, joined)
+    (place, joined, client)
+}
+
+/// A certificate by the intermediate of a Controller that joined, whatever for.
+fn forged(world: &World, joined: &v1::Joined, client: &Client, role: Role, id: &str) -> CertificateDer<'static> {
+    let intermediate = CertificateDer::from(joined.chain[0].to_vec());
+    let key = KeyPair::from_pem(&client.key.serialize_pem()).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_der(&intermediate, key).unwrap();
+    let uri = RoleUri::new(world.core.organisation(), role, id).unwrap().to_string();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![rcgen::SanType::URI(uri.try_into().unwrap())];
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    (params.not_before, params.not_after) = (rcgen::date_time_ymd(2027, 1, 1), rcgen::date_time_ymd(2028, 1, 1));
+    params.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap().der().clone()
 }
 
 async fn settings_of(world: &World, place: &Path, address: &str) -> Settings {
@@ -33,7 +47,7 @@ async fn settings_of(world: &World, place: &Path, address: &str) -> Settings {
 }
 
 async fn another(world: &World) -> Core {
-    let (place, _) = join(world, "second").await;
+    let (place, ..) = join(world, "second").await;
     let settings = settings_of(world, &place, "second.example:8443").await;
     let second = Core::open(&state(&place), &settings, None, NOW).await.unwrap();
     world.core.hear(NOW).await.unwrap();
@@ -125,7 +139,7 @@ async fn a_controller_that_was_away_for_long_has_its_gateways_begin_anew() {
     world.revoke(api::RevocationScope::User("alice".into()), None, much_later).await.unwrap();
     let mut changes = second.changes();
     second.hear(much_later).await.unwrap();
-    assert_eq!(next(&mut changes), Change::Missed);
+    assert_eq!((next(&mut changes), next(&mut changes)), (Change::Authorities, Change::Missed));
     assert_eq!(second.serial(), world.core.serial());
     assert_eq!(second.serial().n, 2);
 }
@@ -133,7 +147,7 @@ async fn a_controller_that_was_away_for_long_has_its_gateways_begin_anew() {
 #[tokio::test]
 async fn a_removed_controller_is_believed_by_nobody_and_does_not_start_again() {
     let world = World::new().await;
-    let (place, joined) = join(&world, "second").await;
+    let (place, joined, _) = join(&world, "second").await;
     assert_eq!((joined.kind.as_str(), joined.chain.len()), ("controller", 1));
     let settings = settings_of(&world, &place, "second.example:8443").await;
     let second = Core::open(&state(&place), &settings, None, NOW).await.unwrap();
@@ -173,7 +187,72 @@ async fn a_controller_joins_only_where_the_roots_key_is() {
     world.gateway("east-1", "east").await;
     // A database of another organisation is none of this one's.
     let other = World::new().await;
-    let (place, _) = join(&other, "second").await;
+    let (place, ..) = join(&other, "second").await;
     let error = Core::open(&state(&place), &settings_of(&world, &place, "x.example:1").await, None, NOW).await;
     assert!(error.err().unwrap().to_string().contains("organisation"));
+}
+
+// Covers: R18 refuse
+#[tokio::test]
+async fn what_a_joined_controller_issues_counts_until_it_is_removed() {
+    let world = World::new().await;
+    let (_, gateway) = world.gateway("east-1", "east").await;
+    let (place, joined, key) = join(&world, "second").await;
+    world.core.hear(NOW).await.unwrap();
+    assert_eq!(world.core.intermediates_der().len(), 2, "known before it starts");
+    assert_eq!(world.core.controllers(), ["controller.example:8443"], "and not to be asked yet");
+    let rows = world.core.controller_rows(&world.admin()).await.unwrap();
+    let introduced = rows.iter().find(|row| row.address.is_empty()).unwrap();
+    // A Gateway is known by its key: another Controller names whom it likes.
+    let leaf = forged(&world, &joined, &key, Role::Gateway, &gateway.id);
+    let peer = world.core.trust().verify(&leaf, Side::Client, Role::Gateway, NOW).unwrap();
+    assert_eq!(peer.id(), gateway.id);
+    refused(world.core.report(&peer, &v1::ReportRequest::default(), NOW).await, "key_mismatch");
+    refused(world.core.site_of(&peer).await, "key_mismatch");
+    refused(world.core.enroll(&peer, &Client::new("east-1").request(), NOW).await, "key_mismatch");
+    world.core.site_of(&world.gateway_peer(&gateway)).await.unwrap();
+
+    refused(
+        world.core.admin_remove_controller(&world.admin(), api::Named { name: String::new() }, NOW).await,
+        "not_found",
+    );
+    let named = api::Named { name: introduced.id.clone() };
+    world.core.admin_remove_controller(&world.admin(), named, NOW).await.unwrap();
+    assert!(world.core.trust().verify(&leaf, Side::Client, Role::Gateway, NOW).is_err());
+    assert_eq!(world.core.intermediates_der().len(), 1);
+    // Nor does it come back under the name that it has once it has started.
+    let settings = settings_of(&world, &place, "second.example:8443").await;
+    let error = Core::open(&state(&place), &settings, None, NOW).await.err().unwrap().to_string();
+    assert!(error.contains("was removed from its organisation"), "{error}");
+}
+
+#[tokio::test]
+async fn whoever_missed_decisions_knows_whom_to_believe_all_the_same() {
+    let world = World::new().await;
+    let second = another(&world).await;
+    let much_later = later(7_200);
+    world
+        .core
+        .admin_remove_controller(&world.admin(), api::Named { name: "second.example:8443".into() }, NOW)
+        .await
+        .unwrap();
+    world.revoke(api::RevocationScope::User("bob".into()), None, much_later).await.unwrap();
+    let mut changes = second.changes();
+    second.hear(much_later).await.unwrap();
+    assert_eq!((next(&mut changes), next(&mut changes)), (Change::Authorities, Change::Missed));
+    // It has heard that it is out, and ends.
+    second.follow(|| much_later).await;
+}
+
+#[tokio::test]
+async fn certificates_that_are_renewed_take_the_place_of_those_before() {
+    let mut world = World::new().await;
+    let mut now = NOW;
+    for year in 1..=4 {
+        // Past two thirds of a year: new certificates by the same keys.
+        now = later(year * 300 * 86_400);
+        world = world.restarted(now).await;
+        assert_eq!((world.core.intermediates_der().len(), world.core.signers_der().len()), (1, 1), "{year}");
+    }
+    world.core.hear(now).await.unwrap();
 }

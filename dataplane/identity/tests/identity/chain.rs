@@ -1,7 +1,5 @@
 //! Chain, time, usage and role.
 
-use std::slice::from_ref;
-
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use ringfort_identity::{ConfigError, Role, Side, Trust, VerifyError};
 use ringfort_types::UnixSeconds;
@@ -56,7 +54,7 @@ fn a_peer_is_taken_in_its_own_role_and_for_its_own_usage_only() {
                         }
                     }
                 }
-                let any_role = world.trust.verify_any_role(&leaf, &[], side, NOW);
+                let any_role = world.trust.verify_any_role(&leaf, side, NOW);
                 assert_eq!(any_role.ok().map(|peer| peer.role()), right_usage.then_some(role));
             }
         }
@@ -77,7 +75,7 @@ fn an_intermediate_passes_on_no_usage_that_it_has_not() {
         params.extended_key_usages = usages.clone();
         let intermediate = root.intermediate_with(params);
         let trust = Trust::new(&root.certificate, [intermediate.certificate.clone()]).unwrap();
-        let found = trust.verify(&intermediate.leaf(&device()), &[], Side::Client, Role::Device, NOW);
+        let found = trust.verify(&intermediate.leaf(&device()), Side::Client, Role::Device, NOW);
         assert_eq!(found.is_ok(), expected, "{usages:?}: {found:?}");
     }
 }
@@ -96,7 +94,7 @@ fn a_certificate_counts_from_its_first_second_to_its_last() {
         (UnixSeconds(u64::from(u32::MAX)), false),
         (UnixSeconds(u64::MAX), false),
     ] {
-        let found = world.trust.verify(&leaf, &[], Side::Client, Role::Device, now);
+        let found = world.trust.verify(&leaf, Side::Client, Role::Device, now);
         assert_eq!(found.is_ok(), good, "{now}: {found:?}");
     }
     let mut expired = device();
@@ -123,42 +121,31 @@ fn nothing_stands_under_an_intermediate_whose_time_is_over() {
         let intermediate = root.intermediate_with(params);
         let trust = Trust::new(&root.certificate, [intermediate.certificate.clone()]).unwrap();
         let leaf = intermediate.leaf(&device());
-        for sent in [vec![], vec![intermediate.certificate.clone()]] {
-            let found = trust.verify(&leaf, &sent, Side::Client, Role::Device, NOW);
-            assert!(matches!(found, Err(VerifyError::Certificate(_))), "{found:?}");
-        }
+        let found = trust.verify(&leaf, Side::Client, Role::Device, NOW);
+        assert!(matches!(found, Err(VerifyError::Certificate(_))), "{found:?}");
     }
 }
 
 #[test]
-fn an_intermediate_may_be_known_or_sent_but_not_missing() {
+fn an_intermediate_is_known_beforehand() {
     let World { root, intermediate, trust: knows } = world();
-    let bare = Trust::new(&root.certificate, []).unwrap();
     let leaf = intermediate.leaf(&device());
-    let under_root = root.leaf(&device());
-    let good = |trust: &Trust, leaf: &Certificate, sent: &[Certificate]| {
-        trust.verify(leaf, sent, Side::Client, Role::Device, NOW).is_ok()
-    };
-    let sent = [intermediate.certificate.clone()];
-    assert!(good(&knows, &leaf, &[]));
-    assert!(good(&knows, &leaf, &sent));
-    assert!(good(&bare, &leaf, &sent));
-    assert!(!good(&bare, &leaf, &[]));
-    assert!(good(&bare, &under_root, &[]));
-    // What else is sent neither helps nor harms; but no more than eight are looked at.
+    let good = |trust: &Trust, leaf: &Certificate| trust.verify(leaf, Side::Client, Role::Device, NOW).is_ok();
+    let under = |intermediates: Vec<Certificate>| Trust::new(&root.certificate, intermediates);
+    let bare = under(Vec::new()).unwrap();
+    assert!(good(&knows, &leaf) && !good(&bare, &leaf) && good(&bare, &root.leaf(&device())));
+    let other = root.intermediate_with(ca_params("another"));
+    let another = under(vec![other.certificate.clone()]).unwrap();
+    assert!(!good(&another, &leaf) && good(&another, &other.leaf(&device())));
+    assert!(!good(&under(vec![root.certificate.clone()]).unwrap(), &leaf));
+    // As many as eight, among which one that cannot be read harms nobody.
     let others: Vec<_> = (0..8).map(|_| root.intermediate_with(ca_params("another")).certificate).collect();
-    assert!(!good(&bare, &leaf, &others));
-    let behind = |n: usize| others[..n].iter().cloned().chain(sent.clone()).collect::<Vec<_>>();
-    assert!(good(&bare, &leaf, &behind(7)));
-    assert!(!good(&bare, &leaf, &behind(8)));
+    let behind = |n: usize| others[..n].iter().cloned().chain([intermediate.certificate.clone()]).collect::<Vec<_>>();
+    assert!(good(&under(behind(7)).unwrap(), &leaf));
+    assert!(matches!(under(behind(8)), Err(ConfigError::Intermediates { max: 8 })));
     let junk = Certificate::from(vec![0x30, 0]);
-    assert!(good(&bare, &leaf, &[junk, sent[0].clone()]));
-    assert!(!good(&bare, &leaf, from_ref(&root.certificate)));
-    // As many as one likes to know beforehand, up to eight.
-    let known = |n: usize| Trust::new(&root.certificate, behind(n)).map(|trust| good(&trust, &leaf, &[]));
-    assert!(known(7).unwrap());
-    assert!(matches!(known(8), Err(ConfigError::Intermediates { max: 8 })));
-    assert!(matches!(Trust::new(&Certificate::from(vec![0x30, 0]), []), Err(ConfigError::Certificate(_))));
+    assert!(good(&under(vec![junk.clone(), intermediate.certificate.clone()]).unwrap(), &leaf));
+    assert!(matches!(Trust::new(&junk, []), Err(ConfigError::Certificate(_))));
 }
 
 #[test]
@@ -166,22 +153,22 @@ fn another_ca_is_not_ours_whatever_it_calls_itself() {
     let ours = world();
     // The same names, other keys.
     let theirs = world();
-    let refused = |leaf: &Certificate, sent: &[Certificate]| {
-        let found = ours.trust.verify(leaf, sent, Side::Client, Role::Device, NOW);
+    let refused = |leaf: &Certificate| {
+        let found = ours.verify(leaf, Side::Client, Role::Device);
         assert!(matches!(found, Err(VerifyError::Certificate(_))), "{found:?}");
     };
-    let foreign = theirs.intermediate.leaf(&device());
-    refused(&foreign, &[]);
-    refused(&foreign, from_ref(&theirs.intermediate.certificate));
-    refused(&foreign, &[theirs.intermediate.certificate.clone(), theirs.root.certificate.clone()]);
-    refused(&foreign, from_ref(&ours.intermediate.certificate));
-    refused(&theirs.root.leaf(&device()), from_ref(&theirs.root.certificate));
+    refused(&theirs.intermediate.leaf(&device()));
+    refused(&theirs.root.leaf(&device()));
     // By itself.
     let key = KeyPair::generate().unwrap();
-    refused(device().self_signed(&key).unwrap().der(), &[]);
+    refused(device().self_signed(&key).unwrap().der());
     // Their leaf with a key of ours does not help, and ours is no issuer of theirs.
     assert!(ours.verify(&ours.intermediate.leaf(&device()), Side::Client, Role::Device).is_ok());
     assert!(theirs.verify(&ours.intermediate.leaf(&device()), Side::Client, Role::Device).is_err());
+    // Not even told as an intermediate of ours.
+    let told = [theirs.intermediate.certificate.clone(), theirs.root.certificate.clone()];
+    let told = Trust::new(&ours.root.certificate, told).unwrap();
+    assert!(told.verify(&theirs.intermediate.leaf(&device()), Side::Client, Role::Device, NOW).is_err());
 }
 
 /// A device is no CA, though its key could sign one.
@@ -191,9 +178,10 @@ fn a_leaf_issues_nothing() {
     for params in [device(), gateway()] {
         let false_ca = world.intermediate.intermediate_with(params);
         let leaf = false_ca.leaf(&leaf_of(Role::Controller, "controller-1", &[ExtendedKeyUsagePurpose::ServerAuth]));
-        let sent = [false_ca.certificate.clone(), world.intermediate.certificate.clone()];
+        let told = [false_ca.certificate.clone(), world.intermediate.certificate.clone()];
+        let told = Trust::new(&world.root.certificate, told).unwrap();
         for asked in Role::ALL {
-            let found = world.trust.verify(&leaf, &sent, Side::Server, asked, NOW);
+            let found = told.verify(&leaf, Side::Server, asked, NOW);
             assert!(matches!(found, Err(VerifyError::Certificate(_))), "{found:?}");
         }
     }
@@ -212,7 +200,7 @@ fn a_ca_is_no_peer() {
     params.is_ca = IsCa::ExplicitNoCa;
     assert!(world.verify(&world.intermediate.leaf(&params), Side::Server, Role::Gateway).is_ok());
     for certificate in [&world.intermediate.certificate, &world.root.certificate] {
-        assert!(world.trust.verify_any_role(certificate, &[], Side::Server, NOW).is_err());
+        assert!(world.trust.verify_any_role(certificate, Side::Server, NOW).is_err());
     }
 }
 
@@ -225,7 +213,7 @@ fn the_length_of_a_path_is_kept() {
         let first = root.intermediate_with(params);
         let second = first.intermediate_with(ca_params("second"));
         let trust = Trust::new(&root.certificate, [first.certificate, second.certificate.clone()]).unwrap();
-        let found = trust.verify(&second.leaf(&device()), &[], Side::Client, Role::Device, NOW);
+        let found = trust.verify(&second.leaf(&device()), Side::Client, Role::Device, NOW);
         assert_eq!(found.is_ok(), good, "{found:?}");
     }
 }
@@ -242,7 +230,7 @@ fn the_ca_signs_by_its_own_algorithms_only() {
     ] {
         let root = ca(algorithm);
         let trust = Trust::new(&root.certificate, []).unwrap();
-        let found = trust.verify(&root.leaf(&device()), &[], Side::Client, Role::Device, NOW);
+        let found = trust.verify(&root.leaf(&device()), Side::Client, Role::Device, NOW);
         assert_eq!(found.is_ok(), good, "{algorithm:?}: {found:?}");
     }
 }
@@ -266,12 +254,11 @@ fn a_changed_certificate_is_refused() {
     refused([&leaf[..], &[0]].concat(), "a byte more");
     refused([&leaf[..], &leaf[..]].concat(), "twice");
     // The intermediate is looked at with the same care.
-    let bare = Trust::new(&world.root.certificate, []).unwrap();
     for at in 0..world.intermediate.certificate.len() {
         let mut changed = world.intermediate.certificate.to_vec();
         changed[at] ^= 1;
-        let sent = [Certificate::from(changed)];
-        assert!(bare.verify(&leaf, &sent, Side::Client, Role::Device, NOW).is_err(), "byte {at} of the intermediate");
+        let told = Trust::new(&world.root.certificate, [Certificate::from(changed)]).unwrap();
+        assert!(told.verify(&leaf, Side::Client, Role::Device, NOW).is_err(), "byte {at} of the intermediate");
     }
 }
 

@@ -6,9 +6,9 @@ use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, KeyPair,
     PublicKeyData, SanType, SerialNumber,
 };
-use ringfort_identity::{KeyError, KeyThumbprint, Role, SessionDn, Side, VerifyError};
+use ringfort_identity::{KeyError, KeyThumbprint, Role, Side, VerifyError};
 
-use crate::world::{Certificate, NOW, UNTIL, device, gateway, leaf_of, name, params, uri, world};
+use crate::world::{Certificate, NOW, UNTIL, device, gateway, leaf_of, name, uri, world};
 
 /// UID (RFC 4519 §2.39).
 fn uid() -> DnType {
@@ -17,38 +17,6 @@ fn uid() -> DnType {
 
 const O: DnType = DnType::OrganizationName;
 const CN: DnType = DnType::CommonName;
-
-/// CHANGELOG of OpenZiti 2.1.0: an identity was read from another certificate of the chain than the proven one.
-#[test]
-fn identity_is_the_leafs_though_the_chain_holds_another_certificate_with_another_uri_as_in_openziti() {
-    let world = world();
-    let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let mut victim = leaf_of(Role::Controller, "controller-1", &both);
-    victim.distinguished_name = name(&[(O, "example"), (CN, "user-2"), (uid(), "client-2")]);
-    let victim = world.intermediate.leaf(&victim);
-    let other_device = world.intermediate.leaf(&leaf_of(Role::Device, "client-2", &both));
-    let mut own = device();
-    own.distinguished_name = name(&[(O, "example"), (CN, "user-1"), (uid(), "client-1")]);
-    let leaf = world.intermediate.leaf(&own);
-    let intermediate = world.intermediate.certificate.clone();
-    for sent in [
-        vec![victim.clone()],
-        vec![victim.clone(), other_device.clone(), intermediate.clone()],
-        vec![intermediate, victim.clone(), leaf.clone()],
-    ] {
-        let peer = world.trust.verify(&leaf, &sent, Side::Client, Role::Device, NOW).unwrap();
-        assert_eq!((peer.role(), peer.organisation(), peer.id()), (Role::Device, "example", "client-1"));
-        assert_eq!(peer.session(), Some(&SessionDn::new("client-1", "user-1", "example").unwrap()));
-        assert_eq!(peer.certificate_digest(), digest::digest(&digest::SHA256, &leaf).as_ref());
-        let refused = world.trust.verify(&leaf, &sent, Side::Client, Role::Controller, NOW);
-        assert_eq!(refused, Err(VerifyError::Role { expected: Role::Controller }));
-        // A leaf that names nobody borrows no name from the others.
-        let mut nobody = params("nobody");
-        nobody.extended_key_usages = both.to_vec();
-        let nobody = world.intermediate.leaf(&nobody);
-        assert_eq!(world.trust.verify_any_role(&nobody, &sent, Side::Client, NOW), Err(VerifyError::NoSingleUri));
-    }
-}
 
 /// A certificate whose subjectAltName has these bytes.
 fn with_names(der: &[u8]) -> CertificateParams {
@@ -241,7 +209,7 @@ fn an_identity_says_what_the_leaf_says() {
         assert_eq!((peer.organisation(), peer.id(), peer.role()), ("example", "gateway-1", Role::Gateway));
         assert_eq!(peer.session(), None);
         assert_eq!(peer.certificate_digest(), digest::digest(&digest::SHA256, &leaf).as_ref());
-        assert_eq!(world.trust.verify_any_role(&leaf, &[], Side::Client, NOW).unwrap(), peer);
+        assert_eq!(world.trust.verify_any_role(&leaf, Side::Client, NOW).unwrap(), peer);
     }
 }
 

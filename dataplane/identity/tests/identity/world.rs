@@ -96,7 +96,7 @@ pub(crate) fn world() -> World {
 
 impl World {
     pub(crate) fn verify(&self, leaf: &Certificate, side: Side, role: Role) -> Result<PeerIdentity, VerifyError> {
-        self.trust.verify(leaf, &[], side, role, NOW)
+        self.trust.verify(leaf, side, role, NOW)
     }
 }
 

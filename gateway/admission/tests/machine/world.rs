@@ -123,7 +123,7 @@ impl Device {
 
     pub(crate) fn with_key(id: &str, user: &str, serial: u64, key: &KeyPair, tunnels: usize) -> Self {
         let (credentials, _) = leaf(&CA.issuer, key, Role::Device, id, user, serial);
-        let peer = CA.trust.verify(credentials.leaf(), &[], Side::Client, Role::Device, WALL).unwrap();
+        let peer = CA.trust.verify(credentials.leaf(), Side::Client, Role::Device, WALL).unwrap();
         let tunnels = (0..tunnels).map(|_| handshake(&credentials)).collect();
         Self { dn: format!("UID={id},CN={user},O={ORGANISATION}"), user: user.into(), peer, tunnels }
     }
@@ -132,7 +132,7 @@ impl Device {
     pub(crate) fn peer_in_role(role: Role) -> PeerIdentity {
         let (credentials, _) = leaf(&CA.issuer, &KeyPair::generate().unwrap(), role, "other", "", 99);
         let side = if role == Role::Device { Side::Client } else { Side::Server };
-        CA.trust.verify(credentials.leaf(), &[], side, role, WALL).unwrap()
+        CA.trust.verify(credentials.leaf(), side, role, WALL).unwrap()
     }
 
     pub(crate) fn claims(&self) -> ClaimsToken {

@@ -72,8 +72,8 @@ pub(crate) fn tokens_and_certificate_are_of_one_session() -> Result<()> {
         ensure!(entitlement.grants.len() == 1, "she is told of more Resources than she may reach");
         let (state, identity) = Folder::open_joined(&folder)?;
         let leaf = state.certificates(ringfort_enrol::file::CHAIN)?;
-        let (leaf, sent) = leaf.split_first().context("no certificate")?;
-        let peer = state.trust()?.verify(leaf, sent, Side::Client, Role::Device, ringfort_enrol::wall_clock())?;
+        let leaf = leaf.first().context("no certificate")?;
+        let peer = state.trust()?.verify(leaf, Side::Client, Role::Device, ringfort_enrol::wall_clock())?;
         let session = peer.session().context("the certificate names no session")?.to_string();
         ensure!(session == claims.sub && session == entitlement.sub && session == connect.sub, "different sessions");
         ensure!(*peer.key() == claims.cnf.jkt && *peer.key() == entitlement.cnf.jkt, "different keys");

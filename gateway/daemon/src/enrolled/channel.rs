@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::{Sink, SinkExt, StreamExt};
 use prost::Message as _;
 use ringfort_admission::{ChannelId, FromClient, ToClient};
-use ringfort_enrol::tls::{self, ALPN_SESSION, HANDSHAKE_TIME_MAX, PeerRefused};
+use ringfort_enrol::tls::{self, ALPN_SESSION, HANDSHAKE_TIME_MAX, LiveTrust, PeerRefused};
 use ringfort_enrol::wall_clock;
 use ringfort_identity::{PeerIdentity, Role, Side, Trust};
 use ringfort_proto::v1;
@@ -63,7 +63,7 @@ pub(super) enum FromChannel {
 pub(super) type Tell = Arc<dyn Fn(FromChannel) -> bool + Send + Sync>;
 
 /// Accepts channels until the process ends.
-pub(super) async fn listen(listener: TcpListener, acceptor: TlsAcceptor, trust: Trust, tell: Tell) {
+pub(super) async fn listen(listener: TcpListener, acceptor: TlsAcceptor, trust: LiveTrust, tell: Tell) {
     let next = Arc::new(AtomicU64::new(1));
     let (channels, handshakes) = (Arc::new(Semaphore::new(CHANNELS_MAX)), Arc::new(Semaphore::new(HANDSHAKES_MAX)));
     loop {
@@ -83,7 +83,7 @@ pub(super) async fn listen(listener: TcpListener, acceptor: TlsAcceptor, trust: 
         };
         let (acceptor, trust, tell, next) = (acceptor.clone(), trust.clone(), Arc::clone(&tell), Arc::clone(&next));
         tokio::spawn(async move {
-            let shaken = tokio::time::timeout(HANDSHAKE_TIME_MAX, shake_hands(stream, &acceptor, &trust)).await;
+            let shaken = tokio::time::timeout(HANDSHAKE_TIME_MAX, shake_hands(stream, &acceptor, &trust.get())).await;
             drop(handshake);
             match shaken {
                 Ok(Ok((peer, socket))) => {

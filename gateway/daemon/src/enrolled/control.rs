@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use ringfort_admission::{Action, Admission, Applied, AuditEvent, ChannelId, NotAdmitting, ToClient, destination};
 use ringfort_dtls::ServerConfig;
 use ringfort_engine::gateway::{Command, Event, Gateway};
+use ringfort_enrol::tls::LiveTrust;
 use ringfort_enrol::{Folder, Identity, file, token_keys};
 use ringfort_identity::{Credentials, Trust};
 use ringfort_proto::v1::LiveSession;
@@ -71,20 +72,19 @@ pub(super) struct Authorities {
     credentials: Credentials,
     root: CertificateDer<'static>,
     intermediates: Vec<CertificateDer<'static>>,
-    trust: Trust,
+    trust: LiveTrust,
 }
 
 impl Authorities {
     /// What the state folder has.
     pub(super) fn of_folder(folder: &Folder) -> Result<Self> {
-        let (credentials, trust) = (folder.credentials()?, folder.trust()?);
-        let mut certificates = folder.certificates(file::CA)?.into_iter();
-        let root = certificates.next().context("expected the root in ca.pem")?;
-        Ok(Self { credentials, root, intermediates: certificates.collect(), trust })
+        let (credentials, trust) = (folder.credentials()?, LiveTrust::new(folder.trust()?));
+        let (root, intermediates) = folder.ca()?;
+        Ok(Self { credentials, root, intermediates, trust })
     }
 
-    /// For tunnels and channels.
-    pub(super) const fn trust(&self) -> &Trust {
+    /// For channels and the stream, which hear what is learnt; tunnels are told.
+    pub(super) const fn trust(&self) -> &LiveTrust {
         &self.trust
     }
 
@@ -323,14 +323,15 @@ impl Control {
         now: UnixSeconds,
         workers: Option<&Workers<Gateway>>,
     ) -> Result<()> {
-        let root = &self.authorities.root;
-        let trust = Trust::new(root, intermediates.iter().cloned())?;
-        self.admission.signers(token_keys(signers, &trust, now)?);
+        let Authorities { root, trust, intermediates: before, .. } = &mut self.authorities;
+        let told = Trust::new(root, intermediates.iter().cloned())?;
+        self.admission.signers(token_keys(signers, &told, now)?);
         self.writer.certificates(file::SIGNERS, signers);
-        if intermediates != self.authorities.intermediates {
-            let ca: Vec<_> = std::iter::once(root).chain(&intermediates).cloned().collect();
+        if intermediates != *before {
+            let ca: Vec<_> = std::iter::once(&*root).chain(&intermediates).cloned().collect();
             self.writer.certificates(file::CA, &ca);
-            (self.authorities.trust, self.authorities.intermediates) = (trust, intermediates);
+            trust.replace(told);
+            *before = intermediates;
             self.show(workers)?;
         }
         Ok(())
@@ -339,7 +340,7 @@ impl Control {
     /// How tunnels shake hands, as what we are and believe now.
     pub(super) fn server(&self) -> Result<Arc<ServerConfig>> {
         let Authorities { credentials, trust, .. } = &self.authorities;
-        self.dtls.server(credentials, trust.clone())
+        self.dtls.server(credentials, trust.get())
     }
 
     fn show(&self, workers: Option<&Workers<Gateway>>) -> Result<()> {

@@ -61,7 +61,7 @@ pub fn run(state: &Path, config: &Path, set_log: SetLog, stop_with_stdin: bool) 
         organisation: identity.organisation.clone(),
         site: identity.site.clone(),
         gateway: identity.id.clone(),
-        signers: folder.token_keys(&trust, moment.wall)?,
+        signers: folder.token_keys(&trust.get(), moment.wall)?,
         ceiling: section.never_beyond.clone(),
         guarded: Pools(Vec::new()).guarded()?,
         event_prefix: format!("{:08x}", seed()? as u32),

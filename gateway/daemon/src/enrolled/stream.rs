@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use hyper_util::rt::TokioIo;
 use ringfort_admission::Applied;
-use ringfort_enrol::tls::{self, ALPN_HTTP2, Expected, OwnCertificate};
+use ringfort_enrol::tls::{self, ALPN_HTTP2, Expected, LiveTrust, OwnCertificate};
 use ringfort_enrol::{Folder, Identity, file, wall_clock};
-use ringfort_identity::{Credentials, Trust};
+use ringfort_identity::Credentials;
 use ringfort_proto::state_digest;
 use ringfort_proto::v1::gateway_control_client::GatewayControlClient;
 use ringfort_proto::v1::{
@@ -96,7 +96,7 @@ pub(super) struct Link {
     pub(super) folder: Folder,
     /// As the Controller said last; its addresses of Controllers are tried in turn.
     pub(super) identity: Mutex<Identity>,
-    pub(super) trust: Trust,
+    pub(super) trust: LiveTrust,
     pub(super) own: OwnCertificate,
     /// Since when this process knows the certificate that follows ours.
     pub(super) fetched_at: Mutex<Option<Instant>>,
@@ -162,7 +162,7 @@ async fn run(
 }
 
 async fn connect(link: &Link, address: &str) -> Result<Channel> {
-    let config = tls::client(Some(&link.own), &link.trust, Expected::controller(), ALPN_HTTP2)?;
+    let config = tls::client(Some(&link.own), &link.trust.get(), Expected::controller(), ALPN_HTTP2)?;
     let target = address.to_owned();
     let connector = tower::service_fn(move |_| {
         let (target, config) = (target.clone(), config.clone());

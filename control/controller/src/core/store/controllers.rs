@@ -9,7 +9,7 @@ use super::{Connection, at, int};
 #[derive(Clone, Debug)]
 pub(crate) struct Controller {
     pub(crate) id: String,
-    /// `host:port` where everybody reaches it.
+    /// `host:port` where everybody reaches it; empty until it has started.
     pub(crate) address: String,
     pub(crate) started_at: UnixSeconds,
 }
@@ -67,29 +67,65 @@ pub(crate) async fn put_controller(c: &mut Connection, controller: &Controller) 
     Ok(known.as_ref() != Some(&controller.address))
 }
 
-/// Removes a Controller and its certificates; `false` if there is none.
+/// Removes a Controller; `false` if there is none. Its certificates stay, so that it is known by them, and are published no more.
 pub(crate) async fn remove_controller(c: &mut Connection, id: &str) -> Result<bool, sqlx::Error> {
-    query("DELETE FROM authorities WHERE controller = $1").bind(id).execute(&mut *c).await?;
     let removed = query("UPDATE controllers SET removed = 1 WHERE id = $1 AND removed = 0").bind(id).execute(c).await?;
     Ok(removed.rows_affected() == 1)
 }
 
-/// The certificates that have not expired.
+/// Forgets Controllers that were introduced and have started under their own id since.
+pub(crate) async fn forget_introduced(c: &mut Connection) -> Result<(), sqlx::Error> {
+    let forgotten = query(
+        "DELETE FROM controllers WHERE address = '' AND removed = 0 \
+         AND NOT EXISTS (SELECT 1 FROM authorities WHERE authorities.controller = controllers.id)",
+    );
+    forgotten.execute(c).await.map(drop)
+}
+
+/// The certificates that have not expired, those first that last longest.
 pub(crate) async fn published(c: &mut Connection, now: UnixSeconds) -> Result<Vec<Published>, sqlx::Error> {
     let found = query_as(
-        "SELECT digest, kind, certificate, expires_at FROM authorities WHERE expires_at > $1 ORDER BY expires_at DESC, digest",
+        "SELECT digest, kind, certificate, expires_at FROM authorities JOIN controllers ON controllers.id = controller \
+         WHERE expires_at > $1 AND removed = 0 ORDER BY expires_at DESC, digest",
     );
-    let found: Vec<(String, String, Vec<u8>, i64)> = found.bind(int(now.0)).fetch_all(c).await?;
-    let published = |(digest, kind, certificate, expires): (String, String, Vec<u8>, i64)| {
+    let found: Vec<Row> = found.bind(int(now.0)).fetch_all(c).await?;
+    found.into_iter().map(Published::from_row).collect()
+}
+
+/// Those of Controllers that were removed.
+pub(crate) async fn published_by_removed(c: &mut Connection) -> Result<Vec<Published>, sqlx::Error> {
+    let found = query_as(
+        "SELECT digest, kind, certificate, expires_at FROM authorities JOIN controllers ON controllers.id = controller \
+         WHERE removed <> 0",
+    );
+    let found: Vec<Row> = found.fetch_all(c).await?;
+    found.into_iter().map(Published::from_row).collect()
+}
+
+/// Those of one Controller.
+pub(crate) async fn published_by(c: &mut Connection, controller: &str) -> Result<Vec<Published>, sqlx::Error> {
+    let found = query_as("SELECT digest, kind, certificate, expires_at FROM authorities WHERE controller = $1");
+    let found: Vec<Row> = found.bind(controller).fetch_all(c).await?;
+    found.into_iter().map(Published::from_row).collect()
+}
+
+type Row = (String, String, Vec<u8>, i64);
+
+impl Published {
+    fn from_row((digest, kind, certificate, expires): Row) -> Result<Self, sqlx::Error> {
         let kinds = [AuthorityKind::Intermediate, AuthorityKind::Signer];
         let known = kinds.into_iter().find(|known| known.as_str() == kind);
         let kind = known.ok_or_else(|| sqlx::Error::Decode(format!("a certificate of kind {kind:?}").into()))?;
-        Ok(Published { digest, kind, certificate, expires_at: at(expires) })
-    };
-    found.into_iter().map(published).collect()
+        Ok(Self { digest, kind, certificate, expires_at: at(expires) })
+    }
 }
 
-/// Publishes a certificate of a Controller; says whether it is new.
+/// Publishes a certificate no longer.
+pub(crate) async fn withdraw(c: &mut Connection, digest: &str) -> Result<(), sqlx::Error> {
+    query("DELETE FROM authorities WHERE digest = $1").bind(digest).execute(c).await.map(drop)
+}
+
+/// Publishes a certificate of a Controller; says whether it is new, or was another's.
 pub(crate) async fn publish(
     c: &mut Connection,
     controller: &str,
@@ -97,7 +133,8 @@ pub(crate) async fn publish(
 ) -> Result<bool, sqlx::Error> {
     let added = query(
         "INSERT INTO authorities (digest, controller, kind, certificate, expires_at) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (digest) DO NOTHING",
+         ON CONFLICT (digest) DO UPDATE SET controller = excluded.controller \
+         WHERE authorities.controller <> excluded.controller",
     );
     let added = added.bind(&certificate.digest).bind(controller).bind(certificate.kind.as_str());
     let added = added.bind(&certificate.certificate).bind(int(certificate.expires_at.0)).execute(c).await?;

@@ -78,21 +78,22 @@ pub(crate) async fn insert_news(
     Ok(())
 }
 
-/// The news after `n`, in order; `None` if some of it is gone.
+/// The news after `n`, in order; `None` if some of it is gone, or was written by a program that knows more than this one.
 pub(crate) async fn news_after(
     c: &mut Connection,
     n: u64,
 ) -> Result<Option<Vec<(u64, Vec<Consequence>)>>, sqlx::Error> {
     let found = query_as("SELECT n, consequences FROM news WHERE n > $1 ORDER BY n");
     let found: Vec<(i64, String)> = found.bind(int(n)).fetch_all(c).await?;
-    if found.first().is_some_and(|(first, _)| uint(*first) != n + 1) {
-        return Ok(None);
-    }
-    let read = |(n, text): (i64, String)| {
-        let consequences = serde_json::from_str(&text).map_err(|error| sqlx::Error::Decode(error.into()))?;
-        Ok((uint(n), consequences))
+    let read = |((found, text), expected): ((i64, String), u64)| {
+        if uint(found) != expected {
+            return None;
+        }
+        let read = serde_json::from_str(&text);
+        let consequences = read.inspect_err(|error| tracing::error!(%error, n = found, "news cannot be read")).ok()?;
+        Some((expected, consequences))
     };
-    found.into_iter().map(read).collect::<Result<_, _>>().map(Some)
+    Ok(found.into_iter().zip(n + 1..).map(read).collect())
 }
 
 fn is_postgres(c: &Connection) -> bool {

@@ -26,6 +26,10 @@ const FORMS: [(i64, &str, &str); 5] = [
     (4, "hosts", include_str!("../../../migrations/0004_hosts.sql")),
     (5, "administration", include_str!("../../../migrations/0005_administration.sql")),
 ];
+/// How long a transaction in PostgreSQL may leave its turn unused.
+const TURN_MAX: Duration = Duration::from_secs(15);
+/// How often PostgreSQL looks whether we are there still.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long a connection waits for a lock that another process holds.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
@@ -99,10 +103,12 @@ impl Store {
             AnyPoolOptions::new().max_connections(connections).acquire_timeout(WAIT).after_connect(
                 move |connection, _| {
                     Box::pin(async move {
-                        if kind == Kind::Sqlite {
-                            for setting in pragmas() {
-                                query(AssertSqlSafe(setting)).execute(&mut *connection).await?;
-                            }
+                        let settings = match kind {
+                            Kind::Sqlite => pragmas(),
+                            Kind::Postgres => parameters(),
+                        };
+                        for setting in settings {
+                            query(AssertSqlSafe(setting)).execute(&mut *connection).await?;
                         }
                         Ok(())
                     })
@@ -148,13 +154,32 @@ pub(crate) async fn copy_database(from: &Path, to: &Path) -> anyhow::Result<()> 
 }
 
 /// What every connection to SQLite is set to.
-fn pragmas() -> [String; 4] {
-    [
+fn pragmas() -> Vec<String> {
+    vec![
         format!("PRAGMA busy_timeout = {}", LOCK_WAIT.as_millis()),
         "PRAGMA journal_mode = WAL".into(),
         "PRAGMA synchronous = FULL".into(),
         "PRAGMA foreign_keys = ON".into(),
     ]
+}
+
+/// What every connection to PostgreSQL is set to, whatever the server's own settings are. Writers take turns, so one whose
+/// machine went away amid its turn must not keep it: the server notices by itself, before the others stop waiting.
+fn parameters() -> Vec<String> {
+    let mut set = vec![
+        "SET synchronous_commit = on".to_owned(),
+        "SET default_transaction_isolation = 'read committed'".to_owned(),
+        "SET tcp_keepalives_count = 3".to_owned(),
+    ];
+    for (name, value) in
+        [("idle_in_transaction_session_timeout", TURN_MAX), ("tcp_user_timeout", TURN_MAX), ("lock_timeout", WAIT)]
+    {
+        set.push(format!("SET {name} = '{}ms'", value.as_millis()));
+    }
+    for name in ["tcp_keepalives_idle", "tcp_keepalives_interval"] {
+        set.push(format!("SET {name} = '{}s'", KEEP_ALIVE.as_secs()));
+    }
+    set
 }
 
 fn forms(kind: Kind) -> Migrator {
