@@ -1,0 +1,67 @@
+//! Hosts that register themselves (W1–W10).
+
+use serde::{Deserialize, Serialize};
+
+use super::Known;
+
+/// Path of the request by which a host registers itself (W5), which is not below [`BASE`]: other implementations know it as this.
+#[must_use]
+pub fn registration_path(hostname: &str) -> String {
+    format!("/api/hosts/{hostname}/client")
+}
+
+/// Interfaces of one host that registers itself, and addresses of all of them.
+pub const HOST_INTERFACES_MAX: usize = 64;
+/// As [`HOST_INTERFACES_MAX`].
+pub const HOST_ADDRESSES_MAX: usize = 256;
+
+/// `POST /api/hosts/{hostname}/client` (W5): where a host can be reached, as it sees itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostRegistration {
+    /// Its network interfaces.
+    pub interfaces: Vec<HostInterface>,
+    /// Port on which it listens.
+    pub port: u16,
+    /// Its version.
+    pub version: String,
+}
+
+/// A network interface of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostInterface {
+    /// Its name on the host.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<std::net::IpAddr>,
+}
+
+/// Answer to a registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// When it was recorded, by the Controller's clock, in seconds since 1970.
+    pub last_seen: u64,
+    /// Whom to believe from then on, and where the Controllers are. Controllers of the first versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
+}
+
+/// One of the answer to `GET admin/hosts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRow {
+    /// Its name.
+    pub name: String,
+    /// Whether it has a certificate, or joins by an invitation yet.
+    pub joined: bool,
+    /// When it registered last, in seconds since 1970; 0 for never.
+    pub last_seen: u64,
+    /// Seconds since then; none where it never did.
+    pub age: Option<u64>,
+    /// What it said then.
+    pub interfaces: Vec<HostInterface>,
+    /// Port on which it listens; 0 where it never registered.
+    pub port: u16,
+    /// Its version.
+    pub version: String,
+}
