@@ -10,4 +10,5 @@ mod refusals;
 mod restart;
 mod revocations;
 mod sequences;
+mod two_channels;
 mod world;
