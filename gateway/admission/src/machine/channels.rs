@@ -143,6 +143,7 @@ impl Admission {
             Some(session) => {
                 (session.held, session.rules, session.deadline) = (held, rules, deadline);
                 self.install(&dn);
+                self.plan_notice(&dn, now);
             }
             None => {
                 if let Some(channel) = self.channels.get_mut(&id) {
@@ -266,7 +267,8 @@ impl Admission {
         let older = old.as_ref().map(|old| (old.channel, old.tunnel));
         let in_force = old.as_ref().map(|old| (old.tunnel, old.inner(), Arc::clone(&old.rules), old.deadline));
         let Some(held) = own.or_else(|| old.map(|old| old.held)) else { return };
-        let session = Session { channel: Some(id), lost_at: None, tunnel: tunnel_id, held, rules, deadline };
+        let session =
+            Session { channel: Some(id), lost_at: None, tunnel: tunnel_id, held, rules, deadline, notice: None };
         // A running tunnel that comes back to the same rules is not disturbed.
         let is_in_force = in_force.is_some_and(|(tunnel, inner, rules, deadline)| {
             (tunnel, inner, deadline) == (session.tunnel, session.inner(), session.deadline)
@@ -279,6 +281,7 @@ impl Admission {
         if !is_in_force {
             self.install(&dn);
         }
+        self.plan_notice(&dn, now);
         self.send(id, bound);
         if let Some((older_channel, older_tunnel)) = older {
             if let Some(older_channel) = older_channel.filter(|older| *older != id) {

@@ -125,6 +125,7 @@ impl Admission {
         session.deadline = tunnel.into_iter().fold(session.held.ends(), Deadline::min);
         let channel = session.channel;
         let missing = self.install(&token.sub).into_iter().collect();
+        self.plan_notice(&token.sub, now);
         if let Some(channel) = channel {
             self.send(channel, ToClient::Entitlement { token: text.into() });
             renewal.into_iter().for_each(|message| self.send(channel, message));

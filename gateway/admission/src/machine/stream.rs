@@ -228,6 +228,7 @@ impl Admission {
         session.deadline = session.deadline.min(session.held.ends());
         let told = session.channel.map(|channel| (channel, ToClient::RenewBy { time: by, reason: reason.into() }));
         let missing = self.install(dn);
+        self.plan_notice(dn, now);
         if let Some((channel, message)) = told {
             self.send(channel, message);
         }

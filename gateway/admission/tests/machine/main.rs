@@ -5,6 +5,7 @@
 
 mod admit;
 mod binding;
+mod notices;
 mod pushes;
 mod refusals;
 mod restart;
