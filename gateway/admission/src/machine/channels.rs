@@ -97,7 +97,7 @@ impl Admission {
         &mut self,
         id: ChannelId,
         claims: &str,
-        entitlement: &str,
+        presented_text: &str,
         device: BTreeMap<String, String>,
         now: Moment,
     ) -> Result<(), Refused> {
@@ -115,7 +115,7 @@ impl Admission {
                 expected: "a claims token about the session that the certificate names",
             });
         }
-        let presented = self.verify(entitlement, &self.audiences.site, Holder::Key(&certificate.key), now)?;
+        let presented = self.verify(presented_text, &self.audiences.site, Holder::Key(&certificate.key), now)?;
         check_together(&claims, &presented)?;
         let (entitlement, newer) = self.newest(&dn, &claims, &certificate, presented, now)?;
 
@@ -133,15 +133,17 @@ impl Admission {
         if deadline.at <= now.boot {
             return Err(Refused::Expired { at: deadline.ends_at });
         }
-        let (seq, exp) = (held.entitlement.seq, held.entitlement.exp);
-        if self.seen.record(&dn, seq, exp, None, now.wall)? {
+        let token = held.entitlement.clone();
+        if self.seen.record(&dn, token.seq, token.exp, None, now.wall)? {
             self.write_sequences(now);
         }
 
+        let spread = Arc::clone(&rules);
         match self.sessions.get_mut(&dn).filter(|_| attached) {
             Some(session) => {
                 (session.held, session.rules, session.deadline) = (held, rules, deadline);
                 self.install(&dn);
+                self.plan_notice(&dn, now);
             }
             None => {
                 if let Some(channel) = self.channels.get_mut(&id) {
@@ -149,13 +151,14 @@ impl Admission {
                 }
             }
         }
-        self.send(id, ToClient::Accepted { seq, ends_at: deadline.ends_at });
-        if let Some(token) = newer {
-            self.send(id, ToClient::Entitlement { token });
+        self.send(id, ToClient::Accepted { seq: token.seq, ends_at: deadline.ends_at });
+        if let Some(text) = &newer {
+            self.send(id, ToClient::Entitlement { token: text.clone() });
         }
         if let Some(message) = renewal {
             self.send(id, message);
         }
+        self.spread(&token, &spread, newer.as_deref().unwrap_or(presented_text), now);
         Ok(())
     }
 
@@ -224,6 +227,11 @@ impl Admission {
         let session = self.sessions.get(&channel.dn);
         let attached = session.filter(|session| session.channel == Some(id));
         let Some(held) = attached.map(|session| &session.held).or(channel.held.as_ref()) else { return Ok(None) };
+        let newest = self.seen.newest(&channel.dn).unwrap_or_default();
+        if attached.is_none() && held.entitlement.seq < newest {
+            let found = held.entitlement.seq;
+            return Err(Refused::SequenceOld { what: "an entitlement token", newest, found });
+        }
         let goes_on = attached.is_some() || channel.had_session || session.is_some_and(|it| it.tunnel == *tunnel_id);
         if !goes_on {
             self.admitting(now)?;
@@ -259,7 +267,8 @@ impl Admission {
         let older = old.as_ref().map(|old| (old.channel, old.tunnel));
         let in_force = old.as_ref().map(|old| (old.tunnel, old.inner(), Arc::clone(&old.rules), old.deadline));
         let Some(held) = own.or_else(|| old.map(|old| old.held)) else { return };
-        let session = Session { channel: Some(id), lost_at: None, tunnel: tunnel_id, held, rules, deadline };
+        let session =
+            Session { channel: Some(id), lost_at: None, tunnel: tunnel_id, held, rules, deadline, notice: None };
         // A running tunnel that comes back to the same rules is not disturbed.
         let is_in_force = in_force.is_some_and(|(tunnel, inner, rules, deadline)| {
             (tunnel, inner, deadline) == (session.tunnel, session.inner(), session.deadline)
@@ -272,6 +281,7 @@ impl Admission {
         if !is_in_force {
             self.install(&dn);
         }
+        self.plan_notice(&dn, now);
         self.send(id, bound);
         if let Some((older_channel, older_tunnel)) = older {
             if let Some(older_channel) = older_channel.filter(|older| *older != id) {

@@ -1,6 +1,7 @@
 //! The machine: its state, what is asked of it, and the steps that its inputs share.
 
 mod channels;
+mod entitlements;
 mod stream;
 mod tables;
 mod time;

@@ -8,13 +8,13 @@ use ipnet::IpNet;
 use ringfort_engine::gateway::Command;
 use ringfort_policy::Bound;
 use ringfort_rules::RuleSet;
-use ringfort_token::{EntitlementToken, GatewayConfiguration, Holder, RevocationList, Standing, Verified};
+use ringfort_token::{GatewayConfiguration, Holder, RevocationList, Standing, Verified};
 use ringfort_types::{BootInstant, SessionId};
 
 use crate::compiler::SiteRules;
-use crate::held::{Deadline, Held};
+use crate::held::Deadline;
 use crate::interface::{Action, Applied, ChannelId, Moment, Part, ToClient};
-use crate::machine::channels::{judge, names_user};
+use crate::machine::channels::judge;
 use crate::machine::time::{REVOKED_LINGER, Timer};
 use crate::machine::{Admission, Configuration};
 use crate::refused::Refused;
@@ -23,7 +23,7 @@ use crate::refused::Refused;
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// What the workers are to confirm.
-type Missing = BTreeMap<SessionId, u64>;
+pub(super) type Missing = BTreeMap<SessionId, u64>;
 
 impl Admission {
     /// A gateway configuration (`rf-gateway+jwt`).
@@ -111,124 +111,6 @@ impl Admission {
             }
         }
         missing
-    }
-
-    /// An entitlement token (`rf-entitlement+jwt`) that nobody presented (K5).
-    pub fn pushed_entitlement(&mut self, text: &str, now: Moment) {
-        let believed = self.verify::<EntitlementToken>(text, &self.audiences.site, Holder::Pushed, now);
-        let (session, done) = match believed {
-            Err(refused) => (None, Err(refused)),
-            Ok(token) => (Some(token.sub.clone()), self.take_entitlement(token, text, now)),
-        };
-        if let Err(refused) = done {
-            self.refuse(&refused, session.as_deref(), now);
-        }
-    }
-
-    fn take_entitlement(&mut self, token: Verified<EntitlementToken>, text: &str, now: Moment) -> Result<(), Refused> {
-        let dn = token.sub.clone();
-        if !names_user(&dn, &token.user) {
-            return Err(Refused::SubjectMismatch { expected: "an entitlement token whose user its session names" });
-        }
-        let waiting = self.waiting.get(&*dn).copied();
-        let waits = waiting.and_then(|id| self.channels.get(&id)).and_then(|channel| channel.held.as_ref());
-        let live = self.sessions.get(&*dn).map(|session| &session.held);
-        let fits = |held: &Held| held.claims.user == token.user && held.claims.generation <= token.generation;
-        if !live.into_iter().chain(waits).all(fits) {
-            let expected = "an entitlement token of the session's user, of its generation or a later one";
-            return Err(Refused::SubjectMismatch { expected });
-        }
-        match self.seen.newest(&dn) {
-            Some(newest) if token.seq < newest => {
-                return Err(Refused::SequenceOld { what: "an entitlement token", newest, found: token.seq });
-            }
-            Some(newest) if token.seq == newest => {
-                // Told twice: what is in force is said again, and nothing else follows.
-                if live.is_some_and(|held| held.entitlement.seq == newest) {
-                    let entitlements = vec![(dn, newest)];
-                    self.effects.add(Missing::new(), Applied { entitlements, ..Applied::default() });
-                }
-                return Ok(());
-            }
-            _ => {}
-        }
-        if self.seen.record(&dn, token.seq, token.exp, Some(text), now.wall)? {
-            self.write_sequences(now);
-        }
-        let rules = self.compiler.check_inner(&token.inner).and_then(|()| self.compiler.compile(&token.grants));
-        let rules = match rules {
-            Ok(rules) => rules,
-            Err(refused) => return self.end_replaced(&dn, &token, refused, now),
-        };
-        if let Some(channel) = waiting {
-            self.renew_waiting(channel, &token, text, now);
-        }
-        self.renew_live(&dn, token, rules, text, now);
-        Ok(())
-    }
-
-    /// Ends what rests on an older token than `token`, which is believed and cannot be put in force: what the older one gave may
-    /// be what this one takes back.
-    fn end_replaced(
-        &mut self,
-        dn: &str,
-        token: &EntitlementToken,
-        refused: Refused,
-        now: Moment,
-    ) -> Result<(), Refused> {
-        let is_replaced = |held: &Held| held.certificate.key == token.cnf.jkt;
-        let waiting = self
-            .waiting
-            .get(dn)
-            .copied()
-            .filter(|id| self.channels.get(id).and_then(|channel| channel.held.as_ref()).is_some_and(is_replaced));
-        let is_live = self.sessions.get(dn).is_some_and(|session| is_replaced(&session.held));
-        if waiting.is_none() && !is_live {
-            return Err(refused);
-        }
-        if let Some(channel) = waiting {
-            self.goodbye(channel, &refused, now);
-        }
-        if is_live {
-            self.end_session(dn, &refused, now);
-        }
-        Ok(())
-    }
-
-    fn renew_waiting(&mut self, id: ChannelId, token: &Verified<EntitlementToken>, text: &str, now: Moment) {
-        let held = self.channels.get_mut(&id).and_then(|channel| channel.held.as_mut());
-        if let Some(held) = held.filter(|held| held.certificate.key == token.cnf.jkt) {
-            held.replace_entitlement(token.clone(), now);
-            self.send(id, ToClient::Entitlement { token: text.into() });
-        }
-    }
-
-    /// Puts a pushed token in force on the live session of its name and key, if there is one.
-    fn renew_live(
-        &mut self,
-        dn: &str,
-        token: Verified<EntitlementToken>,
-        rules: Arc<RuleSet>,
-        text: &str,
-        now: Moment,
-    ) {
-        let session = self.sessions.get_mut(dn).filter(|session| session.held.certificate.key == token.cnf.jkt);
-        let Some(session) = session else { return };
-        let seq = token.seq;
-        session.held.replace_entitlement(token, now);
-        // It is believed, so that a demanded renewal is all that the deny list can say of it.
-        let renewal = judge(&self.deny, &mut session.held, now).ok().flatten();
-        session.rules = rules;
-        let tunnel = self.tunnels.get(&session.tunnel).map(|tunnel| tunnel.certificate.until);
-        session.deadline = tunnel.into_iter().fold(session.held.ends(), Deadline::min);
-        let channel = session.channel;
-        let missing = self.install(dn).into_iter().collect();
-        if let Some(channel) = channel {
-            self.send(channel, ToClient::Entitlement { token: text.into() });
-            renewal.into_iter().for_each(|message| self.send(channel, message));
-        }
-        let entitlements = vec![(dn.to_owned(), seq)];
-        self.effects.add(missing, Applied { entitlements, ..Applied::default() });
     }
 
     /// A revocation list (`rf-revocations+jwt`; A23). Live sessions that are revoked have empty rules before anything else
@@ -346,6 +228,7 @@ impl Admission {
         session.deadline = session.deadline.min(session.held.ends());
         let told = session.channel.map(|channel| (channel, ToClient::RenewBy { time: by, reason: reason.into() }));
         let missing = self.install(dn);
+        self.plan_notice(dn, now);
         if let Some((channel, message)) = told {
             self.send(channel, message);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringfort_dtls::ExporterSecret;
 use ringfort_rules::{InnerAddresses, RuleSet};
-use ringfort_types::{BootInstant, SessionId};
+use ringfort_types::{BootInstant, SessionId, UnixSeconds};
 
 use crate::held::{Certificate, Deadline, Held};
 use crate::interface::ChannelId;
@@ -57,6 +57,17 @@ pub(super) struct Session {
     pub(super) held: Held,
     pub(super) rules: Arc<RuleSet>,
     pub(super) deadline: Deadline,
+    /// When its client is told that it ends.
+    pub(super) notice: Option<Notice>,
+}
+
+/// A client is to be told that its session ends unless something is renewed (A24).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Notice {
+    /// The end that it is told of: another one is another notice.
+    pub(super) ends_at: UnixSeconds,
+    pub(super) due: BootInstant,
+    pub(super) is_given: bool,
 }
 
 impl Session {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use ringfort_engine::gateway::Command;
 use ringfort_types::{BootInstant, SessionId};
 
-use crate::interface::{Action, ChannelId, Moment};
+use crate::interface::{Action, ChannelId, Moment, ToClient};
 use crate::machine::Admission;
+use crate::machine::tables::Notice;
 use crate::refused::Refused;
 
 /// A Bind waits so long for its tunnel, as the workers keep an unbound tunnel.
@@ -17,6 +18,11 @@ pub(super) const BIND_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const CHANNEL_PATIENCE: Duration = Duration::from_secs(30);
 /// A session whose channel was lost goes on for so long.
 pub(super) const LOST_PATIENCE: Duration = Duration::from_secs(60);
+/// A client is told that its session ends when a quarter of the time is left that it had, and at most so long before. It renews by
+/// itself at two thirds of each life: whoever has not done so by then is asked while it can still try again.
+const NOTICE_MAX: Duration = Duration::from_secs(15 * 60);
+/// What the client is told.
+const NOTICE_REASON: &str = "what the session rests on expires then";
 /// A revoked session answers every packet with a refusal for so long, so that applications learn it at once.
 pub(super) const REVOKED_LINGER: Duration = Duration::from_secs(2);
 /// The file of sequence numbers has a line for every session name: it is not written more often.
@@ -69,6 +75,33 @@ impl Admission {
         }
     }
 
+    /// Has the client told in time when its session ends (A24).
+    pub(super) fn plan_notice(&mut self, dn: &str, now: Moment) {
+        let Some((name, _)) = self.sessions.get_key_value(dn) else { return };
+        let name = Arc::clone(name);
+        let Some(session) = self.sessions.get_mut(dn) else { return };
+        let deadline = session.deadline;
+        if session.notice.is_some_and(|notice| notice.ends_at == deadline.ends_at) {
+            return;
+        }
+        let left = deadline.at.saturating_since(now.boot);
+        let due = now.boot + left.saturating_sub((left / 4).min(NOTICE_MAX));
+        session.notice = Some(Notice { ends_at: deadline.ends_at, due, is_given: false });
+        self.timers.add(due, Timer::Session(name));
+    }
+
+    fn give_notice(&mut self, dn: &str, now: Moment) {
+        let Some(session) = self.sessions.get_mut(dn) else { return };
+        // One whose channel is lost is told on the channel that comes back.
+        let Some(channel) = session.channel else { return };
+        let Some(notice) = session.notice.as_mut().filter(|notice| notice.due <= now.boot && !notice.is_given) else {
+            return;
+        };
+        notice.is_given = true;
+        let time = notice.ends_at;
+        self.send(channel, ToClient::RenewBy { time, reason: NOTICE_REASON.into() });
+    }
+
     fn look_at_session(&mut self, dn: &str, now: Moment) {
         let Some(session) = self.sessions.get(dn) else { return };
         if session.deadline.at <= now.boot {
@@ -76,6 +109,8 @@ impl Admission {
             self.end_session(dn, &Refused::Expired { at }, now);
         } else if session.lost_at.is_some_and(|lost| lost + LOST_PATIENCE <= now.boot) {
             self.end_session(dn, &Refused::ChannelLost { seconds: LOST_PATIENCE.as_secs() }, now);
+        } else {
+            self.give_notice(dn, now);
         }
     }
 

@@ -5,9 +5,11 @@
 
 mod admit;
 mod binding;
+mod notices;
 mod pushes;
 mod refusals;
 mod restart;
 mod revocations;
 mod sequences;
+mod two_channels;
 mod world;
