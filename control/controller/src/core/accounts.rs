@@ -66,7 +66,7 @@ impl Core {
             }
             store::set_active(&mut decision.tx, &user.id, false).await?;
             decision.record(json!({ "active": user.active }), json!({ "active": false }));
-            let keep_until = core.tokens_end(now);
+            let keep_until = Core::tokens_end(now);
             let entry = |scope| Entry { scope, effect: Effect::Revoke, reason: "disabled".into(), keep_until };
             decision.revoke_user(user.id, entry).await?;
             decision.close("disable-user", &user.name, "").await

@@ -18,7 +18,7 @@ use super::password::Passwords;
 use super::refused::Refused;
 use super::roles::role_text;
 use super::store::{self, Owner, Site, User};
-use super::{Action, Administrator, Core, action, to_the_end};
+use super::{Action, Administrator, Core, LOGIN_SECONDS_ALLOWED, action, to_the_end};
 
 /// Longest name of a user, group, site or Gateway, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -106,7 +106,7 @@ impl Core {
             let below = user.generation + 1;
             let scope = EntryScope::User { user: user.id.clone(), below };
             let entry =
-                Entry { scope, effect: Effect::Revoke, reason: "removed".into(), keep_until: core.tokens_end(now) };
+                Entry { scope, effect: Effect::Revoke, reason: "removed".into(), keep_until: Core::tokens_end(now) };
             decision.revoke(entry).await?;
             let groups = store::groups_of(&mut decision.tx, &user.id).await?;
             decision.record(json!({ "name": user.name, "role": role_text(user.role), "groups": groups }), Value::Null);
@@ -439,7 +439,7 @@ impl Core {
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let keep_until = core.tokens_end(now);
+            let keep_until = Core::tokens_end(now);
             let entry = |scope| Entry { scope, effect, reason: reason.clone(), keep_until };
             let target = match scope {
                 api::RevocationScope::User(name) => {
@@ -496,10 +496,11 @@ impl Core {
         .await
     }
 
-    /// When every token that is issued until now has ended.
-    pub(crate) fn tokens_end(&self, now: UnixSeconds) -> UnixSeconds {
+    /// When every token that is issued until now has ended, by whichever Controller: another one may let logins last longer than
+    /// this one, and this one may have done so before its settings were changed.
+    pub(crate) fn tokens_end(now: UnixSeconds) -> UnixSeconds {
         let hour = 3_600;
-        now + Duration::from_secs(self.inner.settings.login_seconds.saturating_add(hour))
+        now + Duration::from_secs(LOGIN_SECONDS_ALLOWED.end() + hour)
     }
 }
 

@@ -102,8 +102,9 @@ impl Core {
     /// Whether names can be names, before anything is counted or hashed for them: what costs nothing is none of the failed
     /// logins, which are all written down.
     pub(crate) fn checked_names(&self, name: &str, client_id: &str) -> Result<(), Refused> {
-        if name.len() > NAME_BYTES_MAX {
-            let message = format!("expected a login name of at most {NAME_BYTES_MAX} bytes");
+        // PostgreSQL takes no NUL, and nobody types the others.
+        if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            let message = format!("expected a login name of at most {NAME_BYTES_MAX} bytes without control characters");
             return Err(Refused::malformed(message));
         }
         SessionDn::new(client_id, "user", self.organisation())?;

@@ -179,7 +179,8 @@ pub struct Event<'a> {
 
 impl Event<'_> {
     fn recorded(&self, now: UnixSeconds) -> store::Recorded {
-        let cut = |text: &str| text[..text.floor_char_boundary(EVENT_BYTES_MAX)].to_owned();
+        // PostgreSQL takes no NUL, and whoever is refused chooses what is written.
+        let cut = |text: &str| text[..text.floor_char_boundary(EVENT_BYTES_MAX)].replace('\0', "\u{fffd}");
         store::Recorded {
             id: Uuid::new_v4().to_string(),
             at: now,
@@ -245,13 +246,15 @@ impl Core {
             None => Place::File(folder.path("database.sqlite")),
         };
         let store = Store::open(&place).await?;
-        let known = store::organisation(&mut *store.read().await?).await?;
+        // Whoever else starts on this database waits here: it finds either nothing or the whole organisation.
+        let mut founding = store.begin().await?;
+        let known = store::organisation(&mut founding).await?;
         if known.is_none() && first.is_none() {
             bail!("expected the name and password of the first administrator: this organisation has none yet");
         }
         if known.is_some() && !folder.path("rootCA.pem").exists() {
             bail!(
-                "expected rootCA.pem in the state folder: restore it from a backup, or join another Controller first"
+                "expected rootCA.pem in the state folder, since the database has an organisation: restore it from a backup, or join another Controller first"
             );
         }
         let passwords = Passwords::new()?;
@@ -278,6 +281,12 @@ impl Core {
         if organisation != authority.organisation() {
             bail!("expected a database of the organisation in rootCA.pem: restore both from the same backup");
         }
+        if let Some(first) = &first {
+            found(&mut founding, &organisation, epoch, first, now).await.context("make the organisation")?;
+        }
+        let sealing = Sealing::open(&folder, &store::sealing_digest(&mut founding).await?)?;
+        store::set_sealing_digest(&mut founding, sealing.digest()).await?;
+        founding.commit().await?;
         // All of one moment: what comes after it is news.
         let mut tx = store.snapshot().await?;
         let known_here = Known::read(&mut tx, &authority, &settings.address, now).await?;
@@ -295,7 +304,7 @@ impl Core {
                 authority: RwLock::new(Arc::new(authority)),
                 store,
                 passwords,
-                sealing: Sealing::open(&folder)?,
+                sealing,
                 deny: RwLock::new(deny),
                 heard: tokio::sync::Mutex::new(heard),
                 backlog: tokio::sync::Mutex::default(),
@@ -304,23 +313,9 @@ impl Core {
                 reach: OnceLock::new(),
             }),
         };
-        if let Some(first) = first {
-            core.found(&first, now).await.context("make the organisation")?;
-        }
         core.publish(&core.authority(), now).await?;
         core.hear(now).await?;
         Ok(core)
-    }
-
-    /// Writes the organisation and its first administrator into an empty database.
-    async fn found(&self, first: &store::User, now: UnixSeconds) -> Result<(), Refused> {
-        let mut tx = self.inner.store.begin().await?;
-        store::insert_organisation(&mut tx, self.organisation(), self.serial().epoch).await?;
-        store::insert_user(&mut tx, first).await?;
-        let (actor, target) = ("controller", first.name.as_str());
-        let event = Event { actor, action: "found", target, outcome: "ok", detail: self.organisation() };
-        store::insert_event(&mut tx, &event.recorded(now)).await?;
-        Ok(tx.commit().await?)
     }
 
     fn authority(&self) -> Arc<Authority> {
@@ -427,6 +422,21 @@ impl Core {
     fn deny(&self) -> RwLockReadGuard<'_, DenyList> {
         self.inner.deny.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes the organisation and its first administrator into an empty database.
+async fn found(
+    c: &mut store::Connection,
+    organisation: &str,
+    epoch: u64,
+    first: &store::User,
+    now: UnixSeconds,
+) -> Result<(), sqlx::Error> {
+    store::insert_organisation(c, organisation, epoch).await?;
+    store::insert_user(c, first).await?;
+    let (actor, target) = ("controller", first.name.as_str());
+    let event = Event { actor, action: "found", target, outcome: "ok", detail: organisation };
+    store::insert_event(c, &event.recorded(now)).await
 }
 
 /// Runs a change to its end also when whoever asked for it does not wait: what was committed must be sent as well.

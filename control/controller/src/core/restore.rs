@@ -21,7 +21,7 @@ impl Core {
         let mut tx = self.inner.store.begin().await?;
         let epoch = now.0.max(self.serial().epoch + 1);
         let users = store::begin_epoch(&mut tx, epoch, &certificate_digest(self.authority().signer())).await?;
-        let keep_until = self.tokens_end(now);
+        let keep_until = Self::tokens_end(now);
         let mut n = store::newest_revocation(&mut tx).await?;
         for (user, generation) in users {
             n += 1;

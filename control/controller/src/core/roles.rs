@@ -198,7 +198,7 @@ impl Core {
     /// Gives a user a role as an administrator, another one, or none. It counts from the next request on.
     ///
     /// # Errors
-    /// `not_found`; `request_malformed` for the last owner.
+    /// `not_found`; `request_malformed` for the last owner, and for a service.
     pub async fn admin_change_role(
         &self,
         administrator: &Administrator<action::ChangeRole>,
@@ -209,6 +209,9 @@ impl Core {
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
             let user = decision.user(&request.name).await?;
+            if request.role.is_some() && store::is_service(&mut decision.tx, &user.id).await? {
+                return Err(Refused::malformed("a service is a program's account and has no role: give it to a user"));
+            }
             if request.role != Some(AdministratorRole::Owner) {
                 decision.keep_an_owner(&user).await?;
             }
@@ -223,13 +226,14 @@ impl Core {
 }
 
 impl Decision {
-    /// Whether there is an owner left without this user.
+    /// Whether an owner who may log in is left without this user. One who may not is none whose place must be taken.
     ///
     /// # Errors
     /// `request_malformed` for the last one.
     pub(crate) async fn keep_an_owner(&mut self, user: &store::User) -> Result<(), Refused> {
-        if user.role == Some(AdministratorRole::Owner) && store::active_owners(&mut self.tx).await? <= 1 {
-            return Err(Refused::malformed("this is the last owner: make another one first"));
+        let is_owner = user.active && user.role == Some(AdministratorRole::Owner);
+        if is_owner && store::active_owners(&mut self.tx).await? <= 1 {
+            return Err(Refused::malformed("this is the last owner who may log in: make another one first"));
         }
         Ok(())
     }

@@ -19,6 +19,8 @@ async fn join(world: &World, name: &str) -> (PathBuf, v1::Joined, Client) {
     std::fs::write(state.join("rootCA.pem"), pem(&joined.root)).unwrap();
     std::fs::write(state.join("intermediate.pem"), pem(&joined.chain[0])).unwrap();
     std::fs::write(state.join("intermediate.key"), client.key.serialize_pem()).unwrap();
+    // As whoever sets up a further one does by hand.
+    std::fs::copy(crate::state(world.folder.path()).join("sealing.key"), state.join("sealing.key")).unwrap();
     (place, joined, client)
 }
 

@@ -17,6 +17,15 @@ pub(crate) async fn insert_organisation(c: &mut Connection, id: &str, epoch: u64
     added.bind(id).bind(int(epoch)).execute(c).await.map(drop)
 }
 
+/// The digest of the key that seals for this database; empty before there was a Controller that said it.
+pub(crate) async fn sealing_digest(c: &mut Connection) -> Result<String, sqlx::Error> {
+    query_scalar("SELECT sealing FROM organisation").fetch_one(c).await
+}
+
+pub(crate) async fn set_sealing_digest(c: &mut Connection, digest: &str) -> Result<(), sqlx::Error> {
+    query("UPDATE organisation SET sealing = $1").bind(digest).execute(c).await.map(drop)
+}
+
 /// An invitation, without its cookie.
 #[derive(Clone, Debug)]
 pub(crate) struct Invitation {

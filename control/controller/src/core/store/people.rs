@@ -175,13 +175,14 @@ pub(crate) async fn live_logins(c: &mut Connection, now: UnixSeconds) -> Result<
     Ok(found.bind(int(now.0)).fetch_all(c).await?.into_iter().map(login_of).collect())
 }
 
-/// Starts a login, or takes the place of an earlier one of the same session.
+/// Starts a login, or takes the place of an earlier one of the same session. What was issued for that one may last longer.
 pub(crate) async fn put_login(c: &mut Connection, login: &Login) -> Result<(), sqlx::Error> {
     let put = query(
-        "INSERT INTO logins (dn, user_id, client_id, jkt, generation, claims_jti, auth_time, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (dn) DO UPDATE SET jkt = excluded.jkt, \
+        "INSERT INTO logins (dn, user_id, client_id, jkt, generation, claims_jti, auth_time, expires_at, tokens_end) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT (dn) DO UPDATE SET jkt = excluded.jkt, \
          generation = excluded.generation, claims_jti = excluded.claims_jti, auth_time = excluded.auth_time, \
-         expires_at = excluded.expires_at",
+         expires_at = excluded.expires_at, tokens_end = CASE WHEN excluded.tokens_end > logins.tokens_end \
+         THEN excluded.tokens_end ELSE logins.tokens_end END",
     );
     let put = put.bind(&login.dn).bind(&login.user).bind(&login.client).bind(&login.jkt).bind(int(login.generation));
     let put = put.bind(&login.claims).bind(int(login.auth_time.0)).bind(int(login.expires_at.0));

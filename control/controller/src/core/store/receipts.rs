@@ -50,20 +50,20 @@ pub(crate) async fn set_lease(c: &mut Connection, gateway: &str, until: UnixSeco
         .map(drop)
 }
 
-/// Notes when the last login ends from which the entry `n` takes something. Whose token it is that an entry names, or whose
+/// Notes when the last token ends from which the entry `n` takes something. Whose token it is that an entry names, or whose
 /// certificate, is not always known: then it may be anybody's.
 pub(crate) async fn set_revocation_end(c: &mut Connection, n: u64, scope: &EntryScope) -> Result<(), sqlx::Error> {
     let (ends, of) = match scope {
         EntryScope::User { user, .. } => {
-            ("SELECT COALESCE(MAX(expires_at), 0) FROM logins WHERE user_id = $1", user.clone())
+            ("SELECT COALESCE(MAX(tokens_end), 0) FROM logins WHERE user_id = $1", user.clone())
         }
-        EntryScope::Key(key) => ("SELECT COALESCE(MAX(expires_at), 0) FROM logins WHERE jkt = $1", key.to_string()),
+        EntryScope::Key(key) => ("SELECT COALESCE(MAX(tokens_end), 0) FROM logins WHERE jkt = $1", key.to_string()),
         EntryScope::Token(id) => (
-            "SELECT COALESCE((SELECT expires_at FROM logins WHERE claims_jti = $1), \
-             (SELECT MAX(expires_at) FROM logins), 0)",
+            "SELECT COALESCE((SELECT tokens_end FROM logins WHERE claims_jti = $1), \
+             (SELECT MAX(tokens_end) FROM logins), 0)",
             id.clone(),
         ),
-        EntryScope::Certificate(_) => ("SELECT COALESCE(MAX(expires_at), 0) FROM logins WHERE dn <> $1", String::new()),
+        EntryScope::Certificate(_) => ("SELECT COALESCE(MAX(tokens_end), 0) FROM logins WHERE dn <> $1", String::new()),
     };
     let ends_at: i64 = query_scalar(ends).bind(of).fetch_one(&mut *c).await?;
     let set = query("UPDATE revocations SET ends_at = $2 WHERE n = $1").bind(int(n)).bind(ends_at);
