@@ -7,7 +7,7 @@ use ringfort_types::UnixSeconds;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::admin::{checked_name, taken};
+use super::access::{checked_name, taken};
 use super::decision::Decision;
 use super::refused::Refused;
 use super::store::{self, User};

@@ -1,33 +1,23 @@
-//! What administrators change: people, sites, Resources, entitlements, and what is taken back.
+//! What administrators change: people, and what is taken back.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use ringfort_policy::RuleSpec;
 use ringfort_proto::api;
 use ringfort_proto::api::AdministratorRole;
-use ringfort_token::{Effect, Entry, EntryScope, Grant};
+use ringfort_token::{Effect, Entry, EntryScope};
 use ringfort_types::UnixSeconds;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::access::{checked_name, taken};
 use super::accounts::checked_email;
 use super::decision::Decision;
 use super::password::Passwords;
 use super::refused::Refused;
 use super::roles::role_text;
-use super::store::{self, Owner, Site, User};
-use super::{Action, Administrator, Core, LOGIN_SECONDS_ALLOWED, action, to_the_end};
+use super::store::{self, User};
+use super::{Administrator, Core, LOGIN_SECONDS_ALLOWED, action, to_the_end};
 
-/// Longest name of a user, group, site or Gateway, in bytes.
-const NAME_BYTES_MAX: usize = 64;
-/// Groups that one user is in, whose names stand in the claims token: 4 of its 16 KiB.
-const GROUPS_MAX: usize = 64;
-/// Sites of an organisation, whose ids may all stand in one claims token: 6 of its 16 KiB.
-const SITES_MAX: usize = 128;
-/// Longest pool prefixes: a pool has room for the Gateways and one client at least.
-const POOL_PREFIX_MAX: (u8, u8) = (30, 126);
 /// Longest reason of a revocation, in bytes; it is shown to the user.
 const REASON_BYTES_MAX: usize = 256;
 /// Seconds of grace that a renewal may have: a day, which is longer than a login.
@@ -112,304 +102,6 @@ impl Core {
             decision.record(json!({ "name": user.name, "role": role_text(user.role), "groups": groups }), Value::Null);
             store::delete_user(&mut decision.tx, &user.id).await?;
             decision.close("remove-user", &user.name, &user.id).await
-        })
-        .await
-    }
-
-    /// Adds a site.
-    ///
-    /// # Errors
-    /// `request_malformed`, `already_exists`.
-    pub async fn admin_new_site(
-        &self,
-        administrator: &Administrator<action::NewSite>,
-        request: api::NewSite,
-        now: UnixSeconds,
-    ) -> Result<api::Created, Refused> {
-        checked_name("site", &request.name)?;
-        checked_pools(&request.pools)?;
-        let site = Site { id: Uuid::new_v4().to_string(), name: request.name, pools: request.pools };
-        let (core, administrator) = (self.clone(), administrator.clone());
-        to_the_end(async move {
-            let mut decision = Decision::begin(&core, &administrator, now).await?;
-            if store::sites(&mut decision.tx).await?.len() >= SITES_MAX {
-                return Err(Refused::malformed(format!("expected at most {SITES_MAX} sites")));
-            }
-            if !store::insert_site(&mut decision.tx, &site).await? {
-                return Err(taken("site", &site.name));
-            }
-            decision.record(Value::Null, json!({ "name": site.name, "pools": site.pools }));
-            decision.close("new-site", &site.name, &site.pools.join(" ")).await?;
-            Ok(api::Created { id: site.id })
-        })
-        .await
-    }
-
-    /// Removes a site that has neither Resources nor Gateways.
-    ///
-    /// # Errors
-    /// `not_found`, `request_malformed`.
-    pub async fn admin_remove_site(
-        &self,
-        administrator: &Administrator<action::RemoveSite>,
-        request: api::Named,
-        now: UnixSeconds,
-    ) -> Result<(), Refused> {
-        let (core, administrator) = (self.clone(), administrator.clone());
-        to_the_end(async move {
-            let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let site = decision.site(&request.name).await?;
-            if store::things_at(&mut decision.tx, &site.id).await? > 0 {
-                return Err(Refused::malformed("expected a site without Resources and Gateways: remove those first"));
-            }
-            store::delete_site(&mut decision.tx, &site.id).await?;
-            decision.record(json!({ "name": site.name, "pools": site.pools }), Value::Null);
-            decision.close("remove-site", &site.name, &site.id).await.map(drop)
-        })
-        .await
-    }
-
-    /// Adds a Resource; the Gateways of its site hear of it.
-    ///
-    /// # Errors
-    /// `request_malformed`, `not_found`, `already_exists`.
-    pub async fn admin_new_resource(
-        &self,
-        administrator: &Administrator<action::NewResource>,
-        request: api::NewResource,
-        now: UnixSeconds,
-    ) -> Result<api::Created, Refused> {
-        let grant = checked_grant(request.name, request.to, request.services)?;
-        let (core, administrator) = (self.clone(), administrator.clone());
-        to_the_end(async move {
-            let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let (id, site) = (Uuid::new_v4().to_string(), decision.site(&request.site).await?);
-            if !store::insert_resource(&mut decision.tx, &id, &site.id, &grant).await? {
-                return Err(taken("Resource", &grant.name));
-            }
-            // A Gateway must be able to hear of it.
-            let allow = store::resources_at(&mut decision.tx, &site.id).await?;
-            let whole = core.sign_configuration(&id, &site, allow, (u64::MAX, true), now);
-            whole.map_err(|_| Refused::malformed("the Resources of this site would not fit into one configuration"))?;
-            decision.reconfigure(&site.id);
-            decision.record(Value::Null, resource_json(&grant, &site.name));
-            decision.close("new-resource", &grant.name, &format!("{:?} {:?}", grant.to, grant.services)).await?;
-            Ok(api::Created { id })
-        })
-        .await
-    }
-
-    /// Removes a Resource, and everybody's right to it.
-    ///
-    /// # Errors
-    /// `not_found`.
-    pub async fn admin_remove_resource(
-        &self,
-        administrator: &Administrator<action::RemoveResource>,
-        request: api::Named,
-        now: UnixSeconds,
-    ) -> Result<api::Pushed, Refused> {
-        let (core, administrator) = (self.clone(), administrator.clone());
-        to_the_end(async move {
-            let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let found = store::resource(&mut decision.tx, &request.name).await?;
-            let (id, site) = found.ok_or_else(|| Refused::not_found("Resource", &request.name))?;
-            let users = store::users_of_resource(&mut decision.tx, &id).await?.into_iter().collect();
-            let named = store::sites(&mut decision.tx).await?.remove(&site).map(|site| site.name).unwrap_or_default();
-            let was = store::resources_at(&mut decision.tx, &site).await?;
-            let was = was.iter().find(|grant| grant.name == request.name).map(|grant| resource_json(grant, &named));
-            decision.record(was.unwrap_or_default(), Value::Null);
-            store::delete_resource(&mut decision.tx, &id).await?;
-            decision.push(&users, &BTreeSet::from([site.clone()])).await?;
-            decision.reconfigure(&site);
-            decision.close("remove-resource", &request.name, &id).await
-        })
-        .await
-    }
-
-    /// Adds a group.
-    ///
-    /// # Errors
-    /// `request_malformed`, `already_exists`.
-    pub async fn admin_new_group(
-        &self,
-        administrator: &Administrator<action::NewGroup>,
-        request: api::NewGroup,
-        now: UnixSeconds,
-    ) -> Result<api::Created, Refused> {
-        checked_name("group", &request.name)?;
-        let (core, administrator) = (self.clone(), administrator.clone());
-        to_the_end(async move {
-            let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let id = Uuid::new_v4().to_string();
-            if !store::insert_group(&mut decision.tx, &id, &request.name).await? {
-                return Err(taken("group", &request.name));
-            }
-            decision.record(Value::Null, json!({ "name": request.name }));
-            decision.close("new-group", &request.name, "").await?;
-            Ok(api::Created { id })
-        })
-        .await
-    }
-
-    /// Removes a group, and what its members had by it.
-    ///
-    /// # Errors
-    /// `not_found`.
-    pub async fn admin_remove_group(
-        &self,
-        administrator: &Administrator<action::RemoveGroup>,
-        request: api::Named,
-        now: UnixSeconds,
-    ) -> Result<api::Pushed, Refused> {
-        let (core, administrator) = (self.clone(), administrator.clone());
-        to_the_end(async move {
-            let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let group = decision.group(&request.name).await?;
-            let users: BTreeSet<String> = store::members_of(&mut decision.tx, &group).await?.into_iter().collect();
-            let sites = store::sites_of_group(&mut decision.tx, &group).await?.into_iter().collect();
-            decision.record(json!({ "name": request.name, "members": users }), Value::Null);
-            store::delete_group(&mut decision.tx, &group).await?;
-            decision.push(&users, &sites).await?;
-            decision.close("remove-group", &request.name, &group).await
-        })
-        .await
-    }
-
-    /// Adds a user to a group.
-    ///
-    /// # Errors
-    /// `not_found`, `already_exists`, `request_malformed` for one group too many.
-    pub async fn admin_add_member(
-        &self,
-        administrator: &Administrator<action::AddMember>,
-        request: api::Membership,
-        now: UnixSeconds,
-    ) -> Result<api::Pushed, Refused> {
-        self.change_member(administrator, request, Gives::More, now).await
-    }
-
-    /// Removes a user from a group.
-    ///
-    /// # Errors
-    /// `not_found`.
-    pub async fn admin_remove_member(
-        &self,
-        administrator: &Administrator<action::RemoveMember>,
-        request: api::Membership,
-        now: UnixSeconds,
-    ) -> Result<api::Pushed, Refused> {
-        self.change_member(administrator, request, Gives::Less, now).await
-    }
-
-    async fn change_member<A: Action + Send + 'static>(
-        &self,
-        administrator: &Administrator<A>,
-        request: api::Membership,
-        gives: Gives,
-        now: UnixSeconds,
-    ) -> Result<api::Pushed, Refused> {
-        let (core, administrator) = (self.clone(), administrator.clone());
-        to_the_end(async move {
-            let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let group = decision.group(&request.group).await?;
-            let user = decision.user(&request.user).await?;
-            let tx = &mut decision.tx;
-            let before = store::groups_of(tx, &user.id).await?;
-            let action = match gives {
-                Gives::More => {
-                    if before.len() >= GROUPS_MAX {
-                        return Err(Refused::malformed(format!("expected at most {GROUPS_MAX} groups of one user")));
-                    }
-                    if !store::insert_member(tx, &group, &user.id).await? {
-                        return Err(Refused::already_exists("the user is in this group"));
-                    }
-                    "add-member"
-                }
-                Gives::Less => {
-                    if !store::delete_member(tx, &group, &user.id).await? {
-                        return Err(Refused::not_found("member", &user.name));
-                    }
-                    "remove-member"
-                }
-            };
-            let sites = store::sites_of_group(tx, &group).await?.into_iter().collect();
-            let after = store::groups_of(tx, &user.id).await?;
-            decision.record(json!({ "groups": before }), json!({ "groups": after }));
-            decision.push(&BTreeSet::from([user.id]), &sites).await?;
-            decision.close(action, &request.group, &user.name).await
-        })
-        .await
-    }
-
-    /// Entitles a user or a group to a Resource; pushed at once (K5).
-    ///
-    /// # Errors
-    /// `not_found`, `already_exists`, `request_malformed` when somebody's token would be too long.
-    pub async fn admin_grant(
-        &self,
-        administrator: &Administrator<action::Grant>,
-        request: api::EntitlementChange,
-        now: UnixSeconds,
-    ) -> Result<api::Pushed, Refused> {
-        self.change_entitlement(administrator, request, Gives::More, now).await
-    }
-
-    /// Takes an entitlement back; pushed at once (K5).
-    ///
-    /// # Errors
-    /// `not_found`.
-    pub async fn admin_take_back(
-        &self,
-        administrator: &Administrator<action::TakeBack>,
-        request: api::EntitlementChange,
-        now: UnixSeconds,
-    ) -> Result<api::Pushed, Refused> {
-        self.change_entitlement(administrator, request, Gives::Less, now).await
-    }
-
-    async fn change_entitlement<A: Action + Send + 'static>(
-        &self,
-        administrator: &Administrator<A>,
-        request: api::EntitlementChange,
-        gives: Gives,
-        now: UnixSeconds,
-    ) -> Result<api::Pushed, Refused> {
-        let (core, administrator) = (self.clone(), administrator.clone());
-        to_the_end(async move {
-            let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let found = store::resource(&mut decision.tx, &request.resource).await?;
-            let (resource, site) = found.ok_or_else(|| Refused::not_found("Resource", &request.resource))?;
-            let (owner, users, whose) = match &request.principal {
-                api::Principal::User(name) => {
-                    let id = decision.user(name).await?.id;
-                    (Owner::User(id.clone()), BTreeSet::from([id]), format!("user {name}"))
-                }
-                api::Principal::Group(name) => {
-                    let id = decision.group(name).await?;
-                    let members = store::members_of(&mut decision.tx, &id).await?.into_iter().collect();
-                    (Owner::Group(id), members, format!("group {name}"))
-                }
-            };
-            let action = match gives {
-                Gives::More => {
-                    if !store::insert_entitlement(&mut decision.tx, &resource, &owner).await? {
-                        return Err(Refused::already_exists(format!("the {whose} is entitled to this Resource")));
-                    }
-                    "grant"
-                }
-                Gives::Less => {
-                    if !store::delete_entitlement(&mut decision.tx, &resource, &owner).await? {
-                        return Err(Refused::not_found("entitlement", &request.resource));
-                    }
-                    "take-back"
-                }
-            };
-            let entitled = |entitled: bool| json!({ "resource": request.resource, "of": whose, "entitled": entitled });
-            let given = matches!(gives, Gives::More);
-            decision.record(entitled(!given), entitled(given));
-            decision.push(&users, &BTreeSet::from([site])).await?;
-            decision.close(action, &request.resource, &whose).await
         })
         .await
     }
@@ -523,13 +215,6 @@ impl Decision {
     }
 }
 
-/// Whether a change gives or takes.
-#[derive(Clone, Copy)]
-enum Gives {
-    More,
-    Less,
-}
-
 /// A user that is not in the database yet.
 ///
 /// # Errors
@@ -559,53 +244,4 @@ pub(super) fn check_fresh(auth_time: UnixSeconds, now: UnixSeconds) -> Result<()
         0..=FRESH_SECONDS => Ok(()),
         age => Err(Refused::not_fresh(age, FRESH_SECONDS)),
     }
-}
-
-pub(super) fn taken(what: &str, name: &str) -> Refused {
-    Refused::already_exists(format!("there is a {what} {name:?}: choose another name"))
-}
-
-/// Names are shown, logged and typed.
-///
-/// # Errors
-/// `request_malformed`.
-pub(crate) fn checked_name(what: &str, name: &str) -> Result<(), Refused> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@+".contains(&byte);
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
-        return Err(Refused::malformed(format!(
-            "expected a name of a {what} of 1 to {NAME_BYTES_MAX} letters, digits, '-', '_', '.', '@' or '+'"
-        )));
-    }
-    Ok(())
-}
-
-/// Pools with the Gateways' own address, one per family at most.
-fn checked_pools(pools: &[String]) -> Result<(), Refused> {
-    let form = || {
-        Refused::malformed(
-            "expected one pool per family at most, each with the Gateways' own address, such as 10.97.0.1/16 or fd00:97::1/64",
-        )
-    };
-    let parsed: Vec<IpNet> = pools.iter().map(|pool| pool.parse().map_err(|_| form())).collect::<Result<_, _>>()?;
-    let of_family = |is_v4: bool| parsed.iter().filter(|pool| pool.addr().is_ipv4() == is_v4).count();
-    let has_host = |pool: &IpNet| {
-        let longest = if pool.addr().is_ipv4() { POOL_PREFIX_MAX.0 } else { POOL_PREFIX_MAX.1 };
-        pool.prefix_len() <= longest && pool.addr() != pool.network() && pool.addr() != pool.broadcast()
-    };
-    if parsed.is_empty() || of_family(true) > 1 || of_family(false) > 1 || !parsed.iter().all(has_host) {
-        return Err(form());
-    }
-    Ok(())
-}
-
-/// A Resource for the audit log.
-fn resource_json(grant: &Grant, site: &str) -> Value {
-    json!({ "name": grant.name, "site": site, "to": grant.to, "services": grant.services })
-}
-
-/// A Resource as Gateways will read it.
-fn checked_grant(name: String, to: Vec<String>, services: Vec<String>) -> Result<Grant, Refused> {
-    let rule = serde_json::json!({ "name": name, "action": "allow", "to": to, "services": services });
-    serde_json::from_value::<RuleSpec>(rule).map_err(|error| Refused::malformed(error.to_string()))?;
-    Ok(Grant { name, to, services })
 }

@@ -24,10 +24,12 @@ const GRANTS_BYTES_MAX: usize = 180 << 10;
 
 /// A decision that is being taken; dropped, it is none.
 pub(crate) struct Decision {
-    core: Core,
+    pub(super) core: Core,
     actor: String,
-    now: UnixSeconds,
+    pub(super) now: UnixSeconds,
     pub(crate) tx: Transaction<'static, Any>,
+    /// Sites at which users may do something else than before, by user.
+    touched: BTreeMap<String, BTreeSet<String>>,
     consequences: Vec<Consequence>,
     /// Where the list of revocations stood before.
     after: u64,
@@ -49,8 +51,9 @@ impl Decision {
         administrator.still(core, &mut tx, now).await?;
         let after = store::newest_revocation(&mut tx).await?;
         let (core, actor) = (core.clone(), administrator.name().to_owned());
-        let (consequences, entries, changed) = (Vec::new(), Vec::new(), Changed::default());
-        Ok(Self { core, actor, now, tx, consequences, after, entries, changed })
+        let (touched, consequences) = (BTreeMap::new(), Vec::new());
+        let (entries, changed) = (Vec::new(), Changed::default());
+        Ok(Self { core, actor, now, tx, touched, consequences, after, entries, changed })
     }
 
     /// # Errors
@@ -73,16 +76,22 @@ impl Decision {
         store::group_id(&mut self.tx, name).await?.ok_or_else(|| Refused::not_found("group", name))
     }
 
-    /// Signs anew what the live logins of `users` may do at `sites`, to be pushed.
+    /// What a user may do at a site changes.
+    pub(crate) fn touch(&mut self, user: String, site: &str) {
+        self.touched.entry(user).or_default().insert(site.to_owned());
+    }
+
+    /// Signs anew what the live logins of users may do at the sites where that changed, to be pushed.
     ///
     /// # Errors
     /// `request_malformed` when somebody's token would be too long, whether they are logged in or not.
-    pub(crate) async fn push(&mut self, users: &BTreeSet<String>, sites: &BTreeSet<String>) -> Result<(), Refused> {
-        let known = store::sites(&mut self.tx).await?;
-        for user in users {
-            let grants = store::grants_of(&mut self.tx, user).await?;
+    async fn push(&mut self) -> Result<(), Refused> {
+        let touched = std::mem::take(&mut self.touched);
+        let known = if touched.is_empty() { BTreeMap::new() } else { store::sites(&mut self.tx).await? };
+        for (user, sites) in touched {
+            let grants = store::grants_of(&mut self.tx, &user).await?;
             checked_length(&grants)?;
-            for login in store::live_logins_of(&mut self.tx, user, self.now).await? {
+            for login in store::live_logins_of(&mut self.tx, &user, self.now).await? {
                 let subject = Subject::of_login(&login)?;
                 if !self.core.is_good(&subject, self.now) {
                     continue;
@@ -135,8 +144,24 @@ impl Decision {
         self.changed = Changed::new(before, after);
     }
 
+    /// Writes what was done into the audit log, as one of several things in this decision.
+    pub(crate) async fn note(&mut self, done: Done) -> Result<(), Refused> {
+        let Done { action, target, detail, changed, .. } = done;
+        let event = Event { actor: &self.actor, action, target: &target, outcome: "ok", detail: &detail };
+        let mut recorded = event.recorded(self.now);
+        (recorded.before, recorded.after) = changed.columns();
+        Ok(store::insert_event(&mut self.tx, &recorded).await?)
+    }
+
+    /// As [`Decision::close`], of the one thing that was done.
+    pub(crate) async fn finish(mut self, done: Done) -> Result<api::Pushed, Refused> {
+        self.changed = done.changed;
+        self.close(done.action, &done.target, &done.detail).await
+    }
+
     /// Writes the audit event and what follows, commits, and passes it on.
     pub(crate) async fn close(mut self, action: &str, target: &str, detail: &str) -> Result<api::Pushed, Refused> {
+        self.push().await?;
         let event = Event { actor: &self.actor, action, target, outcome: "ok", detail };
         let mut recorded = event.recorded(self.now);
         (recorded.before, recorded.after) = self.changed.columns();
@@ -171,6 +196,33 @@ impl Decision {
         };
         let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(api::Pushed { entitlements: number(entitlements), serial, gateways: number(gateways) })
+    }
+}
+
+/// Something that was done, as the audit log will have it.
+pub(crate) struct Done {
+    /// Of what was made or changed; empty where it has none.
+    pub(crate) id: String,
+    action: &'static str,
+    target: String,
+    detail: String,
+    changed: Changed,
+}
+
+impl Done {
+    pub(crate) fn new(action: &'static str, target: &str, detail: &str) -> Self {
+        let (id, changed) = (String::new(), Changed::default());
+        Self { id, action, target: target.into(), detail: detail.into(), changed }
+    }
+
+    /// The same, of the thing `id`.
+    pub(crate) fn of(self, id: &str) -> Self {
+        Self { id: id.into(), ..self }
+    }
+
+    /// The same, with what was there before and is there after; `Null` for nothing.
+    pub(crate) fn changed(self, before: Value, after: Value) -> Self {
+        Self { changed: Changed::new(before, after), ..self }
     }
 }
 

@@ -15,7 +15,7 @@ use ringfort_types::UnixSeconds;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::admin::checked_name;
+use super::access::checked_name;
 use super::ca::{RequestedKey, SERVICE_LIFE};
 use super::decision::Decision;
 use super::gateway::{certificate_digest, checked_addresses};

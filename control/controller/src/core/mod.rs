@@ -10,6 +10,7 @@
 //!
 //! Requirements: R1–R4, R7, R8, R18, A3–A9, A23, I6, I9, I10, C1, C14; the design is `docs/CONTROL.md`.
 
+mod access;
 mod accounts;
 mod admin;
 mod audit;
@@ -27,6 +28,7 @@ mod login;
 mod operate;
 mod otp;
 mod password;
+pub mod policy;
 mod receipts;
 mod refused;
 mod removal;

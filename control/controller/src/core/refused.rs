@@ -24,7 +24,7 @@ pub struct Refused {
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 42] = [
+    pub const CODES: [&'static str; 43] = [
         "already_exists",
         "authentication_not_fresh",
         "certificate_mismatch",
@@ -55,6 +55,7 @@ impl Refused {
         "otp_locked",
         "otp_refused",
         "otp_required",
+        "policy_changed",
         "pool_exhausted",
         "provider_answer",
         "provider_refused",
@@ -71,6 +72,15 @@ impl Refused {
 
     fn new(code: &'static str, status: u16, message: impl Into<String>) -> Self {
         Self { code, status, message: message.into() }
+    }
+
+    /// A policy that was planned from what is not in force any more: 409.
+    #[must_use]
+    pub fn policy_changed(expected: &str, found: &str) -> Self {
+        let message = format!(
+            "expected the policy {expected} to be in force, from which the plan was made, found {found}: look at the difference anew"
+        );
+        Self::new("policy_changed", 409, message)
     }
 
     /// A request that is none: 400.

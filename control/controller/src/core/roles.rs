@@ -58,6 +58,7 @@ actions! {
     ListSessions, "list-sessions" => Auditor;
     ListAudit, "list-audit" => Auditor;
     SeeReceipts, "see-receipts" => Auditor;
+    SeePolicy, "see-policy" => Auditor;
     NewUser, "new-user" => Admin;
     RemoveUser, "remove-user" => Admin;
     NewSite, "new-site" => Admin;
@@ -70,6 +71,7 @@ actions! {
     RemoveMember, "remove-member" => Admin;
     Grant, "grant" => Admin;
     TakeBack, "take-back" => Admin;
+    ApplyPolicy, "apply-policy" => Admin;
     Invite, "invite" => Admin;
     Revoke, "revoke" => Admin;
     RemoveGateway, "remove-gateway" => Admin;

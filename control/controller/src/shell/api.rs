@@ -84,6 +84,12 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
         .route(&at("admin/groups/members/remove"), change!(admin_remove_member: api::Membership))
         .route(&at("admin/entitlements"), change!(admin_grant: api::EntitlementChange))
         .route(&at("admin/entitlements/remove"), change!(admin_take_back: api::EntitlementChange))
+        .route(
+            &at("admin/policy"),
+            change!(admin_apply_policy: api::PolicyChange)
+                .get(list!(shell, administrator, _now => shell.core.policy(&administrator))),
+        )
+        .route(&at("admin/policy/plan"), change!(admin_plan_policy: api::PolicyWanted))
         .route(&at("admin/invitations"), change!(admin_invite: api::NewInvitation))
         .route(&at("admin/revocations"), change!(admin_revoke: api::NewRevocation))
         .route(

@@ -11,6 +11,7 @@ mod gateways;
 mod identity;
 mod joining;
 mod logins;
+mod policy;
 mod receipts;
 mod roles;
 mod several;

@@ -10,6 +10,7 @@ mod gateways;
 mod hosts;
 mod invitations;
 mod login;
+mod policy;
 
 pub use access::*;
 pub use accounts::*;
@@ -18,6 +19,7 @@ pub use gateways::*;
 pub use hosts::*;
 pub use invitations::*;
 pub use login::*;
+pub use policy::*;
 
 use serde::{Deserialize, Serialize};
 
