@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use ringfort_policy::RuleSpec;
 use ringfort_proto::api;
-use ringfort_proto::api::AdministratorRole;
+use ringfort_proto::api::{AdministratorRole, GRACE_SECONDS_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX};
 use ringfort_token::{Effect, Entry, EntryScope, Grant};
 use ringfort_types::UnixSeconds;
 use serde_json::{Value, json};
@@ -20,18 +20,12 @@ use super::roles::role_text;
 use super::store::{self, Owner, Site, User};
 use super::{Action, Administrator, Core, action, to_the_end};
 
-/// Longest name of a user, group, site or Gateway, in bytes.
-const NAME_BYTES_MAX: usize = 64;
 /// Groups that one user is in, whose names stand in the claims token: 4 of its 16 KiB.
 const GROUPS_MAX: usize = 64;
 /// Sites of an organisation, whose ids may all stand in one claims token: 6 of its 16 KiB.
 const SITES_MAX: usize = 128;
 /// Longest pool prefixes: a pool has room for the Gateways and one client at least.
 const POOL_PREFIX_MAX: (u8, u8) = (30, 126);
-/// Longest reason of a revocation, in bytes; it is shown to the user.
-const REASON_BYTES_MAX: usize = 256;
-/// Seconds of grace that a renewal may have: a day, which is longer than a login.
-const GRACE_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
 /// How long a revoked key stays revoked, in seconds: 10 years, the life of the root.
 pub(super) const KEY_SECONDS: u64 = 3_652 * 86_400;
 
@@ -431,10 +425,8 @@ impl Core {
         }
         let effect = match grace_seconds {
             None => Effect::Revoke,
-            Some(grace) if GRACE_SECONDS.contains(&grace) => {
-                Effect::RenewBy(now + Duration::from_secs(u64::from(grace)))
-            }
-            Some(_) => return Err(Refused::malformed("expected `grace_seconds` of 1 to 86400")),
+            Some(grace @ 1..=GRACE_SECONDS_MAX) => Effect::RenewBy(now + Duration::from_secs(u64::from(grace))),
+            Some(_) => return Err(Refused::malformed(format!("expected `grace_seconds` of 1 to {GRACE_SECONDS_MAX}"))),
         };
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
