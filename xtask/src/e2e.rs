@@ -1,7 +1,7 @@
 //! `cargo xtask e2e`: Ringfort against real programs of others, part by part. Each part names what it needs, and the command
 //! that runs it; a new one is a line of [`PARTS`] and a function.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -18,10 +18,12 @@ struct Part {
     run: fn(&Path, &Path) -> Result<bool>,
 }
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 6] = [
     Part { needs: Needs { name: "oidc", programs: &["node", "npm"], packages: "nodejs npm" }, run: oidc },
     Part { needs: Needs { name: "ldap", programs: &["slapd", "ldapadd"], packages: "slapd ldap-utils" }, run: ldap },
     Part { needs: Needs { name: "grpc", programs: &["python3"], packages: "python3 python3-venv" }, run: grpc },
+    Part { needs: Needs { name: "openapi", programs: &["python3"], packages: "python3 python3-venv" }, run: openapi },
+    Part { needs: Needs { name: "clock", programs: &["faketime"], packages: "faketime" }, run: clock },
     Part {
         needs: Needs { name: "postgres", programs: &["initdb", "pg_ctl", "psql"], packages: "postgresql" },
         run: postgres::run,
@@ -31,8 +33,11 @@ const PARTS: [Part; 4] = [
 /// The OpenID provider, in the version that the tests were written against.
 const OIDC_PROVIDER: &str = "oidc-provider@9.13.3";
 
-/// gRPC for Python and its compiler, in the versions that the test was written against.
-const GRPC: [&str; 2] = ["grpcio==1.85.1", "grpcio-tools==1.85.1"];
+/// gRPC for Python, its compiler and its standard services, in the versions that the tests were written against.
+const GRPC: [&str; 4] =
+    ["grpcio==1.85.1", "grpcio-tools==1.85.1", "grpcio-health-checking==1.85.1", "grpcio-reflection==1.85.1"];
+/// What asks the HTTP API for everything that its document has, and what judges the document; likewise.
+const OPENAPI: [&str; 3] = ["schemathesis==4.32.5", "cryptography==50.0.2", "openapi-spec-validator==0.9.0"];
 /// Where our .proto files are.
 const PROTO: &str = "control/proto/proto";
 
@@ -87,16 +92,8 @@ fn ldap(root: &Path, target: &Path) -> Result<bool> {
 
 /// A Gateway's stream by gRPC's own implementation for Python.
 fn grpc(root: &Path, target: &Path) -> Result<bool> {
-    let folder = target.join("e2e").join(GRPC.join("-"));
-    let python = folder.join("bin/python");
-    let bindings = folder.join("bindings");
-    let done = folder.join("done");
-    if !done.exists() {
-        println!("installing {} in {}", GRPC.join(" "), folder.display());
-        must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-        must(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(GRPC))?;
-        std::fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
-    }
+    let python = python(target, &GRPC)?;
+    let bindings = target.join("e2e/bindings");
     std::fs::create_dir_all(&bindings).with_context(|| format!("cannot make {}", bindings.display()))?;
     let mut made = Command::new(&python);
     made.args(["-m", "grpc_tools.protoc", "--proto_path"]).arg(root.join(PROTO));
@@ -105,6 +102,44 @@ fn grpc(root: &Path, target: &Path) -> Result<bool> {
     let mut test = cargo(root, target);
     test.args(["test", "--locked", "--workspace", "--test", "clients"]);
     passes(test.env("RINGFORT_E2E_GRPC_PYTHON", &python).env("RINGFORT_E2E_GRPC_BINDINGS", &bindings))
+}
+
+/// The HTTP API against its document.
+fn openapi(root: &Path, target: &Path) -> Result<bool> {
+    let mut test = cargo(root, target);
+    test.args(["test", "--locked", "--workspace", "--test", "openapi"]);
+    passes(test.env("RINGFORT_E2E_OPENAPI_PYTHON", python(target, &OPENAPI)?))
+}
+
+/// Processes whose clock is hours off.
+fn clock(root: &Path, target: &Path) -> Result<bool> {
+    let mut test = cargo(root, target);
+    test.args(["test", "--locked", "--workspace", "--test", "control", "--", "clock::"]);
+    passes(test.env("RINGFORT_E2E_FAKETIME", faketime()?))
+}
+
+/// What `faketime` preloads into a program with threads. Alone it would leave a process of its own between the test and the program.
+fn faketime() -> Result<String> {
+    let said = Command::new("faketime").args(["-m", "-f", "+0s", "printenv", "LD_PRELOAD"]).output();
+    let said = said.context("cannot start faketime")?.stdout;
+    let library = String::from_utf8(said).context("faketime preloads something that is no text")?.trim().to_owned();
+    if library.is_empty() {
+        bail!("expected faketime to name the library that it preloads, found nothing");
+    }
+    Ok(library)
+}
+
+/// A Python that has these packages, in a folder of their own.
+fn python(target: &Path, packages: &[&str]) -> Result<PathBuf> {
+    let folder = target.join("e2e").join(packages.join("-"));
+    let (python, done) = (folder.join("bin/python"), folder.join("done"));
+    if !done.exists() {
+        println!("installing {} in {}", packages.join(" "), folder.display());
+        must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        must(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
+        std::fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
+    }
+    Ok(python)
 }
 
 /// The Controller's tests at providers whose names begin so.

@@ -51,7 +51,9 @@ Guards of the repository. Usage: cargo xtask TASK
 Campaigns, which take minutes and are no part of the guards:
 
   e2e [--only LIST]     Ringfort against real programs of others: oidc (Node's oidc-provider),
-                        ldap (OpenLDAP), grpc (a Gateway's stream by grpcio), postgres (the Controller on PostgreSQL); what is missing is left out, or fails the run under CI
+                        ldap (OpenLDAP), grpc (a Gateway's stream by grpcio), openapi (the HTTP API by
+                        schemathesis), clock (clocks hours off, by faketime), postgres (the Controller on
+                        PostgreSQL); what is missing is left out, or fails the run under CI
   bench push [OPTIONS]  a revocation to many Gateways; builds the program in release
   fuzz TARGET [RUNS]    libFuzzer on record, front, server13 or server12 (10000000 executions)
   sim-dtls [FROM..TO]   handshakes over a simulated network that loses, doubles, delays and damages,

@@ -14,7 +14,11 @@ use crate::Findings;
 const SOURCES: &str = "control/proto/proto";
 /// The files, relative to it.
 const FILES: [&str; 3] = ["ringfort/v1/gateway.proto", "ringfort/v1/session.proto", "ringfort/v1/join.proto"];
-/// What comes of them.
+/// The files whose gRPC services are there, for reflection.
+const SERVICES: [&str; 1] = ["ringfort/v1/gateway.proto"];
+/// Their descriptors.
+const DESCRIPTORS: &str = "control/proto/src/descriptors.bin";
+/// The bindings.
 const GENERATED: &str = "control/proto/src/generated.rs";
 /// Name of the generated file as the generator chooses it, by package.
 const GENERATED_NAME: &str = "ringfort.v1.rs";
@@ -22,6 +26,7 @@ const GENERATED_NAME: &str = "ringfort.v1.rs";
 /// Writes the bindings.
 pub(crate) fn write(root: &Path) -> Result<Findings> {
     fs::write(root.join(GENERATED), generate(root)?).context(GENERATED)?;
+    fs::write(root.join(DESCRIPTORS), descriptors(root)?).context(DESCRIPTORS)?;
     Ok(Findings::new())
 }
 
@@ -32,7 +37,16 @@ pub(crate) fn check(root: &Path) -> Result<Findings> {
     if found != generate(root)? {
         findings.push(format!("{GENERATED} is not what the .proto files give: run `cargo xtask proto`"));
     }
+    if fs::read(root.join(DESCRIPTORS)).context(DESCRIPTORS)? != descriptors(root)? {
+        findings.push(format!("{DESCRIPTORS} is not what the .proto files give: run `cargo xtask proto`"));
+    }
     Ok(findings)
+}
+
+fn descriptors(root: &Path) -> Result<Vec<u8>> {
+    let mut compiler = protox::Compiler::new([root.join(SOURCES)])?;
+    compiler.include_imports(true).include_source_info(false).open_files(SERVICES)?;
+    Ok(compiler.encode_file_descriptor_set())
 }
 
 fn generate(root: &Path) -> Result<String> {

@@ -104,6 +104,17 @@ impl Stage {
         self.folder.path()
     }
 
+    /// The `ringfort` command.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Another program as the `ringfort` command of what is begun from here on: a wrapper of it, most likely. Gives the one before.
+    pub fn set_program(&mut self, program: &Path) -> PathBuf {
+        std::mem::replace(&mut self.program, program.into())
+    }
+
     /// Where the static files are.
     #[must_use]
     pub fn files(&self) -> PathBuf {

@@ -14,4 +14,4 @@ mod shell;
 
 pub use backup::{backup, restore};
 pub use run::run;
-pub use shell::{Options, Server};
+pub use shell::{Options, Server, openapi};

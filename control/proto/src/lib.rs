@@ -11,6 +11,9 @@ mod digest;
 
 pub use digest::state_digest;
 
+/// Descriptors of the gRPC services and their messages, an encoded `FileDescriptorSet`, for reflection. Made by `cargo xtask proto`.
+pub const DESCRIPTORS: &[u8] = include_bytes!("descriptors.bin");
+
 /// Protobuf messages and gRPC services of package `ringfort.v1`.
 #[allow(
     missing_docs,

@@ -65,6 +65,8 @@ enum Command {
     Backup(commands::backup::BackupOptions),
     /// Make a Controller of its backup; everybody logs in again.
     Restore(commands::backup::RestoreOptions),
+    /// Print the HTTP API's OpenAPI document, which a Controller serves as well.
+    Openapi,
     /// Administer: users, sites, Resources, entitlements, invitations, revocations.
     Admin(commands::admin::Options),
     /// Write a folder with all that a static Gateway and its clients need, for development and benchmarks.
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
         Command::Controller(options) => commands::controller::run(options),
         Command::Backup(options) => commands::backup::backup(options),
         Command::Restore(options) => commands::backup::restore(options),
+        Command::Openapi => commands::openapi::run(),
         Command::Admin(options) => commands::admin::run(options),
         Command::StaticInit(options) => static_init::run(&options),
         Command::Demo(options) => return demo::run(&options),

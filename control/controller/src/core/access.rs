@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use ringfort_policy::RuleSpec;
-use ringfort_proto::api::{self, PolicyReach, PolicyStep, Principal};
+use ringfort_proto::api::{self, NAME_BYTES_MAX, PolicyReach, PolicyStep, Principal};
 use ringfort_token::Grant;
 use ringfort_types::UnixSeconds;
 use serde_json::{Value, json};
@@ -18,8 +18,6 @@ use super::refused::Refused;
 use super::store::{self, Owner, Site, User};
 use super::{Action, Administrator, Core, action, to_the_end};
 
-/// Longest name of a user, group, site or Gateway, in bytes.
-const NAME_BYTES_MAX: usize = 64;
 /// Groups that one user is in, whose names stand in the claims token: 4 of its 16 KiB.
 pub(super) const GROUPS_MAX: usize = 64;
 /// Sites of an organisation, whose ids may all stand in one claims token: 6 of its 16 KiB.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringfort_proto::api;
-use ringfort_proto::api::AdministratorRole;
+use ringfort_proto::api::{AdministratorRole, GRACE_SECONDS_MAX, REASON_BYTES_MAX};
 use ringfort_token::{Effect, Entry, EntryScope};
 use ringfort_types::UnixSeconds;
 use serde_json::{Value, json};
@@ -18,10 +18,6 @@ use super::roles::role_text;
 use super::store::{self, User};
 use super::{Administrator, Core, LOGIN_SECONDS_ALLOWED, action, to_the_end};
 
-/// Longest reason of a revocation, in bytes; it is shown to the user.
-const REASON_BYTES_MAX: usize = 256;
-/// Seconds of grace that a renewal may have: a day, which is longer than a login.
-const GRACE_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
 /// How long a revoked key stays revoked, in seconds: 10 years, the life of the root.
 pub(super) const KEY_SECONDS: u64 = 3_652 * 86_400;
 
@@ -123,10 +119,8 @@ impl Core {
         }
         let effect = match grace_seconds {
             None => Effect::Revoke,
-            Some(grace) if GRACE_SECONDS.contains(&grace) => {
-                Effect::RenewBy(now + Duration::from_secs(u64::from(grace)))
-            }
-            Some(_) => return Err(Refused::malformed("expected `grace_seconds` of 1 to 86400")),
+            Some(grace @ 1..=GRACE_SECONDS_MAX) => Effect::RenewBy(now + Duration::from_secs(u64::from(grace))),
+            Some(_) => return Err(Refused::malformed(format!("expected `grace_seconds` of 1 to {GRACE_SECONDS_MAX}"))),
         };
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {

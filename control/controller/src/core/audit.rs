@@ -3,7 +3,7 @@
 //! Events are added only; the database refuses to change or remove one. Nothing secret is in them: neither passwords and
 //! their hashes nor cookies and tickets.
 
-use ringfort_proto::api;
+use ringfort_proto::api::{self, EVENTS_MAX};
 use ringfort_types::UnixSeconds;
 use serde_json::{Value, json};
 
@@ -11,8 +11,6 @@ use super::refused::Refused;
 use super::store::{self, Page};
 use super::{Administrator, Core, action, hex};
 
-/// Most events in one answer.
-const EVENTS_MAX: u32 = 1_000;
 /// Longest JSON of what was there before or after, in bytes; of what is longer the digest is kept.
 const CHANGED_BYTES_MAX: usize = 64 << 10;
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ringfort_identity::{Hostname, PeerIdentity, Role};
-use ringfort_proto::api::{self, HOST_ADDRESSES_MAX, HOST_INTERFACES_MAX};
+use ringfort_proto::api::{self, HOST_ADDRESSES_MAX, HOST_INTERFACES_MAX, HOST_TEXT_BYTES_MAX};
 use ringfort_types::UnixSeconds;
 
 use super::ca::RequestedKey;
@@ -18,8 +18,6 @@ use super::{Administrator, Core, Event, action, to_the_end};
 
 /// Hosts of an organisation.
 const HOSTS_MAX: usize = 65_536;
-/// Longest name of an interface, and longest version, in bytes. Linux has names of 15, others have sentences.
-const TEXT_BYTES_MAX: usize = 64;
 /// How long what a host said is a hint for clients, in seconds: four registrations may be lost.
 const HINT_SECONDS: u64 = 300;
 /// Addresses of one host that clients are told.
@@ -247,7 +245,7 @@ fn is_elsewhere(address: IpAddr) -> bool {
 /// Bounds of what a host says of itself.
 fn checked(request: &api::HostRegistration) -> Result<(), Refused> {
     let api::HostRegistration { interfaces, port, version } = request;
-    let is_text = |text: &str| text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control);
+    let is_text = |text: &str| text.len() <= HOST_TEXT_BYTES_MAX && !text.chars().any(char::is_control);
     let addresses: usize = interfaces.iter().map(|interface| interface.addresses.len()).sum();
     if interfaces.len() > HOST_INTERFACES_MAX || addresses > HOST_ADDRESSES_MAX {
         return Err(Refused::malformed(format!(
@@ -256,11 +254,13 @@ fn checked(request: &api::HostRegistration) -> Result<(), Refused> {
         )));
     }
     if !interfaces.iter().all(|interface| !interface.name.is_empty() && is_text(&interface.name)) {
-        return Err(Refused::malformed(format!("expected names of interfaces of 1 to {TEXT_BYTES_MAX} plain bytes")));
+        return Err(Refused::malformed(format!(
+            "expected names of interfaces of 1 to {HOST_TEXT_BYTES_MAX} plain bytes"
+        )));
     }
     if *port == 0 || !is_text(version) {
         return Err(Refused::malformed(format!(
-            "expected a port of 1 to 65535 and a version of at most {TEXT_BYTES_MAX} plain bytes"
+            "expected a port of 1 to 65535 and a version of at most {HOST_TEXT_BYTES_MAX} plain bytes"
         )));
     }
     Ok(())

@@ -29,8 +29,8 @@ use super::{Administrator, Core, Event, action, to_the_end};
 const COOKIE_BYTES: usize = 18;
 /// Life of an invitation that says nothing else, in seconds: 7 days (I10).
 const LIFE_SECONDS: u64 = 7 * 86_400;
-/// Shortest and longest, in seconds: a minute and 30 days.
-const LIFE_SECONDS_ALLOWED: std::ops::RangeInclusive<u64> = 60..=30 * 86_400;
+/// Shortest and longest, in seconds.
+const LIFE_SECONDS_ALLOWED: std::ops::RangeInclusive<u64> = api::INVITATION_SECONDS_MIN..=api::INVITATION_SECONDS_MAX;
 
 impl Core {
     /// Invites a Gateway, a device, a host, a service or another Controller (R1–R3, I1, I2, I10); the answer is the only place where the cookie stands.

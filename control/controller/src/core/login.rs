@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_directory::oidc::TokenRefused;
 use ringfort_directory::{Failed, Person};
 use ringfort_identity::{KeyThumbprint, PeerIdentity, Role, SessionDn};
-use ringfort_proto::api;
+use ringfort_proto::api::{self, LOGIN_NAME_BYTES_MAX};
 use ringfort_token::{ClaimsToken, Expectation, Holder, Shown, Signed, Standing, audience};
 use ringfort_types::UnixSeconds;
 use uuid::Uuid;
@@ -22,8 +22,6 @@ use super::{Bearer, Core, Event, to_the_end};
 
 /// Devices of one user: more than anybody has, and an end to what one password can fill.
 const DEVICES_MAX: i64 = 256;
-/// Longest login name, in bytes, that is looked up.
-const NAME_BYTES_MAX: usize = 128;
 
 /// Somebody whom an identity provider has said who they are.
 #[derive(Clone, Copy)]
@@ -103,8 +101,9 @@ impl Core {
     /// logins, which are all written down.
     pub(crate) fn checked_names(&self, name: &str, client_id: &str) -> Result<(), Refused> {
         // PostgreSQL takes no NUL, and nobody types the others.
-        if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-            let message = format!("expected a login name of at most {NAME_BYTES_MAX} bytes without control characters");
+        if name.len() > LOGIN_NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            let message =
+                format!("expected a login name of at most {LOGIN_NAME_BYTES_MAX} bytes without control characters");
             return Err(Refused::malformed(message));
         }
         SessionDn::new(client_id, "user", self.organisation())?;

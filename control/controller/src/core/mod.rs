@@ -40,7 +40,7 @@ mod store;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Context, bail};
@@ -340,6 +340,12 @@ impl Core {
     #[must_use]
     pub fn join_key_hash(&self) -> [u8; 18] {
         self.authority().join_key_hash()
+    }
+
+    /// Whether this Controller can decide anything: it was not removed, and its database answers.
+    pub(crate) async fn is_able(&self) -> bool {
+        let known = async { store::organisation(&mut *self.inner.store.read().await?).await };
+        !self.inner.is_out.load(Ordering::Relaxed) && matches!(known.await, Ok(Some(_)))
     }
 
     /// The organisation's id.

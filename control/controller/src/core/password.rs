@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use ringfort_proto::api::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN};
 use ringfort_types::UnixSeconds;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use zeroize::Zeroizing;
@@ -24,7 +25,7 @@ const WAITING: usize = 64;
 /// of ours.
 const AT_PROVIDERS: usize = 64;
 /// Bytes of a password that is set; the longest bounds what hashing costs.
-const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=1_024;
+const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = PASSWORD_BYTES_MIN..=PASSWORD_BYTES_MAX;
 /// Seconds in which failures are counted.
 const WINDOW_SECONDS: u64 = 300;
 /// Failures of one user name in that time.

@@ -19,12 +19,14 @@ pub struct Refused {
     pub status: u16,
     /// For people.
     pub message: String,
+    /// Seconds after which it is worth trying again, where that is known (RFC 9110 §10.2.3).
+    pub retry_after: Option<u64>,
 }
 
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 43] = [
+    pub const CODES: [&'static str; 45] = [
         "already_exists",
         "authentication_not_fresh",
         "certificate_mismatch",
@@ -46,6 +48,7 @@ impl Refused {
         "login_limited",
         "login_refused",
         "login_unknown",
+        "method_not_allowed",
         "method_unknown",
         "nonce_unknown",
         "not_administrator",
@@ -61,8 +64,9 @@ impl Refused {
         "provider_refused",
         "provider_unreachable",
         "request_malformed",
-        "root_key_absent",
+        "requests_limited",
         "role_insufficient",
+        "root_key_absent",
         "service_unknown",
         "ticket_mismatch",
         "user_inactive",
@@ -71,7 +75,11 @@ impl Refused {
     ];
 
     fn new(code: &'static str, status: u16, message: impl Into<String>) -> Self {
-        Self { code, status, message: message.into() }
+        Self { code, status, message: message.into(), retry_after: None }
+    }
+
+    fn after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 
     /// A policy that was planned from what is not in force any more: 409.
@@ -101,6 +109,12 @@ impl Refused {
         Self::new("not_found", 404, format!("expected the name of a {what}, found {name:?}, which names none"))
     }
 
+    /// A request that is there by other methods: 405.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        Self::new("method_not_allowed", 405, "expected a method that the header allow of this answer names")
+    }
+
     /// Something that exists and is not overwritten: 409.
     #[must_use]
     pub fn already_exists(message: impl Into<String>) -> Self {
@@ -123,7 +137,7 @@ impl Refused {
     /// More logins wait than are let wait: 503.
     #[must_use]
     pub fn login_busy() -> Self {
-        Self::new("login_busy", 503, "many users log in at the moment: try again in a few seconds")
+        Self::new("login_busy", 503, "many users log in at the moment: try again in a few seconds").after(5)
     }
 
     /// Too many failures: 429.
@@ -134,6 +148,7 @@ impl Refused {
             429,
             "too many failed logins of this user or from this address: try again in 5 minutes",
         )
+        .after(300)
     }
 
     /// More devices than a user may have: 429.
@@ -195,7 +210,7 @@ impl Refused {
     #[must_use]
     pub fn otp_locked(seconds: u64) -> Self {
         let message = format!("too many wrong one-time passwords: try again in {} minutes", seconds.div_ceil(60));
-        Self::new("otp_locked", 429, message)
+        Self::new("otp_locked", 429, message).after(seconds)
     }
 
     /// The login that a token belongs to has ended: 401.
@@ -296,7 +311,7 @@ impl Refused {
     #[must_use]
     pub fn gateway_busy(name: &str) -> Self {
         let message = format!("too many operations wait for the Gateway {name:?}: try again in a moment");
-        Self::new("gateway_busy", 503, message)
+        Self::new("gateway_busy", 503, message).after(1)
     }
 
     /// A Gateway that did not answer in time, or was lost meanwhile; whether it did what it was asked is not known: 504.
@@ -310,6 +325,13 @@ impl Refused {
     #[must_use]
     pub fn operation_failed(name: &str, code: &str, detail: &str) -> Self {
         Self::new("operation_failed", 409, format!("the Gateway {name:?} did not: {detail} ({code})"))
+    }
+
+    /// More open requests of one address than are let be open: 429.
+    #[must_use]
+    pub fn requests_limited() -> Self {
+        let message = "too many health checks and reflections of this address are open: end some first";
+        Self::new("requests_limited", 429, message)
     }
 
     /// A site whose pool has no address left: 503.

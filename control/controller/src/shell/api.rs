@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Request, State};
-use axum::routing::{get, post};
+use axum::extract::{Extension, State};
 use axum::{Json, Router, middleware};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,11 +11,13 @@ use ringfort_enrol::wall_clock;
 use ringfort_identity::Role;
 use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
+use serde_json::Value;
 
 use super::caller::Caller;
 use super::hosts::{host_certificate, register_host};
 use super::http::{Asked, Failure, finish};
 use super::limits::{ADMIN_BODY_BYTES_MAX, BODY_BYTES_MAX};
+use super::openapi::{Route, Routes, Who};
 use super::{Shell, audit, counted, operate, receipts};
 use crate::core::{Administrator, Refused, action};
 
@@ -26,96 +27,110 @@ pub(super) type Answer<T> = Result<Json<T>, Failure>;
 
 /// A request of an administrator with a body, answered with what the core answers.
 macro_rules! change {
-    ($method:ident: $body:ty) => {
-        post(|State(shell): Shared, Extension(caller): From, request: Request| async move {
-            let (now, asked) = (wall_clock(), Asked::from(request));
-            let bearer = asked.bearer_with_certificate(&shell, &caller, now)?;
-            let administrator = shell.core.administrator(&bearer, now).await?;
-            let body: $body = asked.json(ADMIN_BODY_BYTES_MAX).await?;
-            Ok::<_, Failure>(Json(shell.core.$method(&administrator, body, now).await?))
-        })
+    ($routes:ident: $path:literal, $action:ident, $method:ident: $body:ty, $refused:expr, $summary:literal) => {
+        let who = Who::administrator::<action::$action>();
+        $routes.add(
+            Route::post($path, who, $summary).refuses(&$refused),
+            |State(shell): Shared, Extension(caller): From, asked: Asked<$body>| async move {
+                let now = wall_clock();
+                let bearer = asked.bearer_with_certificate(&shell, &caller, now)?;
+                let administrator: Administrator<action::$action> = shell.core.administrator(&bearer, now).await?;
+                let body = asked.json(ADMIN_BODY_BYTES_MAX).await?;
+                Ok(Json(shell.core.$method(&administrator, body, now).await?))
+            },
+        );
     };
 }
 
 /// A list for administrators.
 macro_rules! list {
-    ($shell:ident, $administrator:ident, $now:ident => $list:expr) => {
-        |State($shell): Shared, Extension(caller): From, request: Request| async move {
-            let $now = wall_clock();
-            let bearer = Asked::from(request).bearer_with_certificate(&$shell, &caller, $now)?;
-            let $administrator = $shell.core.administrator(&bearer, $now).await?;
-            Ok::<_, Failure>(Json($list.await?))
-        }
+    ($routes:ident: $path:literal, $action:ident, $summary:literal, |$shell:ident, $administrator:ident, $now:ident| $list:expr) => {
+        let who = Who::administrator::<action::$action>();
+        $routes.add(
+            Route::get($path, who, $summary),
+            |State($shell): Shared, Extension(caller): From, asked: Asked| async move {
+                let $now = wall_clock();
+                let bearer = asked.bearer_with_certificate(&$shell, &caller, $now)?;
+                let $administrator: Administrator<action::$action> = $shell.core.administrator(&bearer, $now).await?;
+                Ok(Json($list.await?))
+            },
+        );
     };
 }
 
+/// The table.
+#[rustfmt::skip]
+fn table() -> Routes {
+    let mut routes = Routes::new();
+    let r = &mut routes;
+    r.add(Route::get("login", Who::Anybody, "How to log in (R19)"), methods);
+    r.add(Route::post("login", Who::Prover, "Logs in by password (A3)").refuses(&LOGIN), login);
+    r.add(Route::post("login/oidc/begin", Who::Prover, "Begins a login at an OpenID provider (R20)").refuses(&LOGIN), oidc_begin);
+    r.add(Route::post("login/oidc/finish", Who::Prover, "Finishes a login at an OpenID provider (R20–R22)").refuses(&LOGIN), oidc_finish);
+    r.add(Route::post("login/service", Who::Certificate(Role::Device), "Logs in a service account (X12)"), login_service);
+    r.add(Route::post("entitlements", Who::Holder, "Entitlement tokens, one per site, and the connect token (A7, C1)").refuses(&[503]), entitlements);
+    r.add(Route::post("certificate", Who::Holder, "A certificate for the key of the claims token (A8, A9)"), certificate);
+    r.add(Route::post("renew", Who::HolderWithCertificate, "New claims within the same login (R22)").refuses(&[502, 503]), renew);
+    r.add(Route::post("totp", Who::HolderWithCertificate, "One-time passwords for oneself; authenticated in the last 5 minutes"), totp);
+    list!(r: "admin/users", ListUsers, "All users", |shell, administrator, _now| shell.core.users(&administrator));
+    change!(r: "admin/users", NewUser, admin_new_user: api::NewUser, [409, 503], "A new user");
+    change!(r: "admin/users/role", ChangeRole, admin_change_role: api::RoleChange, [404], "Gives or takes a role of administrators");
+    change!(r: "admin/users/remove", RemoveUser, admin_remove_user: api::Named, [404], "Removes a user with all that the user has");
+    change!(r: "admin/users/email", SetEmail, admin_set_email: api::UserEmail, [404, 409], "The address by which providers know a user (R21)");
+    change!(r: "admin/users/disable", DisableUser, admin_disable_user: api::Named, [404], "A user may not log in and loses everything at once");
+    change!(r: "admin/users/enable", EnableUser, admin_enable_user: api::Named, [404], "A user may log in again");
+    change!(r: "admin/users/totp", NewTotp, admin_new_totp: api::Named, [404], "One-time passwords of a user; authenticated in the last 5 minutes");
+    change!(r: "admin/users/totp/remove", RemoveTotp, admin_remove_totp: api::Named, [404], "No more one-time passwords of a user; authenticated in the last 5 minutes");
+    change!(r: "admin/services", NewService, admin_new_service: api::NewService, [409], "A new service account (X12)");
+    change!(r: "admin/sites", NewSite, admin_new_site: api::NewSite, [409], "A new site");
+    change!(r: "admin/sites/remove", RemoveSite, admin_remove_site: api::Named, [404], "Removes a site that has neither Resources nor Gateways");
+    change!(r: "admin/resources", NewResource, admin_new_resource: api::NewResource, [404, 409], "A new Resource");
+    change!(r: "admin/resources/remove", RemoveResource, admin_remove_resource: api::Named, [404], "Removes a Resource, and everybody's right to it");
+    change!(r: "admin/groups", NewGroup, admin_new_group: api::NewGroup, [409], "A new group");
+    change!(r: "admin/groups/remove", RemoveGroup, admin_remove_group: api::Named, [404], "Removes a group, and what its members had by it");
+    change!(r: "admin/groups/members", AddMember, admin_add_member: api::Membership, [404, 409], "Adds a user to a group");
+    change!(r: "admin/groups/members/remove", RemoveMember, admin_remove_member: api::Membership, [404], "Removes a user from a group");
+    change!(r: "admin/entitlements", Grant, admin_grant: api::EntitlementChange, [404, 409, 503], "Grants; pushed at once (K5)");
+    change!(r: "admin/entitlements/remove", TakeBack, admin_take_back: api::EntitlementChange, [404], "Takes back; pushed at once (K5)");
+    list!(r: "admin/policy", SeePolicy, "What is in force, declared as a whole", |shell, administrator, _now| shell.core.policy(&administrator));
+    change!(r: "admin/policy", ApplyPolicy, admin_apply_policy: api::PolicyChange, [404, 409, 503], "Puts a policy into force, all of it or nothing; pushed at once (K5)");
+    change!(r: "admin/policy/plan", SeePolicy, admin_plan_policy: api::PolicyWanted, [404], "What would have to be done for a policy to be in force");
+    change!(r: "admin/invitations", Invite, admin_invite: api::NewInvitation, [404, 409, 503], "Invites; authenticated in the last 5 minutes (R1, R2), for a Controller an owner");
+    change!(r: "admin/revocations", Revoke, admin_revoke: api::NewRevocation, [404], "Revokes at once, or demands renewal (A23)");
+    list!(r: "admin/controllers", ListControllers, "All Controllers", |shell, administrator, _now| shell.core.controller_rows(&administrator));
+    change!(r: "admin/controllers/remove", RemoveController, admin_remove_controller: api::Named, [404], "Removes another Controller, by address or id");
+    list!(r: "admin/gateways", ListGateways, "All Gateways", |shell, administrator, now| gateways(&shell, &administrator, now));
+    change!(r: "admin/gateways/drain", OperateGateway, admin_drain: api::Drain, [404], "Drains a Gateway, or ends that (K6)");
+    r.add(Route::post("admin/gateways/operations", Who::administrator::<action::OperateGateway>(), "Asks something of a Gateway (K6)").refuses(&[404, 409, 503, 504]), operate::operate);
+    change!(r: "admin/gateways/remove", RemoveGateway, admin_remove_gateway: api::Named, [404], "Revokes a Gateway's key and removes it");
+    r.add(Route::get("admin/receipts", Who::administrator::<action::SeeReceipts>(), "Who has applied what was taken back (X6)").query(&receipts::QUERY), receipts::receipts);
+    list!(r: "admin/hosts", ListHosts, "All hosts that register themselves", |shell, administrator, now| shell.core.hosts(&administrator, now));
+    change!(r: "admin/hosts", AddHost, admin_add_host: api::Named, [409], "Authorises a host to register itself (W6)");
+    change!(r: "admin/hosts/remove", RemoveHost, admin_remove_host: api::Named, [404], "A host may not register itself any more");
+    r.add(Route::post("hosts/certificate", Who::Certificate(Role::Host), "A new certificate for a host's key"), host_certificate);
+    r.add(Route::registration(Who::Certificate(Role::Host), "Where a host can be reached (W5)"), register_host);
+    list!(r: "admin/sessions", ListSessions, "All logins that have not ended", |shell, administrator, now| shell.core.sessions(&administrator, now));
+    r.add(Route::get("admin/audit", Who::administrator::<action::ListAudit>(), "A page of the audit log").query(&audit::QUERY), audit::events);
+    routes
+}
+
+/// Refusals of a login besides a wrong proof: unknown methods and users, too many attempts, providers.
+const LOGIN: [u16; 5] = [403, 404, 429, 502, 503];
+
 /// The API, and everything else that is asked for over HTTP and is not there.
 pub(crate) fn router(shell: &Arc<Shell>) -> Router {
-    let at = |path: &str| format!("{}/{path}", api::BASE);
-    Router::new()
-        .route(&at("login"), get(methods).post(login))
-        .route(&at("login/oidc/begin"), post(oidc_begin))
-        .route(&at("login/oidc/finish"), post(oidc_finish))
-        .route(&at("login/service"), post(login_service))
-        .route(&at("entitlements"), post(entitlements))
-        .route(&at("certificate"), post(certificate))
-        .route(&at("renew"), post(renew))
-        .route(&at("totp"), post(totp))
-        .route(
-            &at("admin/users"),
-            change!(admin_new_user: api::NewUser)
-                .get(list!(shell, administrator, _now => shell.core.users(&administrator))),
-        )
-        .route(&at("admin/users/role"), change!(admin_change_role: api::RoleChange))
-        .route(&at("admin/users/remove"), change!(admin_remove_user: api::Named))
-        .route(&at("admin/users/email"), change!(admin_set_email: api::UserEmail))
-        .route(&at("admin/users/disable"), change!(admin_disable_user: api::Named))
-        .route(&at("admin/users/enable"), change!(admin_enable_user: api::Named))
-        .route(&at("admin/users/totp"), change!(admin_new_totp: api::Named))
-        .route(&at("admin/users/totp/remove"), change!(admin_remove_totp: api::Named))
-        .route(&at("admin/services"), change!(admin_new_service: api::NewService))
-        .route(&at("admin/sites"), change!(admin_new_site: api::NewSite))
-        .route(&at("admin/sites/remove"), change!(admin_remove_site: api::Named))
-        .route(&at("admin/resources"), change!(admin_new_resource: api::NewResource))
-        .route(&at("admin/resources/remove"), change!(admin_remove_resource: api::Named))
-        .route(&at("admin/groups"), change!(admin_new_group: api::NewGroup))
-        .route(&at("admin/groups/remove"), change!(admin_remove_group: api::Named))
-        .route(&at("admin/groups/members"), change!(admin_add_member: api::Membership))
-        .route(&at("admin/groups/members/remove"), change!(admin_remove_member: api::Membership))
-        .route(&at("admin/entitlements"), change!(admin_grant: api::EntitlementChange))
-        .route(&at("admin/entitlements/remove"), change!(admin_take_back: api::EntitlementChange))
-        .route(
-            &at("admin/policy"),
-            change!(admin_apply_policy: api::PolicyChange)
-                .get(list!(shell, administrator, _now => shell.core.policy(&administrator))),
-        )
-        .route(&at("admin/policy/plan"), change!(admin_plan_policy: api::PolicyWanted))
-        .route(&at("admin/invitations"), change!(admin_invite: api::NewInvitation))
-        .route(&at("admin/revocations"), change!(admin_revoke: api::NewRevocation))
-        .route(
-            &at("admin/controllers"),
-            get(list!(shell, administrator, _now => shell.core.controller_rows(&administrator))),
-        )
-        .route(&at("admin/controllers/remove"), change!(admin_remove_controller: api::Named))
-        .route(&at("admin/gateways"), get(list!(shell, administrator, now => gateways(&shell, &administrator, now))))
-        .route(&at("admin/gateways/drain"), change!(admin_drain: api::Drain))
-        .route(&at("admin/gateways/operations"), post(operate::operate))
-        .route(&at("admin/gateways/remove"), change!(admin_remove_gateway: api::Named))
-        .route(&at("admin/receipts"), get(receipts::receipts))
-        .route(
-            &at("admin/hosts"),
-            change!(admin_add_host: api::Named)
-                .get(list!(shell, administrator, now => shell.core.hosts(&administrator, now))),
-        )
-        .route(&at("admin/hosts/remove"), change!(admin_remove_host: api::Named))
-        .route(&at("hosts/certificate"), post(host_certificate))
-        .route(&api::registration_path("{hostname}"), post(register_host))
-        .route(&at("admin/sessions"), get(list!(shell, administrator, now => shell.core.sessions(&administrator, now))))
-        .route(&at("admin/audit"), get(audit::events))
-        .method_not_allowed_fallback(unknown)
+    let (router, _) = table().finish();
+    router
+        .method_not_allowed_fallback(|| async { Failure::from(Refused::method_not_allowed()) })
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::clone(shell), finish))
         .with_state(Arc::clone(shell))
+}
+
+/// The OpenAPI 3.1 document of the HTTP API, as a Controller serves it at `GET /api/v1/openapi.json`.
+#[must_use]
+pub fn openapi() -> Value {
+    table().finish().1
 }
 
 async fn unknown() -> Failure {
@@ -137,16 +152,20 @@ async fn gateways(
 }
 
 /// How to log in (R19).
-async fn methods(State(shell): Shared) -> Json<api::LoginMethods> {
+async fn methods(State(shell): Shared, _: From, _: Asked) -> Answer<api::LoginMethods> {
     let (methods, providers) = shell.identity.methods();
-    Json(api::LoginMethods { organisation: shell.core.organisation().into(), methods, providers })
+    Ok(Json(api::LoginMethods { organisation: shell.core.organisation().into(), methods, providers }))
 }
 
 /// Password and proof for claims (A3–A6): a password of ours, or one that a directory knows.
-async fn login(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::LoginResponse> {
-    let (now, asked) = (wall_clock(), Asked::from(request));
+async fn login(
+    State(shell): Shared,
+    Extension(caller): From,
+    asked: Asked<api::LoginRequest>,
+) -> Answer<api::LoginResponse> {
+    let now = wall_clock();
     let key = asked.prover(&shell, None, now)?;
-    let body: api::LoginRequest = asked.json(BODY_BYTES_MAX).await?;
+    let body = asked.json(BODY_BYTES_MAX).await?;
     let from = caller.address().ip();
     let answer = match body.method.as_deref() {
         None | Some(PASSWORD) => shell.core.login(&body, key, from, now).await,
@@ -158,26 +177,34 @@ async fn login(State(shell): Shared, Extension(caller): From, request: Request) 
 }
 
 /// The beginning of a login at an OpenID provider (R19, R20).
-async fn oidc_begin(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::OidcBegun> {
-    let (now, asked) = (wall_clock(), Asked::from(request));
+async fn oidc_begin(
+    State(shell): Shared,
+    Extension(caller): From,
+    asked: Asked<api::OidcBegin>,
+) -> Answer<api::OidcBegun> {
+    let now = wall_clock();
     let key = asked.prover(&shell, None, now)?;
-    let body: api::OidcBegin = asked.json(BODY_BYTES_MAX).await?;
+    let body = asked.json(BODY_BYTES_MAX).await?;
     let begun = shell.identity.begin(&shell.core, &body, key, caller.address().ip(), now).await;
     Ok(Json(begun.map_err(|refused| Failure::about(&body.method, refused))?))
 }
 
 /// Its end: what the browser brought for claims (R20–R22).
-async fn oidc_finish(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::LoginResponse> {
-    let (now, asked) = (wall_clock(), Asked::from(request));
+async fn oidc_finish(
+    State(shell): Shared,
+    Extension(caller): From,
+    asked: Asked<api::OidcFinish>,
+) -> Answer<api::LoginResponse> {
+    let now = wall_clock();
     let key = asked.prover(&shell, None, now)?;
-    let body: api::OidcFinish = asked.json(BODY_BYTES_MAX).await?;
+    let body = asked.json(BODY_BYTES_MAX).await?;
     let answer = shell.identity.finish(&shell.core, body, key, caller.address().ip(), now).await?;
     shell.counters.count(counted::LOGINS);
     Ok(Json(answer))
 }
 
 /// A program's certificate for claims (X12).
-async fn login_service(State(shell): Shared, Extension(caller): From) -> Answer<api::LoginResponse> {
+async fn login_service(State(shell): Shared, Extension(caller): From, _: Asked) -> Answer<api::LoginResponse> {
     let now = wall_clock();
     let peer = caller.peer_as(Role::Device, &shell.core, now)?;
     let answer = shell.core.login_service(peer, now).await?;
@@ -186,9 +213,9 @@ async fn login_service(State(shell): Shared, Extension(caller): From) -> Answer<
 }
 
 /// One-time passwords for whoever has just logged in.
-async fn totp(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::TotpSecret> {
+async fn totp(State(shell): Shared, Extension(caller): From, asked: Asked) -> Answer<api::TotpSecret> {
     let now = wall_clock();
-    let bearer = Asked::from(request).bearer_with_certificate(&shell, &caller, now)?;
+    let bearer = asked.bearer_with_certificate(&shell, &caller, now)?;
     Ok(Json(shell.core.new_totp(&bearer, now).await?))
 }
 
@@ -196,10 +223,10 @@ async fn totp(State(shell): Shared, Extension(caller): From, request: Request) -
 async fn entitlements(
     State(shell): Shared,
     Extension(caller): From,
-    request: Request,
+    asked: Asked,
 ) -> Answer<api::EntitlementsResponse> {
     let now = wall_clock();
-    let bearer = Asked::from(request).bearer(&shell, &caller, now)?;
+    let bearer = asked.bearer(&shell, &caller, now)?;
     Ok(Json(shell.core.entitlements(&bearer, now).await?))
 }
 
@@ -207,25 +234,25 @@ async fn entitlements(
 async fn certificate(
     State(shell): Shared,
     Extension(caller): From,
-    request: Request,
+    asked: Asked<api::CertificateRequest>,
 ) -> Answer<api::CertificateResponse> {
-    let (now, asked) = (wall_clock(), Asked::from(request));
+    let now = wall_clock();
     let bearer = asked.bearer(&shell, &caller, now)?;
     let request = signing_request(asked).await?;
     Ok(Json(shell.core.certificate(&bearer, &request, now).await?))
 }
 
 /// The PKCS#10 request in the body of a request for a certificate.
-pub(super) async fn signing_request(asked: Asked) -> Result<Vec<u8>, Refused> {
-    let body: api::CertificateRequest = asked.json(BODY_BYTES_MAX).await?;
+pub(super) async fn signing_request(asked: Asked<api::CertificateRequest>) -> Result<Vec<u8>, Refused> {
+    let body = asked.json(BODY_BYTES_MAX).await?;
     let decoded = URL_SAFE_NO_PAD.decode(&body.certificate_request);
     decoded.map_err(|_| Refused::malformed("expected certificate_request as base64url without padding"))
 }
 
 /// New claims within the same login, which lasts as long as the provider's session does (R22).
-async fn renew(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::LoginResponse> {
+async fn renew(State(shell): Shared, Extension(caller): From, asked: Asked) -> Answer<api::LoginResponse> {
     let now = wall_clock();
-    let bearer = Asked::from(request).bearer_with_certificate(&shell, &caller, now)?;
+    let bearer = asked.bearer_with_certificate(&shell, &caller, now)?;
     let asking = {
         let (shell, bearer) = (Arc::clone(&shell), bearer.clone());
         async move { shell.identity.ask_again(&shell.core, &bearer, now).await }

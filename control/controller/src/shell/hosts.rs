@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, State};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_enrol::wall_clock;
@@ -23,14 +23,13 @@ use crate::core::{AuthorisedHost, Refused};
 pub(super) async fn register_host(
     State(shell): Shared,
     Extension(caller): From,
-    Path(hostname): Path<String>,
-    request: Request,
+    asked: Asked<api::HostRegistration>,
 ) -> Answer<api::Registered> {
-    let now = wall_clock();
+    let (now, hostname) = (wall_clock(), asked.named().to_owned());
     let about = |refused| Failure::about(&hostname, refused);
     let host = authorised(&shell, &caller, now).await.map_err(about)?;
     host.is_called(&hostname).map_err(about)?;
-    let body: api::HostRegistration = Asked::from(request).json(BODY_BYTES_MAX).await.map_err(about)?;
+    let body = asked.json(BODY_BYTES_MAX).await.map_err(about)?;
     Ok(Json(shell.core.register_host(host, body, now).await.map_err(about)?))
 }
 
@@ -38,11 +37,11 @@ pub(super) async fn register_host(
 pub(super) async fn host_certificate(
     State(shell): Shared,
     Extension(caller): From,
-    request: Request,
+    asked: Asked<api::CertificateRequest>,
 ) -> Answer<api::CertificateResponse> {
     let now = wall_clock();
     let host = authorised(&shell, &caller, now).await?;
-    let request = signing_request(Asked::from(request)).await?;
+    let request = signing_request(asked).await?;
     let chain = shell.core.renew_host(&host, &request, now).await?;
     Ok(Json(api::CertificateResponse { chain: chain.iter().map(|der| URL_SAFE_NO_PAD.encode(der)).collect() }))
 }

@@ -1,12 +1,15 @@
 //! What all requests of the HTTP API have in common: bounded bodies, proofs and claims, and the form of refusals.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::extract::{Extension, FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::header::{ALLOW, AUTHORIZATION, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -73,7 +76,14 @@ pub(crate) async fn finish(
         let event = shell.refuse(&caller, &action, &target, &refused).await;
         let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = ErrorBody { code: refused.code.into(), message: refused.message, event };
+        let allowed = response.headers_mut().remove(ALLOW);
         response = (status, Json(body)).into_response();
+        if let Some(allowed) = allowed {
+            response.headers_mut().insert(ALLOW, allowed);
+        }
+        if let Some(seconds) = refused.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
     }
     if !caller.is_known() {
         let nonce = shell.nonces.give(Instant::now()).and_then(|nonce| HeaderValue::from_str(&nonce).ok());
@@ -84,23 +94,46 @@ pub(crate) async fn finish(
     response
 }
 
-/// What a request is about, before its body is read.
-pub(crate) struct Asked {
+/// What a request is about, before its body is read. The body, if there is to be one, is a `B`.
+pub(crate) struct Asked<B = ()> {
     method: String,
     path: String,
+    query: String,
+    named: String,
     headers: HeaderMap,
     body: Body,
+    expected: PhantomData<fn() -> B>,
 }
 
-impl From<Request> for Asked {
-    fn from(request: Request) -> Self {
-        let (parts, body) = request.into_parts();
-        let path = parts.uri.path().to_owned();
-        Self { method: parts.method.as_str().to_owned(), path, headers: parts.headers, body }
+impl<B, S: Send + Sync> FromRequest<S> for Asked<B> {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
+        let (mut parts, body) = request.into_parts();
+        let named = Path::from_request_parts(&mut parts, state).await;
+        Ok(Self {
+            method: parts.method.as_str().to_owned(),
+            path: parts.uri.path().to_owned(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            named: named.map(|Path(named)| named).unwrap_or_default(),
+            headers: parts.headers,
+            body,
+            expected: PhantomData,
+        })
     }
 }
 
-impl Asked {
+impl<B> Asked<B> {
+    /// What the variable segment of the path says; empty where there is none, or none that is text.
+    pub(crate) fn named(&self) -> &str {
+        &self.named
+    }
+
+    /// Names and values of the query.
+    pub(crate) fn query(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        form_urlencoded::parse(self.query.as_bytes())
+    }
+
     /// The key whose holder proved to be the sender (RFC 9449): by a proof for this request, with a nonce of ours.
     ///
     /// # Errors
@@ -154,7 +187,10 @@ impl Asked {
     ///
     /// # Errors
     /// `request_malformed`.
-    pub(crate) async fn json<T: DeserializeOwned>(self, bytes_max: usize) -> Result<T, Refused> {
+    pub(crate) async fn json(self, bytes_max: usize) -> Result<B, Refused>
+    where
+        B: DeserializeOwned,
+    {
         let body = Limited::new(self.body, bytes_max).collect();
         let body = timeout(BODY_TIME, body).await.map_err(|_| {
             let message = format!("expected the whole body within {} s", BODY_TIME.as_secs());

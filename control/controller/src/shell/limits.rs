@@ -36,6 +36,16 @@ pub(crate) const STREAMS_MAX: u32 = 64;
 /// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to answer.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// How often is looked whether this Controller can decide, and how long its database may take to answer.
+pub(crate) const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// As [`HEALTH_EVERY`].
+pub(crate) const HEALTH_TIME: Duration = Duration::from_secs(2);
+/// Requests for health and reflection of one address (IPv6: of one /64) that may be open: several probes of a host, or some of many
+/// hosts behind one address.
+pub(crate) const OPEN_OF_ONE_ADDRESS_MAX: usize = 16;
+/// Bytes of one gRPC message of theirs: the name of a service, a file or a symbol.
+pub(crate) const SMALL_MESSAGE_BYTES_MAX: usize = 4 << 10;
+
 /// How long all of joining may take after the handshake.
 pub(crate) const JOIN_TIME: Duration = Duration::from_secs(10);
 
@@ -73,7 +83,7 @@ pub(crate) const CONFIRMATIONS_EVERY: Duration = Duration::from_millis(20);
 /// Pause after confirmations that could not be written.
 pub(crate) const CONFIRMATIONS_AGAIN: Duration = Duration::from_secs(1);
 /// Longest wait for receipts in one request; who wants to wait longer asks again.
-pub(crate) const RECEIPTS_TIME: Duration = Duration::from_secs(20);
+pub(crate) const RECEIPTS_TIME: Duration = Duration::from_secs(ringfort_proto::api::RECEIPTS_SECONDS_MAX);
 /// Requests that wait for receipts at a time. Beyond it the answer is what is known at once.
 pub(crate) const RECEIPTS_WAITING_MAX: usize = 64;
 /// How often a waiting request looks at what other Controllers have written.

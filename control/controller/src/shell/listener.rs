@@ -1,11 +1,9 @@
 //! The TCP port: connections are taken, bounded, shake hands, and go to the door that their ALPN names.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -31,6 +29,7 @@ use super::limits::{
     ACCEPT_PAUSE, AUTHENTICATED_MAX, BODY_TIME, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, HEADER_TIME, KEEPALIVE,
     OF_ONE_KEY_MAX, STOP_TIME, STREAMS_MAX, UNAUTHENTICATED_LIFE,
 };
+use super::places::Places;
 use super::{Shell, counted, join};
 use crate::core::Refused;
 
@@ -49,36 +48,8 @@ pub(crate) struct Doors {
     pub(crate) router: Router,
     unauthenticated: Arc<Semaphore>,
     authenticated: Arc<Semaphore>,
-    keys: Keys,
-}
-
-/// Connections of each key that was shown, so that one device cannot take the places of all Gateways.
-#[derive(Default)]
-struct Keys(Mutex<BTreeMap<KeyThumbprint, usize>>);
-
-impl Keys {
-    /// A place for one more connection of `key`, until it is dropped; `None` when it has [`OF_ONE_KEY_MAX`].
-    fn place(&self, key: KeyThumbprint) -> Option<impl Drop + '_> {
-        struct Place<'a>(&'a Keys, KeyThumbprint);
-        impl Drop for Place<'_> {
-            fn drop(&mut self) {
-                let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Entry::Occupied(mut count) = open.entry(self.1) {
-                    *count.get_mut() -= 1;
-                    if *count.get() == 0 {
-                        count.remove();
-                    }
-                }
-            }
-        }
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(key).or_default();
-        if *count >= OF_ONE_KEY_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Place(self, key))
-    }
+    /// Connections of each key that was shown, so that one device cannot take the places of all Gateways.
+    keys: Arc<Places<KeyThumbprint>>,
 }
 
 impl Doors {
@@ -86,7 +57,7 @@ impl Doors {
     pub(crate) fn new(shell: Arc<Shell>, tls: TlsAcceptor, router: Router, unauthenticated_max: usize) -> Self {
         let unauthenticated = Arc::new(Semaphore::new(unauthenticated_max));
         let authenticated = Arc::new(Semaphore::new(AUTHENTICATED_MAX));
-        Self { shell, tls, router, unauthenticated, authenticated, keys: Keys::default() }
+        Self { shell, tls, router, unauthenticated, authenticated, keys: Places::new(OF_ONE_KEY_MAX) }
     }
 
     /// Serves until the Controller is to stop, and then until the last connection has ended, or for [`STOP_TIME`].

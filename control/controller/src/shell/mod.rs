@@ -5,6 +5,7 @@
 //! | joining | `ringfort-join/1` | whoever has an invitation |
 //! | HTTP API | `h2`, `http/1.1` | whoever has a proof, a certificate, or both |
 //! | `GatewayControl` | `h2` | Gateways |
+//! | health, reflection | `h2` | anybody |
 //!
 //! TLS 1.3 throughout. A client certificate is asked for and may be absent; one that is shown must be good, or the handshake
 //! fails (W9), and its standing is looked up with every request. Whatever is refused passes through [`Shell::refuse`], which
@@ -23,6 +24,7 @@ mod caller;
 mod clocks;
 mod counters;
 mod grpc;
+mod health;
 mod hosts;
 mod http;
 mod hub;
@@ -32,16 +34,20 @@ mod limits;
 mod listener;
 mod metrics;
 mod nonces;
+mod openapi;
 mod operate;
+mod places;
 mod receipts;
 mod server;
 mod settings;
 mod stream;
 
+pub use api::openapi;
 pub use server::Server;
 pub use settings::Options;
 pub(crate) use settings::kept_settings;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
@@ -57,8 +63,9 @@ use clocks::Clocks;
 use counters::Counters;
 use hub::Hub;
 use identity::Identity;
-use limits::RECEIPTS_WAITING_MAX;
+use limits::{OPEN_OF_ONE_ADDRESS_MAX, RECEIPTS_WAITING_MAX};
 use nonces::Nonces;
+use places::Places;
 
 /// What is counted besides refusals.
 mod counted {
@@ -112,6 +119,10 @@ pub(crate) struct Shell {
     hub: Arc<Hub>,
     clocks: Clocks,
     noise: Noise,
+    /// Whether this Controller can decide anything, as far as was seen.
+    able: watch::Sender<bool>,
+    /// Open requests for health and reflection, by address.
+    open_requests: Arc<Places<IpAddr>>,
     /// Requests that wait for receipts.
     waiting: Semaphore,
     /// Connections that are open now.
@@ -134,10 +145,17 @@ impl Shell {
             hub,
             clocks: Clocks::default(),
             noise: Noise::default(),
+            able: watch::Sender::new(true),
+            open_requests: Places::new(OPEN_OF_ONE_ADDRESS_MAX),
             waiting: Semaphore::new(RECEIPTS_WAITING_MAX),
             open: AtomicU64::new(0),
             stop,
         }
+    }
+
+    /// Whether the Controller is to stop.
+    fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
     }
 
     /// Waits until the Controller is to stop.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Extension, State};
 use ringfort_enrol::wall_clock;
 use ringfort_proto::api;
 use ringfort_proto::v1::operation::What;
@@ -23,12 +23,12 @@ use crate::core::Refused;
 pub(crate) async fn operate(
     State(shell): State<Arc<Shell>>,
     Extension(caller): Extension<Arc<Caller>>,
-    request: Request,
+    asked: Asked<api::OperationRequest>,
 ) -> Result<Json<api::OperationAnswer>, Failure> {
-    let (now, asked) = (wall_clock(), Asked::from(request));
+    let now = wall_clock();
     let bearer = asked.bearer_with_certificate(&shell, &caller, now)?;
     let administrator = shell.core.administrator(&bearer, now).await?;
-    let request: api::OperationRequest = asked.json(ADMIN_BODY_BYTES_MAX).await?;
+    let request = asked.json(ADMIN_BODY_BYTES_MAX).await?;
     let gateway = shell.core.operated(&administrator, &request, wall_clock()).await?;
     let id = Uuid::new_v4().to_string();
     let done = ask(&shell, &gateway, &request, &id).await.map_err(|refused| Failure::about(&request.name, refused))?;

@@ -1,10 +1,11 @@
 //! Receipts on their way: from Gateways' confirmations to the database, and from there to whoever waits for them (X6).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Extension, State};
 use ringfort_enrol::wall_clock;
 use ringfort_proto::api;
 use ringfort_token::Serial;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::caller::Caller;
 use super::http::{Asked, Failure};
 use super::limits::{CONFIRMATIONS_AGAIN, CONFIRMATIONS_EVERY, RECEIPTS_LOOK, RECEIPTS_TIME};
+use super::openapi::{Form, Parameter};
 use super::{Shell, counted};
 use crate::core::Refused;
 
@@ -37,12 +39,11 @@ pub(crate) async fn keep(shell: &Shell) {
 pub(crate) async fn receipts(
     State(shell): State<Arc<Shell>>,
     Extension(caller): Extension<Arc<Caller>>,
-    request: Request,
+    asked: Asked,
 ) -> Result<Json<api::Receipts>, Failure> {
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let bearer = Asked::from(request).bearer_with_certificate(&shell, &caller, wall_clock())?;
+    let bearer = asked.bearer_with_certificate(&shell, &caller, wall_clock())?;
     let administrator = shell.core.administrator(&bearer, wall_clock()).await?;
-    let Question { serial, wait } = Question::of(&query)?;
+    let Question { serial, wait } = Question::of(asked.query())?;
     let place = shell.waiting.try_acquire();
     let deadline = Instant::now() + if place.is_ok() { wait } else { Duration::ZERO };
     let mut written = shell.hub.written();
@@ -66,6 +67,22 @@ pub(crate) async fn receipts(
     }
 }
 
+/// What the query may have.
+pub(super) const QUERY: [Parameter; 2] = [
+    Parameter {
+        name: "serial",
+        is_required: true,
+        form: Form::Text { pattern: "^[0-9]{1,19}/[0-9]{1,19}$" },
+        about: "The serial of the revocation list, `epoch/n`.",
+    },
+    Parameter {
+        name: "wait",
+        is_required: false,
+        form: Form::Number { min: 0, max: api::RECEIPTS_SECONDS_MAX },
+        about: "Seconds to wait until every Gateway has confirmed that is waited for.",
+    },
+];
+
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
 struct Question {
@@ -76,14 +93,14 @@ struct Question {
 impl Question {
     /// # Errors
     /// `request_malformed`.
-    fn of(query: &str) -> Result<Self, Refused> {
+    fn of<'a>(query: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Result<Self, Refused> {
         let form = || {
             let most = RECEIPTS_TIME.as_secs();
             Refused::malformed(format!("expected ?serial=<epoch>/<n>, and &wait=<seconds> of at most {most}"))
         };
         let (mut serial, mut wait) = (None, Duration::ZERO);
-        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-            match name {
+        for (name, value) in query {
+            match &*name {
                 "serial" => {
                     let (epoch, n) = value.split_once('/').ok_or_else(form)?;
                     let number = |text: &str| text.parse().map_err(|_| form());
@@ -104,15 +121,19 @@ impl Question {
 mod tests {
     use super::*;
 
+    fn of(query: &str) -> Result<Question, Refused> {
+        Question::of(form_urlencoded::parse(query.as_bytes()))
+    }
+
     #[test]
     fn a_question_names_a_serial_and_at_most_a_bounded_time() {
         let serial = Serial { epoch: 17, n: 4 };
-        assert_eq!(Question::of("serial=17/4").unwrap(), Question { serial, wait: Duration::ZERO });
-        assert_eq!(Question::of("wait=20&serial=17/4").unwrap(), Question { serial, wait: RECEIPTS_TIME });
+        assert_eq!(of("serial=17/4").unwrap(), Question { serial, wait: Duration::ZERO });
+        assert_eq!(of("wait=20&serial=17%2F4").unwrap(), Question { serial, wait: RECEIPTS_TIME });
         for wrong in
             ["", "wait=1", "serial=17", "serial=17/x", "serial=17/4&wait=21", "serial=17/4&wait=-1", "serial=1/1&x=1"]
         {
-            assert_eq!(Question::of(wrong).unwrap_err().code, "request_malformed", "{wrong}");
+            assert_eq!(of(wrong).unwrap_err().code, "request_malformed", "{wrong}");
         }
     }
 }

@@ -22,7 +22,7 @@ use super::identity::Identity;
 use super::limits::{BACKLOG, UNAUTHENTICATED_MAX};
 use super::listener::Doors;
 use super::settings::{Options, Start};
-use super::{Shell, api, counted, grpc, metrics, receipts};
+use super::{Shell, api, counted, grpc, health, metrics, receipts};
 use crate::core::{Change, Core, serial_text};
 
 /// How often is looked whether our own certificates are due: they have a third of their life before them then, weeks.
@@ -75,7 +75,7 @@ impl Server {
         let shell = Arc::new(Shell::new(core, identity, stop));
         let gateways_only = middleware::from_fn_with_state(Arc::clone(&shell), grpc::gateways_only);
         let control = Router::new().route_service(&format!("/{}/{{*method}}", grpc::NAME), grpc::service(&shell));
-        let router = api::router(&shell).merge(control.layer(gateways_only));
+        let router = api::router(&shell).merge(control.layer(gateways_only)).merge(health::services(&shell)?);
         let unauthenticated = options.unauthenticated_max.unwrap_or(UNAUTHENTICATED_MAX);
         let doors = Arc::new(Doors::new(shell, acceptor, router, unauthenticated));
         Ok(Self { doors, metrics, own, trust, listener, address, fingerprint, changes })
@@ -104,6 +104,7 @@ impl Server {
             () = shell.core.follow(wall_clock) => {}
             () = telling => {}
             () = keeping => {}
+            () = health::keep(shell) => {}
             () = ending => {}
         }
     }

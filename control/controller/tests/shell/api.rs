@@ -127,7 +127,7 @@ async fn refusals_say_why_and_are_counted_once() {
     assert_eq!((status, body.code.as_str()), (404, "not_found"));
     assert!(header.is_some());
     let answer = user.https.request::<(), ()>(Method::DELETE, &path("login"), &[], None, NONCE_HEADER).await;
-    assert_eq!(code(answer), "not_found");
+    assert_eq!(code(answer), "method_not_allowed");
 
     let mut administrator = controller.administrator().await;
     let audit: Vec<api::AuditRow> = administrator.list("admin/audit").await.unwrap();
@@ -142,7 +142,8 @@ async fn refusals_say_why_and_are_counted_once() {
     let after = controller.status().await["totals"].clone();
     for (name, count) in after.as_object().unwrap().iter().filter(|(name, _)| name.starts_with("refused_")) {
         let expected = match name.as_str() {
-            "refused_login_refused" | "refused_not_found" => 2,
+            "refused_login_refused" => 2,
+            "refused_not_found" | "refused_method_not_allowed" => 1,
             _ => 0,
         };
         assert_eq!(count, expected, "{name}");

@@ -9,6 +9,7 @@ mod database;
 mod doors;
 mod joining;
 mod limits;
+mod openapi;
 mod operations;
 mod receipts;
 mod streams;

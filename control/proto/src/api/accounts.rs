@@ -2,20 +2,27 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "schema")]
+use super::bounds::*;
+
 /// `POST admin/users`.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// Login name.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = NAME)))]
     pub name: String,
-    /// First password; empty for a user who logs in at an identity provider only.
+    /// First password, of 8 to 1,024 bytes; empty for a user who logs in at an identity provider only.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(max = PASSWORD_BYTES_MAX)))]
     pub password: String,
     /// The role as an administrator, if any.
     #[serde(default)]
     pub role: Option<AdministratorRole>,
     /// The address by which identity providers know the user (R21).
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(max = EMAIL_BYTES_MAX)))]
     pub email: Option<String>,
 }
 
@@ -28,6 +35,7 @@ impl std::fmt::Debug for NewUser {
 
 /// What an administrator may do; each may what those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AdministratorRole {
     /// Sees lists, receipts and the audit log.
@@ -55,6 +63,7 @@ impl AdministratorRole {
 
 /// `POST admin/users/role`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RoleChange {
     /// Login name.
@@ -65,32 +74,39 @@ pub struct RoleChange {
 
 /// `POST admin/users/email`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UserEmail {
     /// Login name.
     pub name: String,
     /// The address by which identity providers know the user (R21); `None` for nobody.
+    #[cfg_attr(feature = "schema", schemars(length(max = EMAIL_BYTES_MAX)))]
     pub email: Option<String>,
 }
 
 /// `POST admin/services`: an account of a program, which logs in by its certificate alone (X12).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewService {
     /// Name, unique among users.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = NAME)))]
     pub name: String,
 }
 
 /// `POST admin/groups`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewGroup {
     /// Name, unique.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = NAME)))]
     pub name: String,
 }
 
 /// `POST admin/groups/members` and `POST admin/groups/members/remove`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Membership {
     /// Name of the group.
@@ -101,6 +117,7 @@ pub struct Membership {
 
 /// One of the answer to `GET admin/users`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UserRow {
     /// Its id, which stands in names of sessions.
     pub id: String,
@@ -126,6 +143,7 @@ pub struct UserRow {
 
 /// One of the answer to `GET admin/sessions`: a login that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionRow {
     /// The session's distinguished name (A5).
     pub dn: String,

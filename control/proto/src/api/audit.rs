@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// One of the answer to `GET admin/audit?since=<seconds since 1970>&below=<n>&limit=<at most 1,000>`, the newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AuditRow {
     /// Its number: `GET admin/audit?below=<n>` goes on behind it.
     #[serde(default)]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Answer to `GET admin/receipts?serial=<epoch>/<n>&wait=<seconds>`: who has applied what was taken back (X6).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Receipts {
     /// The serial that was asked for, `epoch/n`.
     pub serial: String,
@@ -21,6 +22,7 @@ impl Receipts {
 
 /// How one Gateway stands with a serial.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Receipt {
     /// The Gateway's id.
     pub id: String,
@@ -47,6 +49,7 @@ pub struct Receipt {
 
 /// `POST admin/gateways/drain`: for maintenance no new session comes to a Gateway, until it is ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
     /// Name of the Gateway.
@@ -57,6 +60,7 @@ pub struct Drain {
 
 /// `POST admin/gateways/operations`: passed on to the Gateway, whose answer is waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationRequest {
     /// Name of the Gateway.
@@ -67,6 +71,7 @@ pub struct OperationRequest {
 
 /// What a Gateway can be asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Operation {
     /// Read its own file again.
@@ -79,6 +84,7 @@ pub enum Operation {
 
 /// Answer to `POST admin/gateways/operations`: it was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OperationAnswer {
     /// The operation's id, as in the logs of both.
     pub id: String,
@@ -90,6 +96,7 @@ pub struct OperationAnswer {
 
 /// One of the answer to `GET admin/gateways`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GatewayRow {
     /// Its id, as in its certificate.
     pub id: String,
@@ -118,6 +125,7 @@ pub struct GatewayRow {
 
 /// One of the answer to `GET admin/controllers`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ControllerRow {
     /// Its id: what its invitations name as key hash, in hexadecimal.
     pub id: String,

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Known;
+#[cfg(feature = "schema")]
+use super::bounds::*;
 
 /// Path of the request by which a host registers itself (W5), which is not below [`BASE`]: other implementations know it as this.
 #[must_use]
@@ -10,35 +12,38 @@ pub fn registration_path(hostname: &str) -> String {
     format!("/api/hosts/{hostname}/client")
 }
 
-/// Interfaces of one host that registers itself, and addresses of all of them.
-pub const HOST_INTERFACES_MAX: usize = 64;
-/// As [`HOST_INTERFACES_MAX`].
-pub const HOST_ADDRESSES_MAX: usize = 256;
-
 /// `POST /api/hosts/{hostname}/client` (W5): where a host can be reached, as it sees itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HostRegistration {
     /// Its network interfaces.
+    #[cfg_attr(feature = "schema", schemars(length(max = HOST_INTERFACES_MAX)))]
     pub interfaces: Vec<HostInterface>,
     /// Port on which it listens.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub port: u16,
     /// Its version.
+    #[cfg_attr(feature = "schema", schemars(length(max = HOST_TEXT_BYTES_MAX)))]
     pub version: String,
 }
 
 /// A network interface of a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HostInterface {
     /// Its name on the host.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = HOST_TEXT_BYTES_MAX)))]
     pub name: String,
     /// Its addresses.
+    #[cfg_attr(feature = "schema", schemars(length(max = HOST_ADDRESSES_MAX)))]
     pub addresses: Vec<std::net::IpAddr>,
 }
 
 /// Answer to a registration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Registered {
     /// When it was recorded, by the Controller's clock, in seconds since 1970.
     pub last_seen: u64,
@@ -49,6 +54,7 @@ pub struct Registered {
 
 /// One of the answer to `GET admin/hosts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostRow {
     /// Its name.
     pub name: String,

@@ -2,19 +2,25 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "schema")]
+use super::bounds::*;
+
 /// `POST admin/invitations`; needs an authentication not older than five minutes (R2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewInvitation {
     /// What is invited.
     pub invitee: Invitee,
     /// Seconds until it expires; 7 days by default (I10).
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = INVITATION_SECONDS_MIN, max = INVITATION_SECONDS_MAX)))]
     pub expires_in: Option<u64>,
 }
 
 /// What is invited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Invitee {
     /// A Gateway.
@@ -45,6 +51,7 @@ pub enum Invitee {
 
 /// Answer to `POST admin/invitations`. Shown once: the Controller does not keep the cookie.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InvitationResponse {
     /// `host:port/<key hash><cookie>` (I2).
     pub url: String,

@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "schema")]
+use super::bounds::*;
+
 /// Answer to `GET login`: how to log in here (R19).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LoginMethods {
     /// The organisation's id.
     pub organisation: String,
@@ -16,6 +20,7 @@ pub struct LoginMethods {
 
 /// An identity provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LoginProvider {
     /// Name of the method.
     pub method: String,
@@ -27,6 +32,7 @@ pub struct LoginProvider {
 
 /// What an identity provider speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ProviderKind {
     /// OpenID Connect: `POST login/oidc/begin`.
@@ -37,13 +43,16 @@ pub enum ProviderKind {
 
 /// `POST login`, with a proof by the key that the tokens will belong to.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LoginRequest {
     /// Login name.
+    #[cfg_attr(feature = "schema", schemars(length(max = LOGIN_NAME_BYTES_MAX)))]
     pub user: String,
     /// Password.
     pub password: String,
     /// The client id that the client made (A4).
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = CLIENT_ID)))]
     pub client_id: String,
     /// A method that takes a password; `password` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +71,7 @@ impl std::fmt::Debug for LoginRequest {
 
 /// What everybody of the organisation has to know beforehand. It is the whole of it: what is no longer in it is no longer believed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Known {
     /// Certificates of the keys that sign tokens, DER.
     pub signers: Vec<String>,
@@ -73,11 +83,13 @@ pub struct Known {
 
 /// `POST login/oidc/begin`, with a proof by the key that the tokens will belong to (R20).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OidcBegin {
     /// The method.
     pub method: String,
     /// The client id that the client made (A4).
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = CLIENT_ID)))]
     pub client_id: String,
     /// Where the client listens for the browser: `http://127.0.0.1:PORT/callback` (RFC 8252 §7.3).
     pub redirect_uri: String,
@@ -88,6 +100,7 @@ pub struct OidcBegin {
 
 /// Answer to `POST login/oidc/begin`.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OidcBegun {
     /// For the user's browser.
     pub url: String,
@@ -108,9 +121,10 @@ impl std::fmt::Debug for OidcBegun {
 
 /// `POST login/oidc/finish`, with a proof by the same key.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OidcFinish {
-    /// From [`OidcBegun`].
+    /// From the answer to `POST login/oidc/begin`.
     pub handle: String,
     /// What the browser brought.
     pub code: String,
@@ -130,6 +144,7 @@ impl std::fmt::Debug for OidcFinish {
 
 /// Answer to `POST totp` and `POST admin/users/totp`: a secret for an authenticator app. Shown once.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TotpSecret {
     /// base32.
     pub secret: String,
@@ -146,6 +161,7 @@ impl std::fmt::Debug for TotpSecret {
 
 /// Answer to `POST login`, `POST login/oidc/finish`, `POST login/service` and `POST renew`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LoginResponse {
     /// rf-claims+jwt
     pub claims: String,
@@ -158,6 +174,7 @@ pub struct LoginResponse {
 
 /// Answer to `POST entitlements`: one token per site (A7), and where the sites are (C1, C8).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EntitlementsResponse {
     /// rf-entitlement+jwt, one per site where the user may do anything.
     pub entitlements: Vec<String>,
@@ -170,14 +187,17 @@ pub struct EntitlementsResponse {
 
 /// `POST certificate`: a signing request (PKCS#10, DER) by the key of the claims token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CertificateRequest {
     /// PKCS#10, DER. Only its public key is taken from it.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = BASE64URL)))]
     pub certificate_request: String,
 }
 
 /// Answer to `POST certificate`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CertificateResponse {
     /// DER, the leaf first, the root not among them.
     pub chain: Vec<String>,

@@ -6,6 +6,7 @@
 mod access;
 mod accounts;
 mod audit;
+mod bounds;
 mod gateways;
 mod hosts;
 mod invitations;
@@ -15,6 +16,7 @@ mod policy;
 pub use access::*;
 pub use accounts::*;
 pub use audit::*;
+pub use bounds::*;
 pub use gateways::*;
 pub use hosts::*;
 pub use invitations::*;
@@ -33,6 +35,7 @@ pub const NONCE_HEADER: &str = "dpop-nonce";
 
 /// The body of every response that is no success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorBody {
     /// Stable: `invitation_used`, `token_expired`, `not_administrator`, …
     pub code: String,
@@ -45,6 +48,7 @@ pub struct ErrorBody {
 
 /// Answer to requests that make something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Created {
     /// Its id.
     pub id: String,
@@ -54,6 +58,7 @@ pub struct Created {
 /// `admin/sites/remove`, `admin/resources/remove`, `admin/groups/remove`, `admin/gateways/remove`, `admin/hosts`,
 /// `admin/hosts/remove` and `admin/controllers/remove`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Named {
     /// Name of what is meant.

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 /// It is the whole of it: what is not in it is not there once it is applied. Users, Gateways, devices and administrators are no
 /// part of it; users are named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Sites.
@@ -38,6 +39,7 @@ pub struct Policy {
 
 /// A site of a [`Policy`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PolicySite {
     /// Pools of clients' inner addresses with the Gateways' own address: `10.97.0.1/16`; one per family at most.
@@ -46,6 +48,7 @@ pub struct PolicySite {
 
 /// A group of a [`Policy`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PolicyGroup {
     /// Login names of its users.
@@ -55,6 +58,7 @@ pub struct PolicyGroup {
 
 /// A Resource of a [`Policy`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PolicyResource {
     /// Name of the site it is at.
@@ -73,6 +77,7 @@ pub struct PolicyResource {
 
 /// One difference between two policies, and what is done about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "step", rename_all = "kebab-case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the members are those of the request of the same name")]
 pub enum PolicyStep {
@@ -104,6 +109,7 @@ pub enum PolicyStep {
 
 /// Where a Resource is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PolicyReach {
     /// Addresses and networks.
@@ -114,6 +120,7 @@ pub struct PolicyReach {
 
 /// Answer to `GET admin/policy`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PolicyState {
     /// What is in force.
     pub policy: Policy,
@@ -123,6 +130,7 @@ pub struct PolicyState {
 
 /// `POST admin/policy/plan`: what would have to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PolicyWanted {
     /// What is to be in force.
@@ -131,6 +139,7 @@ pub struct PolicyWanted {
 
 /// Answer to `POST admin/policy/plan`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PolicyPlan {
     /// In the order in which it is done; empty when it is in force.
     pub steps: Vec<PolicyStep>,
@@ -140,6 +149,7 @@ pub struct PolicyPlan {
 
 /// `POST admin/policy`: do it, all of it or nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PolicyChange {
     /// What is to be in force.
@@ -150,6 +160,7 @@ pub struct PolicyChange {
 
 /// Answer to `POST admin/policy`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PolicyApplied {
     /// What was done.
     pub steps: Vec<PolicyStep>,

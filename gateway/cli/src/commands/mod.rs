@@ -7,6 +7,7 @@ pub(crate) mod controller;
 pub(crate) mod gateway;
 pub(crate) mod host;
 pub(crate) mod join;
+pub(crate) mod openapi;
 mod receipts;
 mod since;
 pub(crate) mod status;

@@ -7,6 +7,7 @@
 
 mod bounds;
 mod changes;
+mod clock;
 mod doors;
 mod hosts;
 mod login;
@@ -103,6 +104,14 @@ const SEVERAL: &[Case] = cases! {
     }
 };
 
+/// Cases that need libfaketime; they are passed over where [`clock::LIBRARY`] names none.
+const CLOCK: &[Case] = cases! {
+    clock {
+        a_gateway_whose_clock_is_hours_ahead_admits_nobody_and_says_why,
+        a_client_whose_clock_is_hours_off_is_told_so,
+    }
+};
+
 fn main() -> ExitCode {
     if let Err(error) = enter(probe_tun) {
         return unavailable(&error);
@@ -113,7 +122,10 @@ fn main() -> ExitCode {
     };
     let ignored = std::env::var_os(several::SERVER).is_none();
     let several = SEVERAL.iter().map(|case| trial(case).with_ignored_flag(ignored));
-    libtest_mimic::run(&Arguments::from_args(), CASES.iter().map(trial).chain(several).collect()).exit_code()
+    let ignored = std::env::var_os(clock::LIBRARY).is_none();
+    let clock = CLOCK.iter().map(|case| trial(case).with_ignored_flag(ignored));
+    let trials = CASES.iter().map(trial).chain(several).chain(clock).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 fn probe_tun() -> std::io::Result<ringfort_io::Tun> {
