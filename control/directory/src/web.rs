@@ -78,14 +78,14 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|error| {
             // Not what came: it may hold a token.
             let at = format!("line {} column {}", error.line(), error.column());
-            Failed::Answer(format!("status {} with a body that is not the JSON expected ({at})", self.status))
+            Failed::Answer(format!("status {} with a body that is not the JSON expected ({at})", self.status).into())
         })
     }
 }
 
 /// Asks `endpoint`.
 pub(crate) async fn ask(tls: &Arc<ClientConfig>, endpoint: &Endpoint, ask: Ask<'_>) -> Result<Answer, Failed> {
-    let named = |why: String| Failed::Unreachable(format!("{}:{}: {why}", endpoint.host, endpoint.port));
+    let named = |why: String| Failed::Unreachable(format!("{}:{}: {why}", endpoint.host, endpoint.port).into());
     let exchanged = tokio::time::timeout(TIME_MAX, exchange(tls, endpoint, ask)).await;
     exchanged.map_err(|_| named(format!("no answer in {} s", TIME_MAX.as_secs())))?.map_err(named)
 }
@@ -204,6 +204,6 @@ mod tests {
         let Err(Failed::Unreachable(why)) = ask(&tls, &Endpoint::new(&url).unwrap(), Ask::Get(None)).await else {
             panic!("an answer without an end was taken");
         };
-        assert!(why.contains("at most"), "{why}");
+        assert!(why.to_string().contains("at most"), "{why}");
     }
 }

@@ -302,7 +302,7 @@ impl Provider {
             return Err(Failed::Refused("the state is not that of this login: begin again".into()));
         }
         if returned.code.is_empty() || returned.code.len() > CODE_BYTES_MAX {
-            return Err(Failed::Refused(format!("expected a code of 1 to {CODE_BYTES_MAX} bytes")));
+            return Err(Failed::Refused(format!("expected a code of 1 to {CODE_BYTES_MAX} bytes").into()));
         }
         let published = self.published(now).await?;
         // Whose code it is, where several providers might have sent it (RFC 9207 §2.4).
@@ -378,9 +378,9 @@ impl Provider {
                 let ErrorDocument { error } = answer.json()?;
                 // RFC 6749 §5.2: printable ASCII; of no use to anybody when it is long.
                 let plain = error.len() <= 64 && error.bytes().all(|byte| byte.is_ascii_graphic());
-                Err(Failed::Refused(if plain { error } else { "for a reason that it does not say".into() }))
+                Err(Failed::Refused(if plain { error.into() } else { "for a reason that it does not say".into() }))
             }
-            status => Err(Failed::Answer(format!("status {status} of the token endpoint"))),
+            status => Err(Failed::Answer(format!("status {status} of the token endpoint").into())),
         }
     }
 
@@ -453,13 +453,14 @@ impl Provider {
     async fn fetch(&self, now: UnixSeconds) -> Result<Published, Failed> {
         let issuer = &self.settings.issuer;
         let url = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
-        let answer = ask(&self.tls, &Endpoint::new(&url).map_err(Failed::Answer)?, Ask::Get(None)).await?;
+        let answer =
+            ask(&self.tls, &Endpoint::new(&url).map_err(|why| Failed::Answer(why.into()))?, Ask::Get(None)).await?;
         let document: Document = ok(&answer, &url)?;
         // Discovery 1.0 §4.3: exactly, or somebody else answers.
         if document.issuer != *issuer {
             return Err(Failed::Answer("its discovery document names another issuer".into()));
         }
-        let endpoint = |url: &str| Endpoint::new(url).map_err(Failed::Answer);
+        let endpoint = |url: &str| Endpoint::new(url).map_err(|why| Failed::Answer(why.into()));
         // It is opened by a browser, which is not led away from TLS either.
         endpoint(&document.authorization_endpoint)?;
         let answer = ask(&self.tls, &endpoint(&document.jwks_uri)?, Ask::Get(None)).await?;
@@ -481,7 +482,7 @@ impl Provider {
 fn ok<T: serde::de::DeserializeOwned>(answer: &Answer, of: &str) -> Result<T, Failed> {
     match answer.status {
         200 => answer.json(),
-        status => Err(Failed::Answer(format!("status {status} of {of}"))),
+        status => Err(Failed::Answer(format!("status {status} of {of}").into())),
     }
 }
 
