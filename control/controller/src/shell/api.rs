@@ -165,7 +165,7 @@ async fn oidc_finish(State(shell): Shared, Extension(caller): From, request: Req
     let (now, asked) = (wall_clock(), Asked::from(request));
     let key = asked.prover(&shell, None, now)?;
     let body: api::OidcFinish = asked.json(BODY_BYTES_MAX).await?;
-    let answer = shell.identity.finish(&shell.core, body, key, caller.address().ip(), now).await?;
+    let answer = shell.identity.finish(&shell.core, &body, key, caller.address().ip(), now).await?;
     shell.counters.count(counted::LOGINS);
     Ok(Json(answer))
 }

@@ -19,6 +19,7 @@
 
 mod api;
 mod audit;
+mod begun;
 mod caller;
 mod clocks;
 mod counters;
