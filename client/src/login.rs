@@ -8,7 +8,7 @@ use ringfort_enrol::{Folder, Https, HttpsError, Identity, Kind, PrivateKey, file
 use ringfort_identity::{Role, Side, Trust};
 use ringfort_proto::api::{
     BASE, Known, LoginMethods, LoginRequest, LoginResponse, NONCE_HEADER, OidcBegin, OidcFinish, ProviderKind,
-    TotpSecret,
+    TotpSecret, callback_path,
 };
 use ringfort_token::ClaimsToken;
 use rustls_pki_types::CertificateDer;
@@ -107,11 +107,14 @@ pub async fn login(state: &Path, login: Login, person: &mut dyn Person) -> Resul
     check_organisation(&methods, &identity.organisation)?;
     let answer = match chosen(&methods, login.method.as_deref(), person.browser())? {
         Chosen::Browser(method, browser) => {
+            let path = callback_path(&method).with_context(|| {
+                format!("expected a method whose name has letters, digits, '-', '_' and '.' only, found {method:?}")
+            })?;
             let begin = |redirect_uri| {
                 let (client_id, fresh) = (identity.id.clone(), login.fresh);
                 OidcBegin { method, client_id, redirect_uri, fresh }
             };
-            by_browser(&mut controller, browser, person, begin).await?
+            by_browser(&mut controller, browser, path, person, begin).await?
         }
         Chosen::Password(method) => {
             let user = login.user.or_else(|| Some(identity.user.clone()).filter(|user| !user.is_empty()));
@@ -197,23 +200,24 @@ async fn by_password(
     Ok(answer?)
 }
 
-/// Logs in at an OpenID provider: the user's browser goes there and comes back to us with a code (RFC 8252).
+/// Logs in at an OpenID provider: the user's browser goes there and comes back to us, at the provider's own `path`, with a code (RFC 8252).
 async fn by_browser(
     controller: &mut ControllerClient,
     browser: Browser,
+    path: String,
     person: &mut dyn Person,
     begin: impl FnOnce(String) -> OidcBegin,
 ) -> Result<LoginResponse> {
     let listener = match browser {
-        Browser::Here => Some(Redirect::listen().await?),
+        Browser::Here => Some(Redirect::listen(path.clone()).await?),
         Browser::Elsewhere => None,
     };
-    let redirect = listener.as_ref().map_or_else(|| redirect::NOWHERE.to_owned(), Redirect::uri);
+    let redirect = listener.as_ref().map_or_else(|| redirect::nowhere(&path), Redirect::uri);
     let begun = controller.oidc_begin(&begin(redirect)).await?;
     person.visit(&begun.url);
     let returned = match listener {
         Some(listener) => listener.wait(&begun.state).await?,
-        None => redirect::pasted(&person.returned()?, &begun.state)?,
+        None => redirect::pasted(&person.returned()?, &path, &begun.state)?,
     };
     let redirect::Returned { code, issuer } = returned;
     let finish = OidcFinish { handle: begun.handle, code, state: begun.state, issuer };

@@ -4,6 +4,7 @@
 //! older client understands a newer Controller. Binary values are base64url without padding.
 
 use serde::{Deserialize, Serialize};
+use zeroize::ZeroizeOnDrop;
 
 /// Path of everything below, [`registration_path`] aside.
 pub const BASE: &str = "/api/v1";
@@ -58,8 +59,18 @@ pub enum ProviderKind {
     Ldap,
 }
 
-/// `POST login`, with a proof by the key that the tokens will belong to.
-#[derive(Clone, Serialize, Deserialize)]
+/// Path of the client's address to which the browser is sent after a login by `method`: each OpenID provider has its own, so that what one
+/// answers cannot be taken for another's (RFC 9700 §4.4). `None` for a name that does not stand in a path as it is.
+#[must_use]
+pub fn callback_path(method: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    // Browsers leave out the segments "." and "..".
+    let begins = method.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    (begins && method.bytes().all(plain)).then(|| format!("/callback/{method}"))
+}
+
+/// `POST login`, with a proof by the key that the tokens will belong to. It is wiped when it is dropped.
+#[derive(Clone, Serialize, Deserialize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 pub struct LoginRequest {
     /// Login name.
@@ -102,7 +113,7 @@ pub struct OidcBegin {
     pub method: String,
     /// The client id that the client made (A4).
     pub client_id: String,
-    /// Where the client listens for the browser: `http://127.0.0.1:PORT/callback` (RFC 8252 §7.3).
+    /// Where the client listens for the browser: `http://127.0.0.1:PORT` (RFC 8252 §7.3) and [`callback_path`] of the method.
     pub redirect_uri: String,
     /// Whether the provider is to ask anew who it is (R2).
     #[serde(default)]
@@ -122,8 +133,8 @@ pub struct OidcBegun {
     pub expires_at: u64,
 }
 
-/// `POST login/oidc/finish`, with a proof by the same key.
-#[derive(Clone, Serialize, Deserialize)]
+/// `POST login/oidc/finish`, with a proof by the same key. It is wiped when it is dropped.
+#[derive(Clone, Serialize, Deserialize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 pub struct OidcFinish {
     /// From [`OidcBegun`].
@@ -716,4 +727,18 @@ pub struct AuditRow {
     /// What is there after it.
     #[serde(default)]
     pub after: Option<serde_json::Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callback_is_of_one_method() {
+        assert_eq!(callback_path("sso").as_deref(), Some("/callback/sso"));
+        assert_eq!(callback_path("id.example-2_x").as_deref(), Some("/callback/id.example-2_x"));
+        for bad in ["", ".", "..", "a/b", "a b", "a%2e", "a?", "\u{e4}", "-a"] {
+            assert_eq!(callback_path(bad), None, "{bad}");
+        }
+    }
 }

@@ -103,7 +103,7 @@ mod tests {
     use crate::core::network;
 
     fn waiting(from: &str, begun_at: Instant) -> Waiting {
-        let redirect = RedirectUri::new("http://127.0.0.1:1/callback").unwrap();
+        let redirect = RedirectUri::new("http://127.0.0.1:1/callback/sso", "/callback/sso").unwrap();
         let pending = Pending::new(redirect, UnixSeconds(0)).unwrap();
         let (key, from) = ("A".repeat(43).parse().unwrap(), network(from.parse().unwrap()));
         Waiting { key, client_id: "c".into(), provider: 0, pending, from, begun_at }

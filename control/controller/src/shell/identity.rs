@@ -115,8 +115,11 @@ impl Identity {
         core.checked_names("", client_id)?;
         let provider = self.oidc.iter().position(|one| one.provider.name() == method.as_str());
         let provider = provider.ok_or_else(|| Refused::method_unknown(method))?;
-        let redirect = RedirectUri::new(redirect_uri).ok_or_else(|| {
-            Refused::malformed("expected a redirect_uri http://127.0.0.1:PORT/callback on the user's own machine")
+        let path = api::callback_path(method);
+        let redirect = path.and_then(|path| RedirectUri::new(redirect_uri, &path)).ok_or_else(|| {
+            Refused::malformed(format!(
+                "expected a redirect_uri http://127.0.0.1:PORT/callback/{method} on the user's own machine"
+            ))
         })?;
         let _place = self.oidc[provider].place()?;
         let attempt = core.attempt(None, from, now)?;

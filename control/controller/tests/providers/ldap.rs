@@ -29,8 +29,8 @@ impl User {
     async fn by_directory(&mut self, method: &str, name: &str, password: &str, otp: Option<&str>) -> Answered<()> {
         let nonce = self.nonce().await;
         let proof = self.proof("login", &nonce, None);
-        let method = Some(method.to_owned());
-        let body = api::LoginRequest { method, otp: otp.map(str::to_owned), ..self.login_request(name, password) };
+        let mut body = self.login_request(name, password);
+        (body.method, body.otp) = (Some(method.to_owned()), otp.map(str::to_owned));
         let answer: api::LoginResponse = self.send("login", &[(PROOF_HEADER, &proof)], Some(&body)).await?;
         self.claims = answer.claims;
         Ok(())
