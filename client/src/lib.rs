@@ -23,6 +23,7 @@ mod down;
 mod host;
 mod join;
 mod login;
+mod method;
 mod network;
 mod password;
 mod random;

@@ -7,20 +7,23 @@ use ringfort_enrol::tls::{self, ALPN_HTTP1, OwnCertificate, split_root};
 use ringfort_enrol::{Folder, Https, HttpsError, Identity, Kind, PrivateKey, file, wall_clock};
 use ringfort_identity::{Role, Side, Trust};
 use ringfort_proto::api::{
-    BASE, Known, LoginMethods, LoginRequest, LoginResponse, NONCE_HEADER, OidcBegin, OidcFinish, ProviderKind,
-    TotpSecret,
+    BASE, Known, LoginMethods, LoginRequest, LoginResponse, NONCE_HEADER, OidcBegin, OidcFinish, TotpSecret,
+    callback_path,
 };
 use ringfort_token::ClaimsToken;
 use rustls_pki_types::CertificateDer;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::controller::{ControllerClient, decode_certificate, decode_certificates};
+use crate::method::{Chosen, chosen, other_passwords};
 use crate::random::random_hex;
 use crate::redirect::{self, Browser, Redirect};
 use crate::tokens::{Held, Judge, Tokens, TokensError};
 
 /// Port of a URL that names none.
 const HTTPS_PORT: u16 = 443;
+/// Longest URL that somebody is shown, in bytes.
+const URL_BYTES_MAX: usize = 8 << 10;
 
 /// How to log in.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +55,9 @@ pub trait Person {
     /// # Errors
     /// As [`Person::password`].
     fn otp(&mut self) -> std::io::Result<Zeroizing<String>>;
+
+    /// Their password goes to `method`, which they did not name, and which is not the only one that would take it.
+    fn uses(&mut self, method: &str, others: &[String]);
 
     /// How they can use a browser; `None` if not at all, so that passwords are all there is.
     fn browser(&self) -> Option<Browser>;
@@ -107,16 +113,23 @@ pub async fn login(state: &Path, login: Login, person: &mut dyn Person) -> Resul
     check_organisation(&methods, &identity.organisation)?;
     let answer = match chosen(&methods, login.method.as_deref(), person.browser())? {
         Chosen::Browser(method, browser) => {
+            let path = callback_path(&method).with_context(|| {
+                format!("expected a method whose name has letters, digits, '-', '_' and '.' only, found {method:?}")
+            })?;
             let begin = |redirect_uri| {
                 let (client_id, fresh) = (identity.id.clone(), login.fresh);
                 OidcBegin { method, client_id, redirect_uri, fresh }
             };
-            by_browser(&mut controller, browser, person, begin).await?
+            by_browser(&mut controller, browser, path, person, begin).await?
         }
         Chosen::Password(method) => {
             let user = login.user.or_else(|| Some(identity.user.clone()).filter(|user| !user.is_empty()));
             let user = user.context("expected a user's name; name one with --user")?;
             identity.user.clone_from(&user);
+            let others = other_passwords(&methods, &method);
+            if login.method.is_none() && !others.is_empty() {
+                person.uses(&method, &others);
+            }
             by_password(&mut controller, method, user, login.otp, identity.id.clone(), person).await?
         }
     };
@@ -138,39 +151,6 @@ pub async fn login(state: &Path, login: Login, person: &mut dyn Person) -> Resul
     })
 }
 
-/// How somebody logs in.
-#[derive(Debug, PartialEq, Eq)]
-enum Chosen {
-    /// At an OpenID provider.
-    Browser(String, Browser),
-    /// With a password, which the Controller or a directory knows.
-    Password(String),
-}
-
-/// The method that was asked for, or the first that can be used.
-fn chosen(methods: &LoginMethods, asked: Option<&str>, browser: Option<Browser>) -> Result<Chosen> {
-    let is_oidc = |name: &str| {
-        methods.providers.iter().any(|provider| provider.method == name && provider.kind == ProviderKind::Oidc)
-    };
-    let usable = |name: &&String| browser.is_some() || !is_oidc(name);
-    let name = match asked {
-        Some(asked) => methods.methods.iter().find(|name| *name == asked),
-        None => methods.methods.iter().find(usable),
-    };
-    let name = name.with_context(|| {
-        let all = methods.methods.join(", ");
-        format!(
-            "expected one of the Controller's methods as --method: {all}; found {}",
-            asked.unwrap_or("none that can be used")
-        )
-    })?;
-    match (is_oidc(name), browser) {
-        (false, _) => Ok(Chosen::Password(name.clone())),
-        (true, Some(browser)) => Ok(Chosen::Browser(name.clone(), browser)),
-        (true, None) => bail!("{name} asks in a browser, and not for a password: leave --password-stdin out"),
-    }
-}
-
 /// Logs in with a password, and with a one-time password if the Controller asks for one.
 async fn by_password(
     controller: &mut ControllerClient,
@@ -184,40 +164,46 @@ async fn by_password(
     let mut request = LoginRequest { user, password, client_id, method: Some(method), otp };
     let mut answer = controller.login(&request).await;
     if request.otp.is_none() && answer.as_ref().is_err_and(|error| error.code() == Some("otp_required")) {
-        request.otp = match person.otp() {
-            Ok(code) => Some(code.to_string()),
-            Err(error) => {
-                request.password.zeroize();
-                return Err(error).context("a one-time password is asked for beside the password");
-            }
-        };
+        let otp = person.otp().context("a one-time password is asked for beside the password")?;
+        request.otp = Some(otp.to_string());
         answer = controller.login(&request).await;
     }
-    request.password.zeroize();
     Ok(answer?)
 }
 
-/// Logs in at an OpenID provider: the user's browser goes there and comes back to us with a code (RFC 8252).
+/// Logs in at an OpenID provider: the user's browser goes there and comes back to us, at the provider's own `path`, with a code (RFC 8252).
 async fn by_browser(
     controller: &mut ControllerClient,
     browser: Browser,
+    path: String,
     person: &mut dyn Person,
     begin: impl FnOnce(String) -> OidcBegin,
 ) -> Result<LoginResponse> {
     let listener = match browser {
-        Browser::Here => Some(Redirect::listen().await?),
+        Browser::Here => Some(Redirect::listen(path.clone()).await?),
         Browser::Elsewhere => None,
     };
-    let redirect = listener.as_ref().map_or_else(|| redirect::NOWHERE.to_owned(), Redirect::uri);
+    let redirect = listener.as_ref().map_or_else(|| redirect::nowhere(&path), Redirect::uri);
     let begun = controller.oidc_begin(&begin(redirect)).await?;
-    person.visit(&begun.url);
+    person.visit(shown(&begun.url)?);
     let returned = match listener {
         Some(listener) => listener.wait(&begun.state).await?,
-        None => redirect::pasted(&person.returned()?, &begun.state)?,
+        None => redirect::pasted(&person.returned()?, &path, &begun.state)?,
     };
     let redirect::Returned { code, issuer } = returned;
     let finish = OidcFinish { handle: begun.handle, code, state: begun.state, issuer };
     Ok(controller.oidc_finish(&finish).await?)
+}
+
+/// A URL as it may be shown: what people compare by eye, and terminals print as it is.
+fn shown(url: &str) -> Result<&str> {
+    let is_web = url.starts_with("https://") || url.starts_with("http://");
+    let is_plain = url.len() <= URL_BYTES_MAX && url.bytes().all(|byte| byte.is_ascii_graphic());
+    ensure!(
+        is_web && is_plain,
+        "expected an https URL of at most {URL_BYTES_MAX} printable ASCII characters to log in at, found another: ask your administrator for the provider's authorization_endpoint"
+    );
+    Ok(url)
 }
 
 /// Logs in as a service, by the certificate in `folder` (X12). Where the Controller cannot be reached, a login that has not ended
@@ -458,8 +444,6 @@ fn hex(bytes: [u8; 32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_proto::api::LoginProvider;
-
     use super::*;
 
     #[test]
@@ -478,21 +462,23 @@ mod tests {
         }
     }
 
+    // Covers: R20 refuse
     #[test]
-    fn the_first_method_that_can_be_used_is_chosen() {
-        let provider = |method: &str, kind| LoginProvider { method: method.into(), kind, uri: String::new() };
-        let methods = LoginMethods {
-            organisation: "o".into(),
-            methods: ["sso", "corp", "password"].map(str::to_owned).into(),
-            providers: vec![provider("sso", ProviderKind::Oidc), provider("corp", ProviderKind::Ldap)],
-        };
-        let password = |name: &str| Chosen::Password(name.into());
-        let here = Some(Browser::Here);
-        assert_eq!(chosen(&methods, None, here).unwrap(), Chosen::Browser("sso".into(), Browser::Here));
-        assert_eq!(chosen(&methods, None, None).unwrap(), password("corp"));
-        assert_eq!(chosen(&methods, Some("password"), here).unwrap(), password("password"));
-        assert!(chosen(&methods, Some("sso"), None).unwrap_err().to_string().contains("in a browser"));
-        assert!(chosen(&methods, Some("other"), here).unwrap_err().to_string().contains("sso, corp, password"));
+    fn a_url_that_is_shown_is_plain() {
+        let good = "https://id.example/auth?client_id=ringfort&prompt=login+consent&x=%C3%A4";
+        assert_eq!(shown(good).unwrap(), good);
+        let long = format!("https://id.example/{}", "a".repeat(URL_BYTES_MAX));
+        for bad in [
+            "",
+            "id.example",
+            "javascript:alert(1)",
+            "https://id.ex\u{430}mple/",
+            "https://a/ b",
+            "https://a/\x1b[2J",
+            &long,
+        ] {
+            assert!(shown(bad).unwrap_err().to_string().contains("https URL"), "{bad}");
+        }
     }
 
     #[test]

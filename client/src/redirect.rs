@@ -1,29 +1,30 @@
 //! Where a browser comes back to with a code: a loopback address of this machine (RFC 8252 §7.3), for one login.
 //!
 //! Anybody on this machine, and any page in the browser, can knock here, so that what does not carry the login's state is turned
-//! away and waited on: bounded in size, in time and in number. The state is compared in constant time.
+//! away and waited on: bounded in size, in time and in how many are heard at once, and never a reason to give up. The state is
+//! compared in constant time. The path is that of the login's provider, so that another one's code is not taken for its.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_lc_rs::constant_time;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// Path to which the browser is sent.
-const PATH: &str = "/callback";
-/// Where it is sent when nobody listens: browsers refuse this port, so that nobody gets the code but whoever reads it there.
-pub(crate) const NOWHERE: &str = "http://127.0.0.1:1/callback";
 /// How long people may take: as long as the Controller waits.
 const WAIT: Duration = Duration::from_secs(300);
-/// How long one request may take.
+/// How long one request may take, and how long the answer to it.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 /// Longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Requests that are turned away before the login is given up.
-const REQUESTS_MAX: usize = 64;
+/// Connections that are listened to at once. The oldest makes room: a browser says what it has to at once.
+const KNOCKING_MAX: usize = 32;
+/// Pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where the user's browser is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,19 +46,20 @@ pub(crate) struct Returned {
 pub(crate) struct Redirect {
     listener: TcpListener,
     port: u16,
+    path: String,
 }
 
 impl Redirect {
-    /// Listens on a port of the system's choice.
-    pub(crate) async fn listen() -> Result<Self> {
+    /// Listens on a port of the system's choice, for what comes to `path`.
+    pub(crate) async fn listen(path: String) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("cannot listen for the browser")?;
         let port = listener.local_addr()?.port();
-        Ok(Self { listener, port })
+        Ok(Self { listener, port, path })
     }
 
     /// Where the browser is to be sent.
     pub(crate) fn uri(&self) -> String {
-        format!("http://127.0.0.1:{}{PATH}", self.port)
+        format!("http://127.0.0.1:{}{}", self.port, self.path)
     }
 
     /// Waits for the browser that brings `state`. Browsers open connections in advance and say nothing on them, so that several
@@ -65,44 +67,66 @@ impl Redirect {
     pub(crate) async fn wait(self, state: &str) -> Result<Returned> {
         let until = Instant::now() + WAIT;
         let mut knocking = JoinSet::new();
-        let mut left = REQUESTS_MAX;
-        while left > 0 || !knocking.is_empty() {
-            let heard = tokio::select! {
+        let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+        loop {
+            tokio::select! {
                 () = sleep_until(until) => {
                     bail!("no browser came back in {} minutes; run `ringfort login` again", WAIT.as_secs() / 60)
                 }
-                accepted = self.listener.accept(), if left > 0 => {
-                    let (mut stream, _) = accepted.context("cannot listen for the browser")?;
-                    left -= 1;
-                    knocking.spawn(timeout(REQUEST_TIME_MAX, async move { Some((target(&mut stream).await?, stream)) }));
-                    continue;
+                accepted = self.listener.accept() => {
+                    let Ok((stream, _)) = accepted else {
+                        sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    };
+                    oldest_first.retain(|one| !one.is_finished());
+                    if oldest_first.len() >= KNOCKING_MAX && let Some(oldest) = oldest_first.pop_front() {
+                        oldest.abort();
+                    }
+                    oldest_first.push_back(knocking.spawn(hear(stream, self.path.clone(), state.to_owned())));
                 }
-                Some(heard) = knocking.join_next() => heard,
-            };
-            let Ok(Ok(Some((target, mut stream)))) = heard else { continue };
-            let query = target.split_once('?').filter(|(path, _)| *path == PATH);
-            let returned = query.and_then(|(_, query)| parse(query, state));
-            let (status, text) = match &returned {
-                None => ("404 Not Found", "This is no answer to a login that is under way here."),
-                Some(Ok(_)) => ("200 OK", "Thank you. You may close this window and go back to Ringfort."),
-                Some(Err(_)) => ("200 OK", "The identity provider refused. Go back to Ringfort, which says why."),
-            };
-            // Whether the browser hears of it does not matter.
-            drop(timeout(REQUEST_TIME_MAX, answer(&mut stream, status, text)).await);
-            if let Some(returned) = returned {
-                return returned;
+                Some(heard) = knocking.join_next() => {
+                    if let Ok(Some(returned)) = heard {
+                        return returned;
+                    }
+                }
             }
         }
-        bail!("{REQUESTS_MAX} requests came that were none of the login's; run `ringfort login` again")
     }
 }
 
-/// What is in a URL that was brought back by hand.
-pub(crate) fn pasted(url: &str, state: &str) -> Result<Returned> {
-    let query = url.trim().split_once('?').map(|(_, query)| query.split('#').next().unwrap_or(query));
-    let returned = query.and_then(|query| parse(query, state));
+/// What one request brings; `None` for one that is not the login's.
+async fn hear(mut stream: TcpStream, path: String, state: String) -> Option<Result<Returned>> {
+    let target = timeout(REQUEST_TIME_MAX, target(&mut stream)).await.ok()??;
+    let query = target.split_once('?').filter(|(found, _)| *found == path);
+    let returned = query.and_then(|(_, query)| parse(query, &state));
+    let (status, text) = match &returned {
+        None => ("404 Not Found", "This is no answer to a login that is under way here."),
+        Some(Ok(_)) => ("200 OK", "Thank you. You may close this window and go back to Ringfort."),
+        Some(Err(_)) => ("200 OK", "The identity provider refused. Go back to Ringfort, which says why."),
+    };
+    // Whether the browser hears of it does not matter.
+    drop(timeout(ANSWER_TIME_MAX, answer(&mut stream, status, text)).await);
     returned
-        .context("expected the whole URL to which the browser was sent, with the code and state of this login in it")?
+}
+
+/// Where the browser is sent when nobody listens: browsers refuse this port, so that nobody gets the code but whoever reads it there.
+pub(crate) fn nowhere(path: &str) -> String {
+    format!("http://127.0.0.1:1{path}")
+}
+
+/// What is in a URL that was brought back by hand, and that must be of the login's own path.
+pub(crate) fn pasted(url: &str, path: &str, state: &str) -> Result<Returned> {
+    let (url, ours) = (url.trim(), nowhere(path));
+    // Some browsers show it without the scheme.
+    let behind = url.strip_prefix(&ours).or_else(|| url.strip_prefix(ours.strip_prefix("http://")?));
+    let query = behind.and_then(|behind| behind.strip_prefix('?'));
+    let query = query.map(|query| query.split('#').next().unwrap_or(query));
+    let returned = query.and_then(|query| parse(query, state));
+    returned.with_context(|| {
+        format!(
+            "expected the whole URL to which the browser was sent, {ours}?… with the code and state of this login in it"
+        )
+    })?
 }
 
 /// The code in a query, or why there is none; `None` for a query that is not of the login with `state`.
@@ -160,6 +184,8 @@ async fn answer(stream: &mut TcpStream, status: &str, text: &str) -> std::io::Re
 mod tests {
     use super::*;
 
+    const PATH: &str = "/callback/sso";
+
     /// What a browser that goes to `target` is answered; empty for nothing.
     async fn visit(port: u16, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -169,6 +195,10 @@ mod tests {
         String::from_utf8(text).unwrap()
     }
 
+    async fn listening() -> Redirect {
+        Redirect::listen(PATH.into()).await.unwrap()
+    }
+
     fn get(target: &str) -> Vec<u8> {
         format!("GET {target} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").into_bytes()
     }
@@ -176,26 +206,29 @@ mod tests {
     // Covers: R20 allow
     #[tokio::test]
     async fn the_browser_that_brings_the_state_is_the_one() {
-        let redirect = Redirect::listen().await.unwrap();
+        let redirect = listening().await;
         let port = redirect.port;
-        assert_eq!(redirect.uri(), format!("http://127.0.0.1:{port}/callback"));
+        assert_eq!(redirect.uri(), format!("http://127.0.0.1:{port}/callback/sso"));
         let waiting = tokio::spawn(redirect.wait("right"));
         let _silent = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         for other in [
             &get("/favicon.ico")[..],
-            &get("/callback"),
-            &get("/callback?code=c&state=wrong"),
-            &get("/callback?code=c"),
-            &get("/callback?code=c&state=right&state=right"),
-            &get("/other?code=c&state=right"),
+            &get("/callback/sso"),
+            &get("/callback/sso?code=c&state=wrong"),
+            &get("/callback/sso?code=c"),
+            &get("/callback/sso?code=c&state=right&state=right"),
+            // Another provider's, or one's that has none of its own.
+            &get("/callback/other?code=c&state=right"),
+            &get("/callback?code=c&state=right"),
+            &get("/callback/sso/?code=c&state=right"),
         ] {
             assert!(visit(port, other).await.starts_with("HTTP/1.1 404"));
         }
-        for none in [&b"POST /callback?code=c&state=right HTTP/1.1\r\n\r\n"[..], b"\r\n\r\n", b"\xff\r\n\r\n"] {
+        for none in [&b"POST /callback/sso?code=c&state=right HTTP/1.1\r\n\r\n"[..], b"\r\n\r\n", b"\xff\r\n\r\n"] {
             assert_eq!(visit(port, none).await, "");
         }
         visit(port, &vec![b'x'; HEAD_BYTES_MAX + 2_048]).await;
-        let answer = visit(port, &get("/callback?code=a%2Bb&state=right&iss=https%3A%2F%2Fid.example")).await;
+        let answer = visit(port, &get("/callback/sso?code=a%2Bb&state=right&iss=https%3A%2F%2Fid.example")).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let issuer = Some("https://id.example".to_owned());
         assert_eq!(waiting.await.unwrap().unwrap(), Returned { code: "a+b".into(), issuer });
@@ -203,35 +236,51 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_bring_nothing_are_bounded() {
-        let redirect = Redirect::listen().await.unwrap();
+    async fn whoever_brings_nothing_keeps_nobody_out() {
+        let redirect = listening().await;
         let port = redirect.port;
         let waiting = tokio::spawn(redirect.wait("right"));
-        for _ in 0..REQUESTS_MAX {
-            visit(port, &get("/callback?code=c&state=wrong")).await;
+        for _ in 0..100 {
+            assert!(visit(port, &get("/callback/sso?code=c&state=wrong")).await.starts_with("HTTP/1.1 404"));
         }
-        assert!(waiting.await.unwrap().unwrap_err().to_string().contains("none of the login's"));
+        // And those who say nothing, more than are listened to.
+        let mut silent = Vec::new();
+        for _ in 0..2 * KNOCKING_MAX {
+            silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+        }
+        assert!(visit(port, &get("/callback/sso?code=c&state=right")).await.starts_with("HTTP/1.1 200"));
+        assert_eq!(waiting.await.unwrap().unwrap().code, "c");
     }
 
     // Covers: R20 refuse
     #[tokio::test]
     async fn a_refusal_of_the_provider_is_said() {
-        let redirect = Redirect::listen().await.unwrap();
+        let redirect = listening().await;
         let port = redirect.port;
         let waiting = tokio::spawn(redirect.wait("right"));
-        visit(port, &get("/callback?error=access_denied&state=right")).await;
+        visit(port, &get("/callback/sso?error=access_denied&state=right")).await;
         assert!(waiting.await.unwrap().unwrap_err().to_string().ends_with("access_denied"));
     }
 
+    // Covers: R20 refuse
     #[test]
     fn a_url_is_brought_back_by_hand() {
-        let good = "http://127.0.0.1:1/callback?code=c&state=right";
-        assert_eq!(pasted(&format!(" {good}\n"), "right").unwrap().code, "c");
-        for bad in ["", "code=c&state=right", "http://127.0.0.1:1/callback?code=c", &good.replace("right", "wrong")] {
-            assert!(pasted(bad, "right").unwrap_err().to_string().contains("whole URL"), "{bad}");
+        let good = "http://127.0.0.1:1/callback/sso?code=c&state=right";
+        assert_eq!(pasted(&format!(" {good}\n"), PATH, "right").unwrap().code, "c");
+        assert_eq!(pasted("127.0.0.1:1/callback/sso?code=c&state=right#", PATH, "right").unwrap().code, "c");
+        for bad in [
+            "",
+            "code=c&state=right",
+            "http://127.0.0.1:1/callback/sso?code=c",
+            &good.replace("right", "wrong"),
+            // Another provider's.
+            &good.replace("sso", "other"),
+            &good.replace("/sso", ""),
+            &good.replace("127.0.0.1:1", "id.example"),
+        ] {
+            assert!(pasted(bad, PATH, "right").unwrap_err().to_string().contains("whole URL"), "{bad}");
         }
-        assert!(
-            pasted("x?state=right&error=login_required", "right").unwrap_err().to_string().contains("login_required")
-        );
+        let refused = good.replace("code=c", "error=login_required");
+        assert!(pasted(&refused, PATH, "right").unwrap_err().to_string().contains("login_required"));
     }
 }

@@ -230,10 +230,10 @@ mod tests {
     fn a_gateway_that_reaches_a_database_is_refused() {
         let findings = findings_with(|packages| {
             packages.push(("ringfort-daemon", "gateway/daemon", vec![("ringfort-enrol", Normal), ("sqlx", Dev)]));
-            packages.push(("ringfort-enrol", "control/enrol", vec![("ldap3", Normal)]));
-            packages.extend([("ldap3", "", vec![]), ("sqlx", "", vec![])]);
+            packages.push(("ringfort-enrol", "control/enrol", vec![("argon2", Normal)]));
+            packages.extend([("argon2", "", vec![]), ("sqlx", "", vec![])]);
         });
-        assert_eq!(findings, "ringfort-daemon → ringfort-enrol → ldap3: the Gateway reaches ldap3");
+        assert_eq!(findings, "ringfort-daemon → ringfort-enrol → argon2: the Gateway reaches argon2");
     }
 
     #[test]

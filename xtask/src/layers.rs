@@ -88,8 +88,7 @@ pub(crate) const IO_PACKAGES: &[&str] = &[
 
 /// The Gateway's process, and what it does not reach: databases, directories and passwords are the Controller's business.
 pub(crate) const GATEWAY_PACKAGE: &str = "ringfort-daemon";
-pub(crate) const CONTROLLER_PACKAGES: &[&str] =
-    &["argon2", "ldap3", "ringfort-controller", "ringfort-directory", "sqlx"];
+pub(crate) const CONTROLLER_PACKAGES: &[&str] = &["argon2", "ringfort-controller", "ringfort-directory", "sqlx"];
 
 /// The place of a package, if it has one.
 pub(crate) fn place_of(package: &str) -> Option<&'static Place> {

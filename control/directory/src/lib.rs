@@ -19,12 +19,14 @@ pub mod oidc;
 pub mod totp;
 
 mod person;
+mod reason;
 mod secret;
 mod settings;
 mod trust;
 mod web;
 
 pub use person::{Email, EmailError, Person};
+pub use reason::Reason;
 pub use secret::random_text;
 pub use settings::{LdapSettings, OidcSettings, PASSWORD, Settings, SettingsError};
 
@@ -34,13 +36,13 @@ pub use settings::{LdapSettings, OidcSettings, PASSWORD, Settings, SettingsError
 pub enum Failed {
     /// It could not be reached, or did not answer in time.
     #[error("the identity provider cannot be reached: {0}")]
-    Unreachable(String),
+    Unreachable(Reason),
     /// Its answer is none: not of the protocol, too long, or of another provider.
     #[error("expected an answer of the identity provider, found something else: {0}")]
-    Answer(String),
+    Answer(Reason),
     /// It refused: a wrong password, a code that was used before.
     #[error("the identity provider refused: {0}")]
-    Refused(String),
+    Refused(Reason),
     /// It signed something about somebody, and that is not what was asked for.
     #[error("the identity provider's id_token is not accepted: {0}")]
     Token(#[from] oidc::TokenRefused),

@@ -142,8 +142,12 @@ impl Settings {
         for name in names {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             let bad = |why: &str| SettingsError::Value { name: name.clone(), why: why.into() };
-            if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-                return Err(bad("expected a name of 1 to 64 letters, digits, '-', '_' or '.'"));
+            // It stands in the path of a URL, of which browsers leave out "." and "..".
+            let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+            if !begins || name.len() > 64 || !name.bytes().all(plain) {
+                return Err(bad(
+                    "expected a name of 1 to 64 letters, digits, '-', '_' or '.', a letter or digit first",
+                ));
             }
             if !seen.insert(name) {
                 return Err(bad("expected a name that no other method has"));
@@ -219,9 +223,16 @@ mod tests {
     #[test]
     fn each_method_has_a_name_of_its_own() {
         let settings = |name: &str| toml::from_str::<Settings>(&BOTH.replace("\"corp\"", name)).unwrap();
-        for (name, why) in
-            [("\"sso\"", "no other"), ("\"password\"", "no other"), ("\"a b\"", "letters"), ("\"\"", "letters")]
-        {
+        for (name, why) in [
+            ("sso", "no other"),
+            ("password", "no other"),
+            ("a b", "letters"),
+            ("", "letters"),
+            ("..", "letters"),
+            ("a/b", "letters"),
+            ("ä", "letters"),
+        ] {
+            let name = &format!("{name:?}");
             let error = settings(name).check_names().unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }

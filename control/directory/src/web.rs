@@ -21,6 +21,8 @@ use crate::Failed;
 
 /// Longest answer: the keys of a large provider have some 30 KB.
 const BODY_BYTES_MAX: usize = 256 << 10;
+/// Longest URL, in bytes.
+const URL_BYTES_MAX: usize = 2_048;
 /// How long one request may take, the connection included.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -36,7 +38,11 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// An `https` URL, or an `http` one whose host is a loopback address.
     pub(crate) fn new(url: &str) -> Result<Self, String> {
-        let expected = || format!("expected an https URL without user name and fragment, found {url:?}");
+        let expected = || format!("expected an https URL in ASCII without user name and fragment, found {url:?}");
+        // People are shown some of them.
+        if url.len() > URL_BYTES_MAX || !url.bytes().all(|byte| byte.is_ascii_graphic()) || url.contains(['#', '@']) {
+            return Err(expected());
+        }
         let uri: Uri = url.parse().map_err(|_| expected())?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(expected)?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
@@ -45,11 +51,18 @@ impl Endpoint {
             Some("http") if is_loopback(&host) => false,
             _ => return Err(expected()),
         };
-        if url.len() > 2_048 || url.contains(['#', '@', ' ']) {
-            return Err(expected());
-        }
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         Ok(Self { uri, host, port, is_tls })
+    }
+
+    /// An endpoint that the document of this issuer names. Whoever is reached by TLS sends nobody to what this machine offers in the
+    /// clear.
+    pub(crate) fn named(&self, url: &str) -> Result<Self, String> {
+        let named = Self::new(url)?;
+        if self.is_tls && !named.is_tls {
+            return Err(format!("expected an https URL, as the issuer's is, found {url:?}"));
+        }
+        Ok(named)
     }
 }
 
@@ -78,14 +91,14 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|error| {
             // Not what came: it may hold a token.
             let at = format!("line {} column {}", error.line(), error.column());
-            Failed::Answer(format!("status {} with a body that is not the JSON expected ({at})", self.status))
+            Failed::Answer(format!("status {} with a body that is not the JSON expected ({at})", self.status).into())
         })
     }
 }
 
 /// Asks `endpoint`.
 pub(crate) async fn ask(tls: &Arc<ClientConfig>, endpoint: &Endpoint, ask: Ask<'_>) -> Result<Answer, Failed> {
-    let named = |why: String| Failed::Unreachable(format!("{}:{}: {why}", endpoint.host, endpoint.port));
+    let named = |why: String| Failed::Unreachable(format!("{}:{}: {why}", endpoint.host, endpoint.port).into());
     let exchanged = tokio::time::timeout(TIME_MAX, exchange(tls, endpoint, ask)).await;
     exchanged.map_err(|_| named(format!("no answer in {} s", TIME_MAX.as_secs())))?.map_err(named)
 }
@@ -107,18 +120,20 @@ fn request(endpoint: &Endpoint, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, St
         Ask::Get(token) => (Method::GET, None, token.map(|token| format!("Bearer {token}"))),
         Ask::Post(form, user) => {
             let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-            (Method::POST, Some(body), user.map(|(name, secret)| basic(name, secret)))
+            (Method::POST, Some(Zeroizing::new(body)), user.map(|(name, secret)| basic(name, secret)))
         }
     };
     let path = endpoint.uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::new(Full::new(Bytes::from(body.clone().unwrap_or_default())));
+    let is_form = body.is_some();
+    // It has a code or a secret in it, and is wiped when it was sent.
+    let mut request = Request::new(Full::new(body.map_or_else(Bytes::new, Bytes::from_owner)));
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().map_err(|_| format!("the path {path:?}"))?;
     let value = |text: &str| HeaderValue::from_str(text).map_err(|_| "a header value".to_owned());
     let fields = request.headers_mut();
     fields.insert(HOST, value(endpoint.uri.authority().map_or("", |authority| authority.as_str()))?);
     fields.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    if body.is_some() {
+    if is_form {
         fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     }
     if let Some(authorization) = authorization {
@@ -174,10 +189,30 @@ mod tests {
             "ftp://id.example/",
             "https://user@id.example/",
             "https://id.example/#x",
+            "https://id.example/\u{e4}",
+            "https://id.example/a b",
             "/relative",
             "",
         ] {
             assert!(Endpoint::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    // Covers: R20 refuse
+    #[test]
+    fn a_provider_elsewhere_names_nothing_on_this_machine() {
+        let (elsewhere, here) = ("https://id.example", "http://127.0.0.1:8080");
+        for (issuer, endpoint, is_good) in [
+            (elsewhere, "https://id.example/token", true),
+            (elsewhere, "https://other.example/token", true),
+            (elsewhere, "http://127.0.0.1:8500/v1/kv", false),
+            (elsewhere, "http://[::1]/token", false),
+            (elsewhere, "http://id.example/token", false),
+            (here, "http://127.0.0.1:8080/token", true),
+            (here, "https://id.example/token", true),
+            (here, "http://id.example/token", false),
+        ] {
+            assert_eq!(Endpoint::new(issuer).unwrap().named(endpoint).is_ok(), is_good, "{issuer} {endpoint}");
         }
     }
 
@@ -204,6 +239,6 @@ mod tests {
         let Err(Failed::Unreachable(why)) = ask(&tls, &Endpoint::new(&url).unwrap(), Ask::Get(None)).await else {
             panic!("an answer without an end was taken");
         };
-        assert!(why.contains("at most"), "{why}");
+        assert!(why.to_string().contains("at most"), "{why}");
     }
 }

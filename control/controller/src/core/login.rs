@@ -110,10 +110,10 @@ impl Core {
         Ok(())
     }
 
-    /// Begins an attempt that a provider checks; it is bounded as those by password are.
+    /// Begins an attempt that a provider checks; its failures are counted as those by password are.
     ///
     /// # Errors
-    /// `login_limited`, `login_busy`.
+    /// `login_limited`.
     pub(crate) fn attempt(&self, name: Option<&str>, from: IpAddr, now: UnixSeconds) -> Result<Attempt<'_>, Refused> {
         self.inner.passwords.attempt(name, from, now)
     }

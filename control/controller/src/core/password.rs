@@ -12,7 +12,7 @@ use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use ringfort_proto::api::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN};
 use ringfort_types::UnixSeconds;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use zeroize::Zeroizing;
 
 use super::refused::Refused;
@@ -21,9 +21,6 @@ use super::refused::Refused;
 const RUNNING: usize = 2;
 /// Logins that wait for their turn: some 1 s at two at a time.
 const WAITING: usize = 64;
-/// Attempts that identity providers check at once. Their own, so that a provider that does not answer keeps nobody from a password
-/// of ours.
-const AT_PROVIDERS: usize = 64;
 /// Bytes of a password that is set; the longest bounds what hashing costs.
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = PASSWORD_BYTES_MIN..=PASSWORD_BYTES_MAX;
 /// Seconds in which failures are counted.
@@ -39,8 +36,6 @@ const REMEMBERED_MAX: usize = 4_096;
 pub(crate) struct Passwords {
     /// One permit for each hash that is computed or waited for.
     places: Semaphore,
-    /// One for each attempt that a provider checks.
-    at_providers: Semaphore,
     running: Arc<Semaphore>,
     /// Memory of those hashes that were computed at once so far, for the next ones.
     memories: Arc<Mutex<Vec<Memory>>>,
@@ -53,7 +48,6 @@ impl Passwords {
     pub(crate) fn new() -> Result<Self, Refused> {
         Ok(Self {
             places: Semaphore::new(RUNNING + WAITING),
-            at_providers: Semaphore::new(AT_PROVIDERS),
             running: Arc::new(Semaphore::new(RUNNING)),
             memories: Arc::default(),
             nobody: nobodys()?.to_string().into(),
@@ -75,15 +69,14 @@ impl Passwords {
     }
 
     /// Begins an attempt of the user `name`, or of somebody who has not said who they are, that a provider checks: it counts as
-    /// a failure until it is said to be none.
+    /// a failure until it is said to be none. How many are under way at once is for the caller to bound.
     ///
     /// # Errors
-    /// `login_limited`, `login_busy`.
+    /// `login_limited`.
     pub(crate) fn attempt(&self, name: Option<&str>, from: IpAddr, now: UnixSeconds) -> Result<Attempt<'_>, Refused> {
-        let place = self.at_providers.try_acquire().map_err(|_| Refused::login_busy())?;
         let from = network(from);
         self.failures().begin(name, from, now)?;
-        Ok(Attempt { passwords: self, name: name.map(str::to_owned), from, _place: Some(place) })
+        Ok(Attempt { passwords: self, name: name.map(str::to_owned), from })
     }
 
     /// Checks the password of the user `name`, whose hash is `known`; `None` for a user who does not exist or may not log in. A
@@ -116,7 +109,7 @@ impl Passwords {
         if !(fits && exists) {
             return Err(Refused::login());
         }
-        Ok(Attempt { passwords: self, name: Some(name.to_owned()), from, _place: None })
+        Ok(Attempt { passwords: self, name: Some(name.to_owned()), from })
     }
 
     async fn in_turn<T: Send + 'static>(
@@ -149,7 +142,6 @@ pub(crate) struct Attempt<'a> {
     passwords: &'a Passwords,
     name: Option<String>,
     from: IpAddr,
-    _place: Option<SemaphorePermit<'a>>,
 }
 
 impl Attempt<'_> {
@@ -401,14 +393,6 @@ mod tests {
             drop(attempt(None).unwrap());
         }
         assert_eq!(attempt(None).err().unwrap().code, "login_limited");
-        let places: Vec<_> = (0..AT_PROVIDERS)
-            .map(|n| passwords.attempt(None, address(&format!("198.51.100.{n}")), NOW).unwrap())
-            .collect();
-        assert_eq!(passwords.attempt(None, address("203.0.113.1"), NOW).err().unwrap().code, "login_busy");
-        // A password of ours is checked all the same.
-        let refused = passwords.check("carol", address("203.0.113.1"), "password", None, NOW).await.err().unwrap();
-        assert_eq!(refused, Refused::login());
-        drop(places);
     }
 
     #[tokio::test]

@@ -198,7 +198,7 @@ async fn oidc_finish(
     let now = wall_clock();
     let key = asked.prover(&shell, None, now)?;
     let body = asked.json(BODY_BYTES_MAX).await?;
-    let answer = shell.identity.finish(&shell.core, body, key, caller.address().ip(), now).await?;
+    let answer = shell.identity.finish(&shell.core, &body, key, caller.address().ip(), now).await?;
     shell.counters.count(counted::LOGINS);
     Ok(Json(answer))
 }

@@ -3,27 +3,44 @@
 //! Attempts are counted and bounded as those by password are ([`crate::core::Core::login`]); what a provider says of somebody goes to
 //! the core, which knows users.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use ringfort_directory::ldap::Directory;
-use ringfort_directory::oidc::{Freshness, Pending, Provider, RedirectUri, Returned};
+use ringfort_directory::oidc::{Freshness, Provider, RedirectUri, Returned};
 use ringfort_directory::{Failed, PASSWORD, Settings, SettingsError, random_text};
 use ringfort_identity::KeyThumbprint;
 use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::limits::{OIDC_BEGUN_MAX, OIDC_LIFE, OIDC_OF_ONE_ADDRESS_MAX};
+use super::begun::{Begun, Waiting};
+use super::limits::{AT_ONE_PROVIDER_MAX, OIDC_LIFE};
 use crate::core::{Bearer, ByProvider, Core, Refused, SecondFactor, network};
 
 /// The identity providers of the organisation.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    oidc: Vec<Provider>,
-    ldap: Vec<Directory>,
+    oidc: Vec<Asked<Provider>>,
+    ldap: Vec<Asked<Directory>>,
     begun: Begun,
+}
+
+/// A provider, with a place for each attempt that may be under way there.
+#[derive(Debug)]
+struct Asked<T> {
+    provider: T,
+    places: Semaphore,
+}
+
+impl<T> Asked<T> {
+    const fn new(provider: T) -> Self {
+        Self { provider, places: Semaphore::const_new(AT_ONE_PROVIDER_MAX) }
+    }
+
+    fn place(&self) -> Result<SemaphorePermit<'_>, Refused> {
+        self.places.try_acquire().map_err(|_| Refused::login_busy())
+    }
 }
 
 impl Identity {
@@ -31,8 +48,8 @@ impl Identity {
     pub(crate) fn new(settings: &Settings) -> Result<Self, SettingsError> {
         settings.check_names()?;
         Ok(Self {
-            oidc: settings.oidc.iter().map(Provider::new).collect::<Result<_, _>>()?,
-            ldap: settings.ldap.iter().map(Directory::new).collect::<Result<_, _>>()?,
+            oidc: settings.oidc.iter().map(|one| Provider::new(one).map(Asked::new)).collect::<Result<_, _>>()?,
+            ldap: settings.ldap.iter().map(|one| Directory::new(one).map(Asked::new)).collect::<Result<_, _>>()?,
             begun: Begun::default(),
         })
     }
@@ -41,8 +58,16 @@ impl Identity {
     pub(crate) fn methods(&self) -> (Vec<String>, Vec<api::LoginProvider>) {
         let provider =
             |method: &str, kind, uri: &str| api::LoginProvider { method: method.into(), kind, uri: uri.into() };
-        let oidc = self.oidc.iter().map(|one| provider(one.name(), api::ProviderKind::Oidc, one.issuer()));
-        let ldap = self.ldap.iter().map(|one| provider(one.name(), api::ProviderKind::Ldap, one.url()));
+        let oidc = self
+            .oidc
+            .iter()
+            .map(|one| &one.provider)
+            .map(|one| provider(one.name(), api::ProviderKind::Oidc, one.issuer()));
+        let ldap = self
+            .ldap
+            .iter()
+            .map(|one| &one.provider)
+            .map(|one| provider(one.name(), api::ProviderKind::Ldap, one.url()));
         let providers: Vec<_> = oidc.chain(ldap).collect();
         let names = providers.iter().map(|provider| provider.method.clone());
         (names.chain([PASSWORD.to_owned()]).collect(), providers)
@@ -58,13 +83,14 @@ impl Identity {
         from: IpAddr,
         now: UnixSeconds,
     ) -> Result<api::LoginResponse, Refused> {
-        let directory = self.ldap.iter().find(|directory| directory.name() == method);
+        let directory = self.ldap.iter().find(|one| one.provider.name() == method);
         let directory = directory.ok_or_else(|| Refused::method_unknown(method))?;
         let api::LoginRequest { user, password, client_id, otp, .. } = request;
         core.checked_names(user, client_id)?;
+        let _place = directory.place()?;
         let attempt = core.attempt(Some(user), from, now)?;
         let logged_in = async {
-            let person = directory.check(user, password, now).await.map_err(|failed| match failed {
+            let person = directory.provider.check(user, password, now).await.map_err(|failed| match failed {
                 // In the words of every wrong password.
                 Failed::Refused(_) => Refused::login(),
                 other => other.into(),
@@ -87,14 +113,18 @@ impl Identity {
     ) -> Result<api::OidcBegun, Refused> {
         let api::OidcBegin { method, client_id, redirect_uri, fresh } = request;
         core.checked_names("", client_id)?;
-        let provider = self.oidc.iter().position(|provider| provider.name() == method.as_str());
+        let provider = self.oidc.iter().position(|one| one.provider.name() == method.as_str());
         let provider = provider.ok_or_else(|| Refused::method_unknown(method))?;
-        let redirect = RedirectUri::new(redirect_uri).ok_or_else(|| {
-            Refused::malformed("expected a redirect_uri http://127.0.0.1:PORT/callback on the user's own machine")
+        let path = api::callback_path(method);
+        let redirect = path.and_then(|path| RedirectUri::new(redirect_uri, &path)).ok_or_else(|| {
+            Refused::malformed(format!(
+                "expected a redirect_uri http://127.0.0.1:PORT/callback/{method} on the user's own machine"
+            ))
         })?;
+        let _place = self.oidc[provider].place()?;
         let attempt = core.attempt(None, from, now)?;
         let freshness = if *fresh { Freshness::Anew } else { Freshness::Within(core.login_seconds()) };
-        let begun = self.oidc[provider].begin(redirect, freshness, now).await;
+        let begun = self.oidc[provider].provider.begin(redirect, freshness, now).await;
         attempt.untried();
         let (url, pending) = begun?;
         let handle = random_text().ok_or_else(|| Refused::internal("no randomness"))?;
@@ -107,7 +137,7 @@ impl Identity {
             from: network(from),
             begun_at: Instant::now(),
         };
-        self.begun.insert(handle.clone(), waiting)?;
+        self.begun.insert(handle.clone(), waiting);
         Ok(api::OidcBegun { url, handle, state, expires_at: (now + OIDC_LIFE).0 })
     }
 
@@ -115,18 +145,20 @@ impl Identity {
     pub(crate) async fn finish(
         &self,
         core: &Core,
-        request: api::OidcFinish,
+        request: &api::OidcFinish,
         key: KeyThumbprint,
         from: IpAddr,
         now: UnixSeconds,
     ) -> Result<api::LoginResponse, Refused> {
         let api::OidcFinish { handle, code, state, issuer } = request;
+        // While it is good still: whoever is sent away may come again with it.
+        let _place = self.begun.provider(handle).map(|provider| self.oidc[provider].place()).transpose()?;
         let attempt = core.attempt(None, from, now)?;
-        let waiting = self.begun.take(&handle, Instant::now()).filter(|waiting| waiting.key == key);
+        let waiting = self.begun.take(handle, Instant::now()).filter(|waiting| waiting.key == key);
         // Not said to be none: whoever guesses handles is one who fails.
         let Waiting { client_id, provider, pending, .. } = waiting.ok_or_else(Refused::login_unknown)?;
-        let provider = &self.oidc[provider];
-        let returned = Returned { code: &code, state: &state, issuer: issuer.as_deref() };
+        let provider = &self.oidc[provider].provider;
+        let returned = Returned { code, state, issuer: issuer.as_deref() };
         let finished = provider.finish(pending, &returned, now).await;
         // A code that the provider does not know may have been guessed.
         if !matches!(finished, Err(Failed::Refused(_))) {
@@ -146,7 +178,8 @@ impl Identity {
     /// leaves the login's end where it is.
     pub(crate) async fn ask_again(&self, core: &Core, bearer: &Bearer, now: UnixSeconds) -> Result<(), Refused> {
         let Some(session) = core.renewable_session(bearer, now).await? else { return Ok(()) };
-        let Some(provider) = self.oidc.iter().find(|provider| provider.name() == session.method) else { return Ok(()) };
+        let mut providers = self.oidc.iter().map(|one| &one.provider);
+        let Some(provider) = providers.find(|provider| provider.name() == session.method) else { return Ok(()) };
         match provider.refresh(&session.refresh, &session.subject, now).await {
             Ok(refreshed) => {
                 let refresh = refreshed.refresh.as_ref().unwrap_or(&session.refresh);
@@ -161,99 +194,11 @@ impl Identity {
     }
 }
 
-/// A login that waits for a browser.
-#[derive(Debug)]
-struct Waiting {
-    key: KeyThumbprint,
-    client_id: String,
-    /// Which of the providers.
-    provider: usize,
-    pending: Pending,
-    /// What counts as one address.
-    from: IpAddr,
-    begun_at: Instant,
-}
-
-impl Waiting {
-    fn is_over(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.begun_at) >= OIDC_LIFE
-    }
-}
-
-/// Those that wait, by their handles: each good once, and not for long.
-#[derive(Debug, Default)]
-struct Begun(Mutex<BTreeMap<String, Waiting>>);
-
-impl Begun {
-    /// Keeps one more. Of one address the oldest makes room; when there are too many in all nobody begins.
-    fn insert(&self, handle: String, waiting: Waiting) -> Result<(), Refused> {
-        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = waiting.begun_at;
-        begun.retain(|_, one| !one.is_over(now));
-        let mut same: Vec<_> = begun.iter().filter(|(_, one)| one.from == waiting.from).collect();
-        if same.len() >= OIDC_OF_ONE_ADDRESS_MAX {
-            same.sort_by_key(|(_, one)| one.begun_at);
-            let oldest = same[0].0.clone();
-            begun.remove(&oldest);
-        }
-        if begun.len() >= OIDC_BEGUN_MAX {
-            return Err(Refused::login_busy());
-        }
-        begun.insert(handle, waiting);
-        Ok(())
-    }
-
-    fn take(&self, handle: &str, now: Instant) -> Option<Waiting> {
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(handle);
-        taken.filter(|waiting| !waiting.is_over(now))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use ringfort_directory::OidcSettings;
 
     use super::*;
-
-    fn key() -> KeyThumbprint {
-        "A".repeat(43).parse().unwrap()
-    }
-
-    fn waiting(from: &str, begun_at: Instant) -> Waiting {
-        let redirect = RedirectUri::new("http://127.0.0.1:1/callback").unwrap();
-        let pending = Pending::new(redirect, UnixSeconds(0)).unwrap();
-        Waiting { key: key(), client_id: "c".into(), provider: 0, pending, from: from.parse().unwrap(), begun_at }
-    }
-
-    #[test]
-    fn a_login_is_finished_once_and_in_time() {
-        let (begun, start) = (Begun::default(), Instant::now());
-        begun.insert("a".into(), waiting("192.0.2.1", start)).unwrap();
-        begun.insert("b".into(), waiting("192.0.2.1", start)).unwrap();
-        let almost = start + OIDC_LIFE - Duration::from_secs(1);
-        assert!(begun.take("c", almost).is_none() && begun.take("a", almost).is_some());
-        assert!(begun.take("a", almost).is_none(), "once");
-        assert!(begun.take("b", start + OIDC_LIFE).is_none(), "too late");
-    }
-
-    #[test]
-    fn logins_that_wait_are_bounded() {
-        let (begun, start) = (Begun::default(), Instant::now());
-        for n in 0..=OIDC_OF_ONE_ADDRESS_MAX as u64 {
-            begun.insert(n.to_string(), waiting("192.0.2.1", start + Duration::from_millis(n))).unwrap();
-        }
-        assert!(begun.take("0", start).is_none() && begun.take("1", start).is_some(), "the oldest of an address goes");
-        for n in 0..OIDC_BEGUN_MAX {
-            let from = format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
-            drop(begun.insert(format!("x{n}"), waiting(&from, start)));
-        }
-        let refused = begun.insert("last".into(), waiting("198.51.100.1", start)).unwrap_err();
-        assert_eq!(refused.code, "login_busy");
-        begun.insert("later".into(), waiting("198.51.100.1", start + OIDC_LIFE * 2)).unwrap();
-        assert_eq!(begun.0.lock().unwrap().len(), 1, "what is over takes no room");
-    }
 
     #[test]
     fn providers_come_before_our_own_passwords() {

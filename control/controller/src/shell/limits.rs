@@ -56,9 +56,13 @@ pub(crate) const NONCES_MAX: usize = 16_384;
 
 /// How long a login at an identity provider may take: people look for their keys.
 pub(crate) const OIDC_LIFE: Duration = Duration::from_secs(300);
-/// Such logins under way, some 1 KiB each, and of one address; of one address the oldest goes, beyond the whole nobody begins.
+/// Such logins under way, some 1 KiB each, and of one address. Of one address the oldest makes room; beyond the whole, the oldest of the
+/// /24 or /48 that has the most.
 pub(crate) const OIDC_BEGUN_MAX: usize = 4_096;
 pub(crate) const OIDC_OF_ONE_ADDRESS_MAX: usize = 16;
+/// Attempts under way at one identity provider: one that does not answer for ten seconds keeps nobody from another one, nor from a
+/// password of ours.
+pub(crate) const AT_ONE_PROVIDER_MAX: usize = 16;
 
 /// Audit rows a second that somebody can cause who is nobody; more are counted only, so that nobody fills the disk.
 pub(crate) const NOISE_ROWS_PER_SECOND: u32 = 20;

@@ -20,6 +20,7 @@
 
 mod api;
 mod audit;
+mod begun;
 mod caller;
 mod clocks;
 mod counters;

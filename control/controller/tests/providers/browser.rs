@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Where a login ends.
-const CALLBACK: &str = "/callback?";
+const CALLBACK: &str = "/callback/";
 /// Redirects and forms of one login; there are some eight.
 const STEPS_MAX: usize = 20;
 

@@ -29,8 +29,8 @@ impl User {
     async fn by_directory(&mut self, method: &str, name: &str, password: &str, otp: Option<&str>) -> Answered<()> {
         let nonce = self.nonce().await;
         let proof = self.proof("login", &nonce, None);
-        let method = Some(method.to_owned());
-        let body = api::LoginRequest { method, otp: otp.map(str::to_owned), ..self.login_request(name, password) };
+        let mut body = self.login_request(name, password);
+        (body.method, body.otp) = (Some(method.to_owned()), otp.map(str::to_owned));
         let answer: api::LoginResponse = self.send("login", &[(PROOF_HEADER, &proof)], Some(&body)).await?;
         self.claims = answer.claims;
         Ok(())
@@ -47,6 +47,13 @@ pub(crate) async fn a_directorys_password_is_a_login() {
     let (slapd, world) = start().await;
     let mut alice = Someone::with_password(&password("alice"), None);
     let login = Login { user: Some("alice".into()), ..Login::default() };
+    let by_corp = Login { method: Some("corp".into()), ..login.clone() };
+    assert_eq!(world.log_in("laptop", by_corp, &mut alice).await.unwrap().name, "alice");
+    assert_eq!(alice.used, None, "it was named");
+    // Unless it is named, no password goes there, and it is said where it went.
+    assert!(world.log_in("laptop", login.clone(), &mut alice).await.unwrap_err().to_string().contains("login_refused"));
+    assert_eq!(alice.used.as_deref(), Some("password"));
+    let mut alice = Someone::with_password(PASSWORD, None);
     assert_eq!(world.log_in("laptop", login, &mut alice).await.unwrap().name, "alice");
     // The password that the Controller keeps is another method's.
     let mut user = User::new(&world.controller).await;
@@ -128,7 +135,7 @@ pub(crate) async fn one_time_passwords_stand_beside_the_directorys() {
     let first = secret.code(now());
     // Whoever is asked types it; the real client asks.
     let mut alice = Someone::with_password(&password("alice"), Some(&first));
-    let login = Login { user: Some("alice".into()), ..Login::default() };
+    let login = Login { user: Some("alice".into()), method: Some("corp".into()), ..Login::default() };
     world.log_in("laptop", login, &mut alice).await.unwrap();
     assert_eq!(
         code(user.by_directory("corp", "alice", &password("alice"), Some(&first)).await),

@@ -10,7 +10,10 @@ use crate::provider::{Provider, SECRET};
 use crate::support::{Answered, User, code, payload};
 use crate::world::{Someone, World};
 
-const REDIRECT: &str = "http://127.0.0.1:1/callback";
+/// Where the browser is sent.
+fn redirect(method: &str) -> String {
+    format!("http://127.0.0.1:1/callback/{method}")
+}
 
 /// The provider's three clients: one with a secret, one whose tokens are short, one whose session can be prolonged.
 fn settings(issuer: &str, place: &std::path::Path) -> String {
@@ -56,7 +59,7 @@ async fn start() -> Setting {
 /// Requests by hand, for what the real client would not send.
 impl User {
     async fn begin(&mut self, method: &str, fresh: bool) -> Answered<api::OidcBegun> {
-        let (method, client_id, redirect_uri) = (method.to_owned(), self.client_id.clone(), REDIRECT.to_owned());
+        let (method, client_id, redirect_uri) = (method.to_owned(), self.client_id.clone(), redirect(method));
         self.post("login/oidc/begin", &api::OidcBegin { method, client_id, redirect_uri, fresh }).await
     }
 
@@ -131,13 +134,17 @@ pub(crate) async fn the_controller_names_its_providers() {
     assert!(begun.url.starts_with(&format!("{}/auth?", provider.issuer)), "{}", begun.url);
     assert_eq!(code(user.begin("other", false).await), "method_unknown");
     assert_eq!(code(user.begin("password", false).await), "method_unknown");
-    let elsewhere = api::OidcBegin {
-        method: "sso".into(),
-        client_id: user.client_id.clone(),
-        redirect_uri: "http://192.0.2.1:80/callback".into(),
-        fresh: false,
-    };
-    assert_eq!(code(user.post::<_, api::OidcBegun>("login/oidc/begin", &elsewhere).await), "request_malformed");
+    // Elsewhere, and where another provider's browsers come.
+    for redirect_uri in [
+        "http://192.0.2.1:80/callback/sso",
+        "http://127.0.0.1:1/callback/short",
+        "http://127.0.0.1:1/callback",
+        "http://127.0.0.1:1/callback/sso/",
+    ] {
+        let (method, client_id, redirect_uri) = ("sso".into(), user.client_id.clone(), redirect_uri.into());
+        let begin = api::OidcBegin { method, client_id, redirect_uri, fresh: false };
+        assert_eq!(code(user.post::<_, api::OidcBegun>("login/oidc/begin", &begin).await), "request_malformed");
+    }
     // The provider is gone, and that is said.
     drop(provider);
     let world = World { controller: world.controller.restart().await, ..world };

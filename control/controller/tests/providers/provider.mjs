@@ -9,10 +9,12 @@ import { pathToFileURL } from 'node:url';
 const [folder, key, certificate] = process.argv.slice(2);
 const { Provider } = await import(pathToFileURL(`${folder}/node_modules/oidc-provider/lib/index.js`));
 
+// Methods of ours by client; each has a path of its own.
+const methods = { ringfort: ['sso'], short: ['short', 'trusted', 'untrusted'], lasting: ['lasting'] };
 const native = (client_id, more) => ({
   client_id,
   application_type: 'native',
-  redirect_uris: ['http://127.0.0.1/callback'],
+  redirect_uris: methods[client_id].map((method) => `http://127.0.0.1/callback/${method}`),
   response_types: ['code'],
   grant_types: ['authorization_code', 'refresh_token'],
   ...more,

@@ -62,6 +62,8 @@ impl World {
 pub(crate) struct Someone {
     password: String,
     otp: Option<String>,
+    /// The method that their password went to without being named.
+    pub(crate) used: Option<String>,
     place: Option<Where>,
     browser: Arc<tokio::sync::Mutex<Browser>>,
     visiting: Option<JoinHandle<()>>,
@@ -75,6 +77,7 @@ impl Someone {
         Self {
             password: String::new(),
             otp: None,
+            used: None,
             place: Some(place),
             browser,
             visiting: None,
@@ -100,6 +103,10 @@ impl Person for Someone {
 
     fn otp(&mut self) -> io::Result<Zeroizing<String>> {
         self.otp.clone().map(Zeroizing::new).ok_or_else(|| io::Error::other("nobody to ask"))
+    }
+
+    fn uses(&mut self, method: &str, _others: &[String]) {
+        self.used = Some(method.to_owned());
     }
 
     fn browser(&self) -> Option<Where> {

@@ -8,9 +8,10 @@ use ringfort_enrol::HttpsError;
 use ringfort_enrol::tls::{self, ALPN_HTTP1, ALPN_JOIN, Expected};
 use ringfort_proto::api::{self, NONCE_HEADER, PROOF_HEADER};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
-use crate::support::{ADMINISTRATOR, Controller, PASSWORD, User, code, connect, path};
+use crate::support::{ADMINISTRATOR, Answered, Controller, PASSWORD, User, code, connect, path};
 
 /// How long until the other side closes a connection on which nothing is said.
 async fn closed_after(stream: &mut (impl AsyncRead + Unpin), start: Instant) -> Duration {
@@ -175,4 +176,51 @@ async fn two_claims_tokens_are_none() {
     user.login(ADMINISTRATOR, PASSWORD).await.unwrap();
     let answer = user.list::<Vec<api::UserRow>>("admin/users").await;
     assert_eq!(code(answer), "certificate_required");
+}
+
+async fn by_method(mut user: User, method: &str, name: &str) -> Answered<api::LoginResponse> {
+    let nonce = user.nonce().await;
+    let proof = user.proof("login", &nonce, None);
+    let mut body = user.login_request(name, PASSWORD);
+    body.method = Some(method.to_owned());
+    user.send("login", &[(PROOF_HEADER, &proof)], Some(&body)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_hangs_keeps_nobody_from_another() {
+    use std::os::unix::fs::PermissionsExt;
+    let controller = Controller::start().await;
+    let secret = controller.place.path().join("secret");
+    std::fs::write(&secret, "hush").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let method = |name: &str, port: u16| {
+        format!(
+            "[[identity.ldap]]\nname = \"{name}\"\nurl = \"ldap://127.0.0.1:{port}\"\nbind_dn = \"cn=a\"\n\
+             bind_password_file = \"{}\"\nuser_base = \"dc=example\"\n",
+            secret.display()
+        )
+    };
+    let file = controller.folder().join("controller.toml");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    let methods = method("hangs", hanging.local_addr().unwrap().port()) + &method("is-gone", 1);
+    std::fs::write(&file, format!("{kept}\n{methods}")).unwrap();
+    let controller = controller.restart().await;
+    let mut waiting = JoinSet::new();
+    for n in 0..16 {
+        let user = User::new(&controller).await;
+        waiting.spawn(async move { by_method(user, "hangs", &format!("user{n}")).await });
+    }
+    let mut held = Vec::new();
+    while held.len() < 16 {
+        held.push(hanging.accept().await.unwrap());
+    }
+    assert_eq!(code(by_method(User::new(&controller).await, "hangs", "alice").await), "login_busy");
+    assert_eq!(code(by_method(User::new(&controller).await, "is-gone", "alice").await), "provider_unreachable");
+    User::new(&controller).await.login(ADMINISTRATOR, PASSWORD).await.unwrap();
+    drop((held, hanging));
+    while let Some(answer) = waiting.join_next().await {
+        assert_eq!(code(answer.unwrap()), "provider_unreachable");
+    }
+    assert_eq!(code(by_method(User::new(&controller).await, "hangs", "alice").await), "provider_unreachable");
 }

@@ -30,7 +30,7 @@ use crate::secret::{random_text, same};
 use crate::settings::{OidcSettings, SettingsError, read_secret};
 use crate::web::{Answer, Ask, Endpoint, ask, is_loopback};
 use crate::{Email, Failed, Person};
-use token::{Claims, Expected, Keys};
+use token::{Claims, Expected, Keys, LEEWAY_SECONDS};
 
 pub use token::TokenRefused;
 
@@ -45,8 +45,15 @@ const CODE_BYTES_MAX: usize = 4 << 10;
 /// Groups of one person that are listened to, and the longest name, in bytes.
 const GROUPS_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 256;
-/// Path to which the provider sends the browser.
-pub const REDIRECT_PATH: &str = "/callback";
+/// What a token endpoint says of a code or a refresh token that is good for nothing any more, or of somebody who must come in person
+/// again (RFC 6749 §4.1.2.1, §5.2; OpenID Connect Core §3.1.2.6). All else is about us or the provider, and no word on the person.
+const REFUSALS: [&str; 5] =
+    ["invalid_grant", "access_denied", "login_required", "interaction_required", "consent_required"];
+/// What it says when it cannot say anything for now.
+const PAUSES: [&str; 3] = ["temporarily_unavailable", "server_error", "slow_down"];
+
+/// The claims that say whose address it is, and whether it is theirs.
+const EMAIL_CLAIMS: [&str; 2] = ["email", "email_verified"];
 
 /// How recently somebody must have proved to the provider who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,16 +64,16 @@ pub enum Freshness {
     Anew,
 }
 
-/// A client's address to which the provider may send the browser: `http://127.0.0.1:PORT/callback`, or likewise of `[::1]`
-/// (RFC 8252 §7.3).
+/// A client's address to which the provider may send the browser: `http://127.0.0.1:PORT` and a path, or likewise of `[::1]`
+/// (RFC 8252 §7.3). The path is the provider's alone, so that no other can be told its code (RFC 9700 §4.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectUri(String);
 
 impl RedirectUri {
-    /// Takes one; `None` for anything that is not on the user's own machine.
+    /// Takes one with this path; `None` for anything that is not on the user's own machine.
     #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        let (host, port) = text.strip_prefix("http://")?.strip_suffix(REDIRECT_PATH)?.rsplit_once(':')?;
+    pub fn new(text: &str, path: &str) -> Option<Self> {
+        let (host, port) = text.strip_prefix("http://")?.strip_suffix(path)?.rsplit_once(':')?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let has_port =
             port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0);
@@ -135,6 +142,7 @@ pub struct Refreshed {
 /// An OpenID provider, and us as its client.
 pub struct Provider {
     settings: OidcSettings,
+    issuer: Endpoint,
     secret: Option<Zeroizing<String>>,
     tls: Arc<ClientConfig>,
     /// Locked while it is fetched: once for all who wait.
@@ -211,11 +219,12 @@ impl Provider {
     /// [`SettingsError`].
     pub fn new(settings: &OidcSettings) -> Result<Self, SettingsError> {
         let value = |why: String| SettingsError::Value { name: settings.name.clone(), why };
-        Endpoint::new(&settings.issuer).map_err(value)?;
+        let issuer = Endpoint::new(&settings.issuer).map_err(value)?;
         if settings.client_id.is_empty() {
             return Err(value("expected a client_id".into()));
         }
         Ok(Self {
+            issuer,
             secret: settings.client_secret_file.as_deref().map(read_secret).transpose()?,
             tls: crate::trust::tls(settings.ca_file.as_deref())?,
             settings: settings.clone(),
@@ -247,7 +256,7 @@ impl Provider {
     ) -> Result<(String, Pending), Failed> {
         let published = self.published(now).await?;
         let (authenticated_after, max_age) = match freshness {
-            Freshness::Within(seconds) => (UnixSeconds(now.0.saturating_sub(seconds)), seconds),
+            Freshness::Within(seconds) => (UnixSeconds(now.0.saturating_sub(seconds + LEEWAY_SECONDS)), seconds),
             Freshness::Anew => (now, 0),
         };
         let pending = Pending::new(redirect, authenticated_after);
@@ -302,7 +311,7 @@ impl Provider {
             return Err(Failed::Refused("the state is not that of this login: begin again".into()));
         }
         if returned.code.is_empty() || returned.code.len() > CODE_BYTES_MAX {
-            return Err(Failed::Refused(format!("expected a code of 1 to {CODE_BYTES_MAX} bytes")));
+            return Err(Failed::Refused(format!("expected a code of 1 to {CODE_BYTES_MAX} bytes").into()));
         }
         let published = self.published(now).await?;
         // Whose code it is, where several providers might have sent it (RFC 9207 §2.4).
@@ -328,15 +337,19 @@ impl Provider {
         let (nonce, after) = (Some(pending.nonce.as_str()), Some(pending.authenticated_after));
         let claims = self.verified(text, nonce, after, now).await?;
         let ends_at = ends_at(Some(&claims), &tokens, now)?;
-        let mut about = claims.about;
-        if !about.contains_key("email") {
-            self.ask_further(&published, &claims.sub, &tokens, &mut about).await?;
-        }
+        let Claims { sub: subject, auth_time, about, .. } = claims;
+        // Asked for, and seen to be there.
+        let authenticated_at = auth_time.ok_or(TokenRefused::AuthTimeMissing)?;
+        // Both of one document: a word on one address is none on another.
+        let says_all = EMAIL_CLAIMS.iter().all(|name| about.contains_key(*name));
+        let further = if says_all { Map::new() } else { self.ask_further(&published, &subject, &tokens).await? };
+        let email = if EMAIL_CLAIMS.iter().any(|name| further.contains_key(*name)) { &further } else { &about };
+        let groups = &self.settings.groups_claim;
         let person = Person {
-            email: verified_email(&about),
-            groups: names(about.get(&self.settings.groups_claim)),
-            authenticated_at: claims.auth_time.unwrap_or_default(),
-            subject: claims.sub,
+            email: verified_email(email),
+            groups: names(about.get(groups).or_else(|| further.get(groups))),
+            authenticated_at,
+            subject,
             ends_at: Some(ends_at),
         };
         Ok(Finished { person, refresh: tokens.refresh_token })
@@ -374,13 +387,8 @@ impl Provider {
         let answer = ask(&self.tls, &published.token, Ask::Post(&form, user)).await?;
         match answer.status {
             200 => answer.json(),
-            400 | 401 => {
-                let ErrorDocument { error } = answer.json()?;
-                // RFC 6749 §5.2: printable ASCII; of no use to anybody when it is long.
-                let plain = error.len() <= 64 && error.bytes().all(|byte| byte.is_ascii_graphic());
-                Err(Failed::Refused(if plain { error } else { "for a reason that it does not say".into() }))
-            }
-            status => Err(Failed::Answer(format!("status {status} of the token endpoint"))),
+            status @ (400 | 401 | 403) => Err(token_error(status, answer.json()?)),
+            status => Err(Failed::Answer(format!("status {status} of the token endpoint").into())),
         }
     }
 
@@ -407,19 +415,15 @@ impl Provider {
         published: &Published,
         subject: &str,
         tokens: &Tokens,
-        about: &mut Map<String, Value>,
-    ) -> Result<(), Failed> {
-        let Some(userinfo) = &published.userinfo else { return Ok(()) };
+    ) -> Result<Map<String, Value>, Failed> {
+        let Some(userinfo) = &published.userinfo else { return Ok(Map::new()) };
         let answer = ask(&self.tls, userinfo, Ask::Get(Some(&tokens.access_token))).await?;
         let said: Map<String, Value> = ok(&answer, "the userinfo endpoint")?;
         // §5.3.2: another's claims must not be taken for theirs.
         if said.get("sub").and_then(Value::as_str) != Some(subject) {
             return Err(TokenRefused::Subject.into());
         }
-        for (name, value) in said {
-            about.entry(name).or_insert(value);
-        }
-        Ok(())
+        Ok(said)
     }
 
     /// What the provider publishes, fetched if need be.
@@ -453,17 +457,17 @@ impl Provider {
     async fn fetch(&self, now: UnixSeconds) -> Result<Published, Failed> {
         let issuer = &self.settings.issuer;
         let url = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
-        let answer = ask(&self.tls, &Endpoint::new(&url).map_err(Failed::Answer)?, Ask::Get(None)).await?;
-        let document: Document = ok(&answer, &url)?;
+        let endpoint = |url: &str| self.issuer.named(url).map_err(|why| Failed::Answer(why.into()));
+        let answer = ask(&self.tls, &endpoint(&url)?, Ask::Get(None)).await?;
+        let document: Document = ok(&answer, "the discovery document")?;
         // Discovery 1.0 §4.3: exactly, or somebody else answers.
         if document.issuer != *issuer {
             return Err(Failed::Answer("its discovery document names another issuer".into()));
         }
-        let endpoint = |url: &str| Endpoint::new(url).map_err(Failed::Answer);
         // It is opened by a browser, which is not led away from TLS either.
         endpoint(&document.authorization_endpoint)?;
         let answer = ask(&self.tls, &endpoint(&document.jwks_uri)?, Ask::Get(None)).await?;
-        let keys: KeyDocument = ok(&answer, &document.jwks_uri)?;
+        let keys: KeyDocument = ok(&answer, "the published keys")?;
         let methods = document.token_endpoint_auth_methods_supported;
         let takes = |method: &str| methods.as_ref().is_none_or(|all| all.iter().any(|one| one == method));
         Ok(Published {
@@ -481,7 +485,18 @@ impl Provider {
 fn ok<T: serde::de::DeserializeOwned>(answer: &Answer, of: &str) -> Result<T, Failed> {
     match answer.status {
         200 => answer.json(),
-        status => Err(Failed::Answer(format!("status {status} of {of}"))),
+        status => Err(Failed::Answer(format!("status {status} of {of}").into())),
+    }
+}
+
+/// What an error of the token endpoint means.
+fn token_error(status: u16, ErrorDocument { error }: ErrorDocument) -> Failed {
+    if REFUSALS.contains(&error.as_str()) {
+        Failed::Refused(error.into())
+    } else if PAUSES.contains(&error.as_str()) {
+        Failed::Unreachable(format!("the token endpoint says {error}").into())
+    } else {
+        Failed::Answer(format!("status {status} of the token endpoint, which says {error:?}").into())
     }
 }
 
@@ -517,6 +532,9 @@ fn names(value: Option<&Value>) -> Vec<String> {
 }
 
 #[cfg(test)]
+mod against;
+
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 
@@ -524,22 +542,26 @@ mod tests {
 
     #[test]
     fn browsers_come_back_to_this_machine_only() {
-        for good in ["http://127.0.0.1:1234/callback", "http://[::1]:80/callback"] {
-            assert!(RedirectUri::new(good).is_some(), "{good}");
+        for good in ["http://127.0.0.1:1234/callback/sso", "http://[::1]:80/callback/sso"] {
+            assert!(RedirectUri::new(good, "/callback/sso").is_some(), "{good}");
         }
         for bad in [
-            "http://localhost:1234/callback",
-            "http://127.0.0.1:0/callback",
-            "http://127.0.0.1:+1/callback",
-            "http://127.0.0.1/callback",
-            "http://127.0.0.1:1234/other",
-            "http://127.0.0.1:1234/callback?x",
-            "https://127.0.0.1:1234/callback",
-            "http://192.0.2.1:1234/callback",
-            "http://user@127.0.0.1:1234/callback",
-            "http://127.0.0.1:1@evil.example:80/callback",
+            "http://localhost:1234/callback/sso",
+            "http://127.0.0.1:0/callback/sso",
+            "http://127.0.0.1:+1/callback/sso",
+            "http://127.0.0.1/callback/sso",
+            "http://127.0.0.1:1234/callback",
+            "http://127.0.0.1:1234/callback/",
+            "http://127.0.0.1:1234/callback/other",
+            "http://127.0.0.1:1234/callback/sso/",
+            "http://127.0.0.1:1234/other/callback/sso",
+            "http://127.0.0.1:1234/callback/sso?x",
+            "https://127.0.0.1:1234/callback/sso",
+            "http://192.0.2.1:1234/callback/sso",
+            "http://user@127.0.0.1:1234/callback/sso",
+            "http://127.0.0.1:1@evil.example:80/callback/sso",
         ] {
-            assert!(RedirectUri::new(bad).is_none(), "{bad}");
+            assert!(RedirectUri::new(bad, "/callback/sso").is_none(), "{bad}");
         }
     }
 
@@ -573,36 +595,6 @@ mod tests {
         assert_eq!(ends_at(None, &tokens(Some(60)), now).unwrap(), UnixSeconds(now.0 + 60));
         assert!(ends_at(None, &tokens(None), now).is_err(), "a session without an end is none");
         assert!(ends_at(None, &tokens(Some(0)), now).is_err());
-    }
-
-    #[tokio::test]
-    async fn a_provider_that_is_down_is_asked_once_for_all_who_wait() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let settings = OidcSettings {
-            name: "sso".into(),
-            issuer: format!("http://{}", listener.local_addr().unwrap()),
-            client_id: "ringfort".into(),
-            client_secret_file: None,
-            scopes: Vec::new(),
-            groups_claim: "groups".into(),
-            ca_file: None,
-        };
-        let asked = tokio::spawn(async move {
-            let mut asked = 0;
-            while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), listener.accept()).await {
-                asked += 1;
-            }
-            asked
-        });
-        let provider = Provider::new(&settings).unwrap();
-        let begin = || {
-            let redirect = RedirectUri::new("http://127.0.0.1:1/callback").unwrap();
-            provider.begin(redirect, Freshness::Anew, UnixSeconds(1_800_000_000))
-        };
-        let (one, other) = tokio::join!(begin(), begin());
-        assert!(matches!((one, other), (Err(Failed::Unreachable(_)), Err(Failed::Unreachable(_)))));
-        assert!(begin().await.is_err());
-        assert_eq!(asked.await.unwrap(), 1);
     }
 
     #[test]

@@ -58,10 +58,14 @@ pub enum TokenRefused {
         now: UnixSeconds,
     },
     /// Without the time of the authentication, which was asked for.
-    #[error("expected auth_time, since max_age was asked for")]
+    #[error(
+        "expected auth_time, since max_age was asked for, found none: set the provider up to say when somebody authenticated"
+    )]
     AuthTimeMissing,
     /// The authentication is older than was asked for (R2).
-    #[error("expected an authentication after {expected}, found one at {found}: the provider did not ask anew")]
+    #[error(
+        "expected an authentication since {expected}, found one at {found}: the provider did not ask anew, or clocks differ"
+    )]
     NotFresh {
         /// The earliest that counts.
         expected: UnixSeconds,
@@ -79,7 +83,7 @@ pub(crate) struct Expected<'a> {
     pub(crate) client_id: &'a str,
     /// That of the login; none for one that a refresh brings (§12.2).
     pub(crate) nonce: Option<&'a str>,
-    /// The earliest authentication that counts; none for one that a refresh brings.
+    /// The earliest authentication that counts, exactly; none for one that a refresh brings.
     pub(crate) authenticated_after: Option<UnixSeconds>,
     pub(crate) now: UnixSeconds,
 }
@@ -140,7 +144,7 @@ fn judge(claims: &Claims, expected: &Expected<'_>) -> Result<(), TokenRefused> {
     if !is_ours || party.is_some_and(|party| party != client_id) || (claims.aud.len() > 1 && party.is_none()) {
         return Err(TokenRefused::Audience);
     }
-    if claims.sub.is_empty() || claims.sub.len() > 255 {
+    if claims.sub.is_empty() || claims.sub.len() > 255 || claims.sub.chars().any(char::is_control) {
         return Err(TokenRefused::Form);
     }
     // No leeway: what comes of it must not outlive it (R22).
@@ -155,7 +159,7 @@ fn judge(claims: &Claims, expected: &Expected<'_>) -> Result<(), TokenRefused> {
     }
     if let Some(after) = authenticated_after {
         let found = claims.auth_time.ok_or(TokenRefused::AuthTimeMissing)?;
-        if found.0.saturating_add(LEEWAY_SECONDS) < after.0 {
+        if found < after {
             return Err(TokenRefused::NotFresh { expected: after, found });
         }
         if found.0 > now.0.saturating_add(LEEWAY_SECONDS) {
@@ -310,7 +314,7 @@ fn maybe_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Un
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jsonwebtoken::EncodingKey;
@@ -322,13 +326,13 @@ mod tests {
     const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
     /// A provider's key of P-256.
-    struct Signer {
+    pub(crate) struct Signer {
         key: EncodingKey,
-        jwk: Value,
+        pub(crate) jwk: Value,
     }
 
     impl Signer {
-        fn new(id: &str) -> Self {
+        pub(crate) fn new(id: &str) -> Self {
             let pair = KeyPair::generate().unwrap();
             let point = pair.der_bytes();
             let coordinate = |at: usize| URL_SAFE_NO_PAD.encode(&point[at..at + 32]);
@@ -340,7 +344,7 @@ mod tests {
             Keys::of_set(vec![json!({ "kty": "unknown" }), self.jwk.clone()])
         }
 
-        fn sign(&self, header: &Value, claims: &Value) -> String {
+        pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
             let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
             let message = format!("{}.{}", encode(header), encode(claims));
             let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, Algorithm::ES256).unwrap();
@@ -348,7 +352,7 @@ mod tests {
         }
     }
 
-    fn header() -> Value {
+    pub(crate) fn header() -> Value {
         json!({ "alg": "ES256", "kid": "k1", "typ": "JWT" })
     }
 
@@ -425,6 +429,9 @@ mod tests {
         for name in ["iss", "sub", "aud", "exp", "iat"] {
             assert_eq!(refused(&[(name, Value::Null)]), TokenRefused::Form, "{name}");
         }
+        for subject in ["", "s\n1", "\u{9b}2J", &"s".repeat(256)] {
+            assert_eq!(refused(&[("sub", json!(subject))]), TokenRefused::Form, "{subject}");
+        }
         assert_eq!(refused(&[("exp", json!("tomorrow"))]), TokenRefused::Form);
         assert_eq!(refused(&[("exp", json!(-1))]), TokenRefused::Form);
     }
@@ -436,8 +443,11 @@ mod tests {
         let check = |auth_time: Value| {
             verify(&signer.sign(&header(), &with(&[("auth_time", auth_time)])), &signer.keys(), &expected())
         };
-        check(json!(NOW.0 - 10 - LEEWAY_SECONDS)).unwrap();
-        assert!(matches!(check(json!(NOW.0 - 11 - LEEWAY_SECONDS)), Err(TokenRefused::NotFresh { .. })));
+        check(json!(NOW.0 - 10)).unwrap();
+        // Both are whole seconds: the one of the beginning is not over when it is named.
+        check(json!(NOW.0 as f64 - 9.1)).unwrap();
+        assert!(matches!(check(json!(NOW.0 - 11)), Err(TokenRefused::NotFresh { .. })));
+        assert!(matches!(check(json!(NOW.0 as f64 - 10.1)), Err(TokenRefused::NotFresh { .. })));
         assert!(matches!(check(json!(NOW.0 + 31)), Err(TokenRefused::Future { .. })));
         assert_eq!(check(Value::Null).unwrap_err(), TokenRefused::AuthTimeMissing);
     }

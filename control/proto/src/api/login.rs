@@ -1,6 +1,7 @@
 //! Logging in, and what a login is good for: tokens and certificates.
 
 use serde::{Deserialize, Serialize};
+use zeroize::ZeroizeOnDrop;
 
 #[cfg(feature = "schema")]
 use super::bounds::*;
@@ -41,8 +42,18 @@ pub enum ProviderKind {
     Ldap,
 }
 
-/// `POST login`, with a proof by the key that the tokens will belong to.
-#[derive(Clone, Serialize, Deserialize)]
+/// Path of the client's address to which the browser is sent after a login by `method`: each OpenID provider has its own, so that what one
+/// answers cannot be taken for another's (RFC 9700 §4.4). `None` for a name that does not stand in a path as it is.
+#[must_use]
+pub fn callback_path(method: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    // Browsers leave out the segments "." and "..".
+    let begins = method.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    (begins && method.bytes().all(plain)).then(|| format!("/callback/{method}"))
+}
+
+/// `POST login`, with a proof by the key that the tokens will belong to. It is wiped when it is dropped.
+#[derive(Clone, Serialize, Deserialize, ZeroizeOnDrop)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LoginRequest {
@@ -91,7 +102,7 @@ pub struct OidcBegin {
     /// The client id that the client made (A4).
     #[cfg_attr(feature = "schema", schemars(regex(pattern = CLIENT_ID)))]
     pub client_id: String,
-    /// Where the client listens for the browser: `http://127.0.0.1:PORT/callback` (RFC 8252 §7.3).
+    /// Where the client listens for the browser: `http://127.0.0.1:PORT` (RFC 8252 §7.3) and [`callback_path`] of the method.
     pub redirect_uri: String,
     /// Whether the provider is to ask anew who it is (R2).
     #[serde(default)]
@@ -119,8 +130,8 @@ impl std::fmt::Debug for OidcBegun {
     }
 }
 
-/// `POST login/oidc/finish`, with a proof by the same key.
-#[derive(Clone, Serialize, Deserialize)]
+/// `POST login/oidc/finish`, with a proof by the same key. It is wiped when it is dropped.
+#[derive(Clone, Serialize, Deserialize, ZeroizeOnDrop)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OidcFinish {
@@ -133,6 +144,9 @@ pub struct OidcFinish {
     /// Likewise, if it is there (RFC 9207).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// A one-time password, for users who have them; the same request is sent again with one that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otp: Option<String>,
 }
 
 impl std::fmt::Debug for OidcFinish {
@@ -201,4 +215,18 @@ pub struct CertificateRequest {
 pub struct CertificateResponse {
     /// DER, the leaf first, the root not among them.
     pub chain: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callback_is_of_one_method() {
+        assert_eq!(callback_path("sso").as_deref(), Some("/callback/sso"));
+        assert_eq!(callback_path("id.example-2_x").as_deref(), Some("/callback/id.example-2_x"));
+        for bad in ["", ".", "..", "a/b", "a b", "a%2e", "a?", "\u{e4}", "-a"] {
+            assert_eq!(callback_path(bad), None, "{bad}");
+        }
+    }
 }

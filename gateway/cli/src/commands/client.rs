@@ -14,6 +14,10 @@ use super::{state_folder, wait_for};
 
 /// Longest URL that is pasted, in bytes.
 const URL_BYTES_MAX: u64 = 16 << 10;
+/// What whoever has their browser elsewhere must know of the URL.
+const ELSEWHERE: &str = "WARNING: it is for whoever started this login, and nobody else: whoever logs in there is logged in on this machine. \
+    Send it to nobody, and open none that you were sent.\n\
+    It ends at a page that cannot be shown. Paste the URL of that page here:";
 
 #[derive(Args)]
 pub(crate) struct LoginOptions {
@@ -33,7 +37,7 @@ pub(crate) struct LoginOptions {
     #[arg(long)]
     password_stdin: bool,
     /// How to log in: `password`, or the name of one of the organisation's identity providers; by default the first that can be
-    /// used.
+    /// used, and `password` with --password-stdin.
     #[arg(long, value_name = "NAME")]
     method: Option<String>,
     /// One-time password of an authenticator app, for users who have one; asked for if it is left out.
@@ -136,10 +140,14 @@ impl Person for OnCommandLine {
         self.browser
     }
 
+    fn uses(&mut self, method: &str, others: &[String]) {
+        eprintln!("the password is that of the method {method}; --method names another: {}", others.join(", "));
+    }
+
     fn visit(&mut self, url: &str) {
         println!("Open this in your browser to log in:\n\n  {url}\n");
         if self.browser == Some(Browser::Elsewhere) {
-            println!("It ends at a page that cannot be shown. Paste the URL of that page here:");
+            println!("{ELSEWHERE}");
         }
         // Whoever reads it waits for it.
         drop(io::stdout().flush());
