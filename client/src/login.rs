@@ -111,7 +111,7 @@ pub async fn login(state: &Path, login: Login, person: &mut dyn Person) -> Resul
                 let (client_id, fresh) = (identity.id.clone(), login.fresh);
                 OidcBegin { method, client_id, redirect_uri, fresh }
             };
-            by_browser(&mut controller, browser, person, begin).await?
+            by_browser(&mut controller, browser, login.otp, person, begin).await?
         }
         Chosen::Password(method) => {
             let user = login.user.or_else(|| Some(identity.user.clone()).filter(|user| !user.is_empty()));
@@ -201,6 +201,7 @@ async fn by_password(
 async fn by_browser(
     controller: &mut ControllerClient,
     browser: Browser,
+    otp: Option<String>,
     person: &mut dyn Person,
     begin: impl FnOnce(String) -> OidcBegin,
 ) -> Result<LoginResponse> {
@@ -216,7 +217,13 @@ async fn by_browser(
         None => redirect::pasted(&person.returned()?, &begun.state)?,
     };
     let redirect::Returned { code, issuer } = returned;
-    let finish = OidcFinish { handle: begun.handle, code, state: begun.state, issuer };
+    let mut finish = OidcFinish { handle: begun.handle, code, state: begun.state, issuer, otp };
+    let answer = controller.oidc_finish(&finish).await;
+    if finish.otp.is_some() || answer.as_ref().is_err_and(|error| error.code() != Some("otp_required")) {
+        return Ok(answer?);
+    }
+    finish.otp =
+        Some(person.otp().context("a one-time password is asked for beside the provider's login")?.to_string());
     Ok(controller.oidc_finish(&finish).await?)
 }
 

@@ -231,6 +231,9 @@ mod tests {
             group_base: None,
             group_filter: "(member={})".into(),
             ca_file: None,
+            email_domains: None,
+            administrators: false,
+            second_factor: false,
         }
     }
 

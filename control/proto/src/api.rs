@@ -135,6 +135,9 @@ pub struct OidcFinish {
     /// Likewise, if it is there (RFC 9207).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// A one-time password, for users who have them; the same request is sent again with one that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otp: Option<String>,
 }
 
 impl std::fmt::Debug for OidcBegun {

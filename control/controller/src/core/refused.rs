@@ -19,17 +19,21 @@ pub struct Refused {
     pub status: u16,
     /// For people.
     pub message: String,
+    /// In how many seconds it is worth trying again, where that is known (RFC 9110 §10.2.3).
+    pub retry_after: Option<u64>,
 }
 
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 42] = [
+    pub const CODES: [&'static str; 46] = [
+        "administrator_refused",
         "already_exists",
         "authentication_not_fresh",
         "certificate_mismatch",
         "certificate_required",
         "certificate_revoked",
+        "email_domain_refused",
         "email_unverified",
         "gateway_busy",
         "gateway_unreachable",
@@ -59,10 +63,12 @@ impl Refused {
         "provider_answer",
         "provider_refused",
         "provider_unreachable",
+        "rate_limited",
         "request_malformed",
         "root_key_absent",
         "role_insufficient",
         "service_unknown",
+        "subject_refused",
         "ticket_mismatch",
         "user_inactive",
         "user_unknown",
@@ -70,7 +76,7 @@ impl Refused {
     ];
 
     fn new(code: &'static str, status: u16, message: impl Into<String>) -> Self {
-        Self { code, status, message: message.into() }
+        Self { code, status, message: message.into(), retry_after: None }
     }
 
     /// A request that is none: 400.
@@ -168,6 +174,40 @@ impl Refused {
         Self::new("user_inactive", 403, "this account is not active: ask an administrator")
     }
 
+    /// An address that this provider does not speak for: 403.
+    #[must_use]
+    pub fn email_domain(method: &str, email: &str) -> Self {
+        let message = format!(
+            "expected an e-mail address of a domain that {method} is for, found {email}: log in by another method, or ask an administrator for `email_domains` in controller.toml"
+        );
+        Self::new("email_domain_refused", 403, message)
+    }
+
+    /// An administrator at a provider that logs none in: 403.
+    #[must_use]
+    pub fn administrator(method: &str) -> Self {
+        let message = format!(
+            "{method} logs no administrators in: log in by another method, or have `administrators = true` said of it in controller.toml"
+        );
+        Self::new("administrator_refused", 403, message)
+    }
+
+    /// Somebody else at the provider than the user first was, or one who is another user here: 403.
+    #[must_use]
+    pub fn subject(method: &str, name: &str) -> Self {
+        let message = format!(
+            "expected the account of {method} with which {name} logged in first, found another: if it is the same person ask an administrator for `ringfort admin user email {name} ADDRESS`, which lets them begin anew"
+        );
+        Self::new("subject_refused", 403, message)
+    }
+
+    /// One who asks more often than anybody has to: 429.
+    #[must_use]
+    pub fn rate_limited(seconds: u64) -> Self {
+        let message = format!("too many requests of this device or user: try again in {seconds} s");
+        Self { retry_after: Some(seconds), ..Self::new("rate_limited", 429, message) }
+    }
+
     /// A one-time password is missing: 401.
     #[must_use]
     pub fn otp_required() -> Self {
@@ -185,7 +225,7 @@ impl Refused {
     #[must_use]
     pub fn otp_locked(seconds: u64) -> Self {
         let message = format!("too many wrong one-time passwords: try again in {} minutes", seconds.div_ceil(60));
-        Self::new("otp_locked", 429, message)
+        Self { retry_after: Some(seconds), ..Self::new("otp_locked", 429, message) }
     }
 
     /// The login that a token belongs to has ended: 401.

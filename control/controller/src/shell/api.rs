@@ -1,6 +1,7 @@
 //! The HTTP API: the table of `docs/CONTROL.md`, a line each.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Extension, Request, State};
 use axum::routing::{get, post};
@@ -9,12 +10,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_directory::PASSWORD;
 use ringfort_enrol::wall_clock;
-use ringfort_identity::Role;
+use ringfort_identity::{Role, SessionDn};
 use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
 
 use super::caller::Caller;
-use super::hosts::{host_certificate, register_host};
+use super::hosts::{self, host_certificate, register_host};
 use super::http::{Asked, Failure, finish};
 use super::limits::{ADMIN_BODY_BYTES_MAX, BODY_BYTES_MAX};
 use super::{Shell, audit, counted, operate, receipts};
@@ -96,11 +97,7 @@ pub(crate) fn router(shell: &Arc<Shell>) -> Router {
         .route(&at("admin/gateways/operations"), post(operate::operate))
         .route(&at("admin/gateways/remove"), change!(admin_remove_gateway: api::Named))
         .route(&at("admin/receipts"), get(receipts::receipts))
-        .route(
-            &at("admin/hosts"),
-            change!(admin_add_host: api::Named)
-                .get(list!(shell, administrator, now => shell.core.hosts(&administrator, now))),
-        )
+        .route(&at("admin/hosts"), change!(admin_add_host: api::Named).get(hosts::list))
         .route(&at("admin/hosts/remove"), change!(admin_remove_host: api::Named))
         .route(&at("hosts/certificate"), post(host_certificate))
         .route(&api::registration_path("{hostname}"), post(register_host))
@@ -174,6 +171,7 @@ async fn oidc_finish(State(shell): Shared, Extension(caller): From, request: Req
 async fn login_service(State(shell): Shared, Extension(caller): From) -> Answer<api::LoginResponse> {
     let now = wall_clock();
     let peer = caller.peer_as(Role::Device, &shell.core, now)?;
+    shell.rates.take(peer.key(), peer.session().map(SessionDn::user), Instant::now())?;
     let answer = shell.core.login_service(peer, now).await?;
     shell.counters.count(counted::LOGINS);
     Ok(Json(answer))
@@ -183,6 +181,7 @@ async fn login_service(State(shell): Shared, Extension(caller): From) -> Answer<
 async fn totp(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::TotpSecret> {
     let now = wall_clock();
     let bearer = Asked::from(request).bearer_with_certificate(&shell, &caller, now)?;
+    shell.pace(&bearer)?;
     Ok(Json(shell.core.new_totp(&bearer, now).await?))
 }
 
@@ -194,6 +193,7 @@ async fn entitlements(
 ) -> Answer<api::EntitlementsResponse> {
     let now = wall_clock();
     let bearer = Asked::from(request).bearer(&shell, &caller, now)?;
+    shell.pace(&bearer)?;
     Ok(Json(shell.core.entitlements(&bearer, now).await?))
 }
 
@@ -205,6 +205,7 @@ async fn certificate(
 ) -> Answer<api::CertificateResponse> {
     let (now, asked) = (wall_clock(), Asked::from(request));
     let bearer = asked.bearer(&shell, &caller, now)?;
+    shell.pace(&bearer)?;
     let request = signing_request(asked).await?;
     Ok(Json(shell.core.certificate(&bearer, &request, now).await?))
 }
@@ -220,6 +221,7 @@ pub(super) async fn signing_request(asked: Asked) -> Result<Vec<u8>, Refused> {
 async fn renew(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<api::LoginResponse> {
     let now = wall_clock();
     let bearer = Asked::from(request).bearer_with_certificate(&shell, &caller, now)?;
+    shell.pace(&bearer)?;
     let asking = {
         let (shell, bearer) = (Arc::clone(&shell), bearer.clone());
         async move { shell.identity.ask_again(&shell.core, &bearer, now).await }

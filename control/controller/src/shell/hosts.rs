@@ -2,13 +2,14 @@
 //!
 //! Who the host is, whether it may, and for whom it speaks is settled before its body is read (W6, W7).
 
-use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Extension, Path, Request, State};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_enrol::wall_clock;
+use ringfort_identity::{Hostname, PeerIdentity};
 use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
 
@@ -17,7 +18,7 @@ use super::api::{Answer, From, Shared, signing_request};
 use super::caller::Caller;
 use super::http::{Asked, Failure};
 use super::limits::BODY_BYTES_MAX;
-use crate::core::{AuthorisedHost, Refused};
+use crate::core::{HostsAsked, Refused};
 
 /// Where a host is to be found (W5).
 pub(super) async fn register_host(
@@ -28,7 +29,8 @@ pub(super) async fn register_host(
 ) -> Answer<api::Registered> {
     let now = wall_clock();
     let about = |refused| Failure::about(&hostname, refused);
-    let host = authorised(&shell, &caller, now).await.map_err(about)?;
+    let peer = shown(&shell, &caller, now)?;
+    let host = shell.core.authorised_host(peer, now).await.map_err(about)?;
     host.is_called(&hostname).map_err(about)?;
     let body: api::HostRegistration = Asked::from(request).json(BODY_BYTES_MAX).await.map_err(about)?;
     Ok(Json(shell.core.register_host(host, body, now).await.map_err(about)?))
@@ -41,14 +43,55 @@ pub(super) async fn host_certificate(
     request: Request,
 ) -> Answer<api::CertificateResponse> {
     let now = wall_clock();
-    let host = authorised(&shell, &caller, now).await?;
+    let host = shell.core.authorised_host(shown(&shell, &caller, now)?, now).await?;
     let request = signing_request(Asked::from(request)).await?;
     let chain = shell.core.renew_host(&host, &request, now).await?;
     Ok(Json(api::CertificateResponse { chain: chain.iter().map(|der| URL_SAFE_NO_PAD.encode(der)).collect() }))
 }
 
-/// The host at the other end of the connection.
-async fn authorised(shell: &Arc<Shell>, caller: &Caller, now: UnixSeconds) -> Result<AuthorisedHost, Refused> {
-    let peer = caller.peer(&shell.core, now)?.ok_or_else(Refused::certificate_required)?;
-    shell.core.authorised_host(peer, now).await
+/// `GET admin/hosts?after=<name>&limit=<number>`, each of which may be left out.
+pub(super) async fn list(State(shell): Shared, Extension(caller): From, request: Request) -> Answer<Vec<api::HostRow>> {
+    let now = wall_clock();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let bearer = Asked::from(request).bearer_with_certificate(&shell, &caller, now)?;
+    let administrator = shell.core.administrator(&bearer, now).await?;
+    Ok(Json(shell.core.hosts(&administrator, asked(&query)?, now).await?))
+}
+
+/// # Errors
+/// `request_malformed`.
+fn asked(query: &str) -> Result<HostsAsked, Refused> {
+    let form = || Refused::malformed("expected ?after=<name of a host>, &limit=<number>");
+    let mut asked = HostsAsked::default();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=').ok_or_else(form)? {
+            ("after", name) => asked.after = name.parse::<Hostname>().map_err(|_| form())?.to_string(),
+            ("limit", number) => asked.limit = number.parse().map_err(|_| form())?,
+            _ => return Err(form()),
+        }
+    }
+    Ok(asked)
+}
+
+/// The certificate at the other end of the connection. How it stands is asked once it is known whose it is: a host that is none any
+/// more is told so (W6).
+fn shown<'a>(shell: &Shell, caller: &'a Caller, now: UnixSeconds) -> Result<&'a PeerIdentity, Failure> {
+    let peer = caller.shown(now)?.ok_or_else(Refused::certificate_required)?;
+    shell.rates.take(peer.key(), None, Instant::now())?;
+    Ok(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_named_in_the_query() {
+        assert_eq!(asked("").unwrap(), HostsAsked::default());
+        let expected = HostsAsked { after: "nas.example".into(), limit: 9 };
+        assert_eq!(asked("limit=9&after=nas.example").unwrap(), expected);
+        for wrong in ["after", "after=", "after=a%20b", "limit=x", "limit=-1", "offset=3"] {
+            assert_eq!(asked(wrong).unwrap_err().code, "request_malformed", "{wrong}");
+        }
+    }
 }

@@ -9,30 +9,32 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use ringfort_directory::ldap::Directory;
-use ringfort_directory::oidc::{Freshness, Pending, Provider, RedirectUri, Returned};
-use ringfort_directory::{Failed, PASSWORD, Settings, SettingsError, random_text};
+use ringfort_directory::oidc::{Finished, Freshness, Pending, Provider, RedirectUri, Returned};
+use ringfort_directory::{Failed, PASSWORD, ProviderPolicy, Settings, SettingsError, random_text};
 use ringfort_identity::KeyThumbprint;
 use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
 
 use super::limits::{OIDC_BEGUN_MAX, OIDC_LIFE, OIDC_OF_ONE_ADDRESS_MAX};
-use crate::core::{Bearer, ByProvider, Core, Refused, SecondFactor, network};
+use crate::core::{Account, Bearer, ByProvider, Core, GoesOn, Refused, network};
 
 /// The identity providers of the organisation.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    oidc: Vec<Provider>,
-    ldap: Vec<Directory>,
+    oidc: Vec<(Provider, ProviderPolicy)>,
+    ldap: Vec<(Directory, ProviderPolicy)>,
     begun: Begun,
 }
 
 impl Identity {
     /// The providers of these settings; none is asked anything yet.
     pub(crate) fn new(settings: &Settings) -> Result<Self, SettingsError> {
-        settings.check_names()?;
+        settings.check()?;
+        let oidc = settings.oidc.iter().map(|one| Ok((Provider::new(one)?, one.policy())));
+        let ldap = settings.ldap.iter().map(|one| Ok((Directory::new(one)?, one.policy())));
         Ok(Self {
-            oidc: settings.oidc.iter().map(Provider::new).collect::<Result<_, _>>()?,
-            ldap: settings.ldap.iter().map(Directory::new).collect::<Result<_, _>>()?,
+            oidc: oidc.collect::<Result<_, SettingsError>>()?,
+            ldap: ldap.collect::<Result<_, SettingsError>>()?,
             begun: Begun::default(),
         })
     }
@@ -41,8 +43,8 @@ impl Identity {
     pub(crate) fn methods(&self) -> (Vec<String>, Vec<api::LoginProvider>) {
         let provider =
             |method: &str, kind, uri: &str| api::LoginProvider { method: method.into(), kind, uri: uri.into() };
-        let oidc = self.oidc.iter().map(|one| provider(one.name(), api::ProviderKind::Oidc, one.issuer()));
-        let ldap = self.ldap.iter().map(|one| provider(one.name(), api::ProviderKind::Ldap, one.url()));
+        let oidc = self.oidc.iter().map(|(one, _)| provider(one.name(), api::ProviderKind::Oidc, one.issuer()));
+        let ldap = self.ldap.iter().map(|(one, _)| provider(one.name(), api::ProviderKind::Ldap, one.url()));
         let providers: Vec<_> = oidc.chain(ldap).collect();
         let names = providers.iter().map(|provider| provider.method.clone());
         (names.chain([PASSWORD.to_owned()]).collect(), providers)
@@ -58,19 +60,18 @@ impl Identity {
         from: IpAddr,
         now: UnixSeconds,
     ) -> Result<api::LoginResponse, Refused> {
-        let directory = self.ldap.iter().find(|directory| directory.name() == method);
-        let directory = directory.ok_or_else(|| Refused::method_unknown(method))?;
+        let directory = self.ldap.iter().find(|(directory, _)| directory.name() == method);
+        let (directory, policy) = directory.ok_or_else(|| Refused::method_unknown(method))?;
         let api::LoginRequest { user, password, client_id, otp, .. } = request;
         core.checked_names(user, client_id)?;
-        let attempt = core.attempt(Some(user), from, now)?;
+        let attempt = core.attempt(Some(Account::new(method, user)), from, now)?;
         let logged_in = async {
             let person = directory.check(user, password, now).await.map_err(|failed| match failed {
                 // In the words of every wrong password.
                 Failed::Refused(_) => Refused::login(),
                 other => other.into(),
             })?;
-            let second = SecondFactor::Ours(otp.as_deref());
-            let by = ByProvider { method, person: &person, second, refresh: None };
+            let by = ByProvider { method, person: &person, policy, otp: otp.as_deref(), refresh: None };
             core.login_by_provider(by, client_id, key, from, now).await
         };
         attempt.ended(logged_in.await)
@@ -87,14 +88,14 @@ impl Identity {
     ) -> Result<api::OidcBegun, Refused> {
         let api::OidcBegin { method, client_id, redirect_uri, fresh } = request;
         core.checked_names("", client_id)?;
-        let provider = self.oidc.iter().position(|provider| provider.name() == method.as_str());
+        let provider = self.oidc.iter().position(|(provider, _)| provider.name() == method.as_str());
         let provider = provider.ok_or_else(|| Refused::method_unknown(method))?;
         let redirect = RedirectUri::new(redirect_uri).ok_or_else(|| {
             Refused::malformed("expected a redirect_uri http://127.0.0.1:PORT/callback on the user's own machine")
         })?;
         let attempt = core.attempt(None, from, now)?;
         let freshness = if *fresh { Freshness::Anew } else { Freshness::Within(core.login_seconds()) };
-        let begun = self.oidc[provider].begin(redirect, freshness, now).await;
+        let begun = self.oidc[provider].0.begin(redirect, freshness, now).await;
         attempt.untried();
         let (url, pending) = begun?;
         let handle = random_text().ok_or_else(|| Refused::internal("no randomness"))?;
@@ -103,7 +104,7 @@ impl Identity {
             key,
             client_id: client_id.clone(),
             provider,
-            pending,
+            stage: Stage::Begun(pending),
             from: network(from),
             begun_at: Instant::now(),
         };
@@ -111,7 +112,8 @@ impl Identity {
         Ok(api::OidcBegun { url, handle, state, expires_at: (now + OIDC_LIFE).0 })
     }
 
-    /// Finishes it with what the browser brought.
+    /// Finishes it with what the browser brought. Where a one-time password is missing, or wrong, who they are is known, and the same
+    /// login is finished with the next one.
     pub(crate) async fn finish(
         &self,
         core: &Core,
@@ -120,43 +122,63 @@ impl Identity {
         from: IpAddr,
         now: UnixSeconds,
     ) -> Result<api::LoginResponse, Refused> {
-        let api::OidcFinish { handle, code, state, issuer } = request;
+        let api::OidcFinish { handle, code, state, issuer, otp } = request;
         let attempt = core.attempt(None, from, now)?;
         let waiting = self.begun.take(&handle, Instant::now()).filter(|waiting| waiting.key == key);
         // Not said to be none: whoever guesses handles is one who fails.
-        let Waiting { client_id, provider, pending, .. } = waiting.ok_or_else(Refused::login_unknown)?;
-        let provider = &self.oidc[provider];
-        let returned = Returned { code: &code, state: &state, issuer: issuer.as_deref() };
-        let finished = provider.finish(pending, &returned, now).await;
-        // A code that the provider does not know may have been guessed.
-        if !matches!(finished, Err(Failed::Refused(_))) {
-            attempt.untried();
-        }
-        let finished = finished?;
+        let waiting = waiting.ok_or_else(Refused::login_unknown)?;
+        let (provider, policy) = &self.oidc[waiting.provider];
+        let finished = match waiting.stage {
+            Stage::Begun(pending) => {
+                let returned = Returned { code: &code, state: &state, issuer: issuer.as_deref() };
+                match provider.finish(pending, &returned, now).await {
+                    Ok(finished) => finished,
+                    // A code that the provider does not know may have been guessed.
+                    Err(failed @ Failed::Refused(_)) => return Err(failed.into()),
+                    Err(failed) => {
+                        attempt.untried();
+                        return Err(failed.into());
+                    }
+                }
+            }
+            Stage::Known(finished) => finished,
+        };
         let by = ByProvider {
             method: provider.name(),
             person: &finished.person,
-            second: SecondFactor::Theirs,
+            policy,
+            otp: otp.as_deref(),
             refresh: finished.refresh.as_ref().map(|refresh| refresh.as_str()),
         };
-        core.login_by_provider(by, &client_id, key, from, now).await
+        let logged_in = core.login_by_provider(by, &waiting.client_id, key, from, now).await;
+        if logged_in.as_ref().is_err_and(|refused| refused.code.starts_with("otp_")) {
+            // Without a place it is begun again, which is all that is lost.
+            drop(self.begun.insert(handle, Waiting { stage: Stage::Known(finished), ..waiting }));
+        }
+        attempt.ended(logged_in)
     }
 
     /// Asks the provider of a login whether its session goes on, when it is time to (R22). A provider that cannot be reached
     /// leaves the login's end where it is.
     pub(crate) async fn ask_again(&self, core: &Core, bearer: &Bearer, now: UnixSeconds) -> Result<(), Refused> {
         let Some(session) = core.renewable_session(bearer, now).await? else { return Ok(()) };
-        let Some(provider) = self.oidc.iter().find(|provider| provider.name() == session.method) else { return Ok(()) };
-        match provider.refresh(&session.refresh, &session.subject, now).await {
+        let provider = self.oidc.iter().find(|(provider, _)| provider.name() == session.method);
+        let Some((provider, policy)) = provider else { return core.session_stays(bearer, &session).await };
+        let failed = match provider.refresh(&session.refresh, &session.subject, now).await {
             Ok(refreshed) => {
                 let refresh = refreshed.refresh.as_ref().unwrap_or(&session.refresh);
-                core.session_goes_on(bearer, refreshed.ends_at, refresh, now).await
+                let said = GoesOn { ends_at: refreshed.ends_at, refresh, email: refreshed.email.as_ref(), policy };
+                return core.session_goes_on(bearer, &session, &said, now).await;
             }
-            Err(error @ (Failed::Unreachable(_) | Failed::Answer(_))) => {
-                tracing::warn!(method = session.method, %error, "a login was not prolonged");
+            Err(failed) => failed,
+        };
+        core.session_stays(bearer, &session).await?;
+        match failed {
+            Failed::Unreachable(_) | Failed::Answer(_) => {
+                tracing::warn!(method = session.method, error = %failed, "a login was not prolonged");
                 Ok(())
             }
-            Err(refused) => Err(refused.into()),
+            refused => Err(refused.into()),
         }
     }
 }
@@ -168,10 +190,28 @@ struct Waiting {
     client_id: String,
     /// Which of the providers.
     provider: usize,
-    pending: Pending,
+    stage: Stage,
     /// What counts as one address.
     from: IpAddr,
     begun_at: Instant,
+}
+
+/// How far it has come.
+enum Stage {
+    /// The browser is at the provider.
+    Begun(Pending),
+    /// The provider has said who they are; what is missing is a one-time password of ours.
+    Known(Finished),
+}
+
+impl std::fmt::Debug for Stage {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Begun(_) => "Begun",
+            Self::Known(_) => "Known",
+        })
+    }
 }
 
 impl Waiting {
@@ -224,7 +264,8 @@ mod tests {
     fn waiting(from: &str, begun_at: Instant) -> Waiting {
         let redirect = RedirectUri::new("http://127.0.0.1:1/callback").unwrap();
         let pending = Pending::new(redirect, UnixSeconds(0)).unwrap();
-        Waiting { key: key(), client_id: "c".into(), provider: 0, pending, from: from.parse().unwrap(), begun_at }
+        let (from, stage) = (from.parse().unwrap(), Stage::Begun(pending));
+        Waiting { key: key(), client_id: "c".into(), provider: 0, stage, from, begun_at }
     }
 
     #[test]
@@ -265,6 +306,9 @@ mod tests {
             scopes: Vec::new(),
             groups_claim: "groups".into(),
             ca_file: None,
+            email_domains: None,
+            administrators: false,
+            second_factor: false,
         };
         let identity = Identity::new(&Settings { oidc: vec![oidc], ldap: Vec::new() }).unwrap();
         let (methods, providers) = identity.methods();

@@ -33,6 +33,7 @@ mod listener;
 mod metrics;
 mod nonces;
 mod operate;
+mod rates;
 mod receipts;
 mod server;
 mod settings;
@@ -51,7 +52,7 @@ use ringfort_token::Refusal;
 use ringfort_token::proof::ProofRefused;
 use tokio::sync::{Semaphore, watch};
 
-use crate::core::{Core, Event, Refused};
+use crate::core::{Bearer, Core, Event, Refused};
 use caller::Caller;
 use clocks::Clocks;
 use counters::Counters;
@@ -59,6 +60,7 @@ use hub::Hub;
 use identity::Identity;
 use limits::RECEIPTS_WAITING_MAX;
 use nonces::Nonces;
+use rates::Rates;
 
 /// What is counted besides refusals.
 mod counted {
@@ -111,6 +113,7 @@ pub(crate) struct Shell {
     nonces: Nonces,
     hub: Arc<Hub>,
     clocks: Clocks,
+    rates: Rates,
     noise: Noise,
     /// Requests that wait for receipts.
     waiting: Semaphore,
@@ -134,6 +137,7 @@ impl Shell {
             hub,
             clocks: Clocks::default(),
             noise: Noise::default(),
+            rates: Rates::default(),
             waiting: Semaphore::new(RECEIPTS_WAITING_MAX),
             open: AtomicU64::new(0),
             stop,
@@ -146,15 +150,30 @@ impl Shell {
         drop(self.stop.clone().wait_for(|stop| *stop).await);
     }
 
+    /// Takes one request of a bearer.
+    ///
+    /// # Errors
+    /// [`TooOften`](rates::TooOften).
+    fn pace(&self, bearer: &Bearer) -> Result<(), rates::TooOften> {
+        let claims = bearer.claims();
+        self.rates.take(&claims.cnf.jkt, Some(&claims.user), Instant::now())
+    }
+
+    /// Counts a refusal that is not written down; gives the id of no event.
+    fn refuse_unwritten(&self, refused: &Refused) -> String {
+        self.counters.refused(refused.code);
+        self.counters.count(counted::UNWRITTEN);
+        String::new()
+    }
+
     /// Counts a refusal and writes it down; gives the audit event's id, which is empty when too many are refused for each to
     /// be written.
     async fn refuse(&self, caller: &Caller, action: &str, target: &str, refused: &Refused) -> String {
-        self.counters.refused(refused.code);
         // What somebody who is nobody causes must not fill the disk. A failed login is bounded by its cost, and always written.
         if !matches!(refused.code, "login_refused" | "otp_refused") && !self.noise.take(caller, Instant::now()) {
-            self.counters.count(counted::UNWRITTEN);
-            return String::new();
+            return self.refuse_unwritten(refused);
         }
+        self.counters.refused(refused.code);
         let actor = caller.actor();
         let event =
             Event { actor: &actor, action, target: short(target), outcome: refused.code, detail: &refused.message };
