@@ -164,12 +164,12 @@ enum UserCommand {
         /// Login name.
         name: String,
     },
-    /// Let a user log in again.
+    /// Let a user or service log in again, with new keys: from new state folders.
     Enable {
         /// Login name.
         name: String,
     },
-    /// Give a user one-time passwords, to be asked for beside the password; prints the secret, once.
+    /// Give a user one-time passwords, to be asked for whichever way they log in; prints the secret, once.
     Totp {
         /// Login name.
         name: String,
