@@ -218,13 +218,13 @@ async fn by_browser(
     };
     let redirect::Returned { code, issuer } = returned;
     let mut finish = OidcFinish { handle: begun.handle, code, state: begun.state, issuer, otp };
-    let answer = controller.oidc_finish(&finish).await;
-    if finish.otp.is_some() || answer.as_ref().is_err_and(|error| error.code() != Some("otp_required")) {
-        return Ok(answer?);
+    let mut answer = controller.oidc_finish(&finish).await;
+    if finish.otp.is_none() && answer.as_ref().is_err_and(|error| error.code() == Some("otp_required")) {
+        let code = person.otp().context("a one-time password is asked for beside the provider's login")?;
+        finish.otp = Some(code.to_string());
+        answer = controller.oidc_finish(&finish).await;
     }
-    finish.otp =
-        Some(person.otp().context("a one-time password is asked for beside the provider's login")?.to_string());
-    Ok(controller.oidc_finish(&finish).await?)
+    Ok(answer?)
 }
 
 /// Logs in as a service, by the certificate in `folder` (X12). Where the Controller cannot be reached, a login that has not ended

@@ -331,4 +331,10 @@ pub(crate) async fn one_time_passwords_stand_beside_the_providers() {
     let now = ringfort_directory::totp::Step::at(ringfort_enrol::wall_clock());
     user.finish_with(&begun, &returned, Some(&secret.code(now))).await.unwrap();
     assert_eq!(code(user.finish_with(&begun, &returned, Some(&secret.code(now))).await), "login_unknown");
+    // The real client asks for it, once.
+    let next = secret.code(ringfort_directory::totp::Step(now.0 + 1));
+    let mut alice = Someone::with_browser(Where::Elsewhere, "alice").and_otp(&next);
+    let login = || Login { method: Some("sso".into()), ..Login::default() };
+    assert_eq!(world.log_in("server", login(), &mut alice).await.unwrap().name, "alice");
+    assert!(world.log_in("server", login(), &mut alice).await.is_err(), "replayed");
 }
