@@ -23,6 +23,8 @@ const RECEIPTS_SECONDS_MAX: u128 = 20;
 
 /// Events in one answer.
 const EVENTS_MAX: usize = 1_000;
+/// Hosts in one answer.
+const HOSTS_MAX: usize = 256;
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +35,6 @@ pub enum List {
     Gateways,
     /// Controllers.
     Controllers,
-    /// Hosts that may register themselves.
-    Hosts,
     /// Logins that have not ended.
     Sessions,
 }
@@ -303,6 +303,29 @@ impl Admin {
         Ok(Value::Array(events))
     }
 
+    /// The hosts that may register themselves, read page by page.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn hosts(&mut self) -> Result<Value> {
+        let (mut hosts, mut after) = (Vec::new(), String::new());
+        loop {
+            let path = format!("hosts?limit={HOSTS_MAX}{after}");
+            let answer = self.controller.admin::<()>(&self.claims, Method::GET, &path, None).await;
+            let Value::Array(mut rows) = answer.map_err(with_remedy)? else {
+                bail!("expected a list of hosts in the Controller's answer")
+            };
+            let last = rows.last().and_then(|row| row["name"].as_str()).map(|name| format!("&after={name}"));
+            let is_full = rows.len() >= HOSTS_MAX;
+            hosts.append(&mut rows);
+            match last {
+                // Names grow, so that this ends whatever the Controller answers.
+                Some(last) if is_full && last > after => after = last,
+                _ => return Ok(Value::Array(hosts)),
+            }
+        }
+    }
+
     /// Lists.
     ///
     /// # Errors
@@ -312,7 +335,6 @@ impl Admin {
             List::Users => "users",
             List::Gateways => "gateways",
             List::Controllers => "controllers",
-            List::Hosts => "hosts",
             List::Sessions => "sessions",
         };
         let answer = self.controller.admin::<()>(&self.claims, Method::GET, path, None).await;

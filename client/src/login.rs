@@ -120,7 +120,7 @@ pub async fn login(state: &Path, login: Login, person: &mut dyn Person) -> Resul
                 let (client_id, fresh) = (identity.id.clone(), login.fresh);
                 OidcBegin { method, client_id, redirect_uri, fresh }
             };
-            by_browser(&mut controller, browser, path, person, begin).await?
+            by_browser(&mut controller, browser, path, login.otp, person, begin).await?
         }
         Chosen::Password(method) => {
             let user = login.user.or_else(|| Some(identity.user.clone()).filter(|user| !user.is_empty()));
@@ -176,6 +176,7 @@ async fn by_browser(
     controller: &mut ControllerClient,
     browser: Browser,
     path: String,
+    otp: Option<String>,
     person: &mut dyn Person,
     begin: impl FnOnce(String) -> OidcBegin,
 ) -> Result<LoginResponse> {
@@ -191,8 +192,14 @@ async fn by_browser(
         None => redirect::pasted(&person.returned()?, &path, &begun.state)?,
     };
     let redirect::Returned { code, issuer } = returned;
-    let finish = OidcFinish { handle: begun.handle, code, state: begun.state, issuer };
-    Ok(controller.oidc_finish(&finish).await?)
+    let mut finish = OidcFinish { handle: begun.handle, code, state: begun.state, issuer, otp };
+    let mut answer = controller.oidc_finish(&finish).await;
+    if finish.otp.is_none() && answer.as_ref().is_err_and(|error| error.code() == Some("otp_required")) {
+        let code = person.otp().context("a one-time password is asked for beside the provider's login")?;
+        finish.otp = Some(code.to_string());
+        answer = controller.oidc_finish(&finish).await;
+    }
+    Ok(answer?)
 }
 
 /// A URL as it may be shown: what people compare by eye, and terminals print as it is.

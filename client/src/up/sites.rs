@@ -85,7 +85,7 @@ impl Control<'_> {
     pub(super) fn route(&mut self) -> Result<()> {
         // What a host says of itself makes no hole in the routes.
         let gateways = self.tokens.connect.iter().flat_map(|connect| &connect.token.sites);
-        let gateways = gateways.flat_map(|site| usable(site.gateways.iter().filter(|gateway| !gateway.reported)));
+        let gateways = gateways.flat_map(|site| usable(site, |gateway| !gateway.reported));
         let mut outer = self.controllers.clone();
         outer.extend(gateways.map(|gateway| gateway.address.ip()));
         let granted: Vec<SiteGrants<'_>> = self
@@ -158,12 +158,12 @@ impl SiteRun {
 
 /// The Gateways of a site that can be used: with an address, and with digests to compare their certificates with (C12).
 fn gateways(site: &ConnectSite) -> Vec<SiteGateway> {
-    usable(&site.gateways).collect()
+    usable(site, |_| true).collect()
 }
 
-fn usable<'a>(gateways: impl IntoIterator<Item = &'a ConnectGateway>) -> impl Iterator<Item = SiteGateway> {
-    gateways.into_iter().filter_map(|gateway| {
-        let digests = gateway.certificate_digests.iter().map(|text| parse_hex(text));
+fn usable(site: &ConnectSite, is_wanted: impl Fn(&ConnectGateway) -> bool) -> impl Iterator<Item = SiteGateway> {
+    site.gateways.iter().filter(move |gateway| is_wanted(gateway)).filter_map(|gateway| {
+        let digests = site.digests_of(&gateway.id).iter().map(|text| parse_hex(text));
         let digests: Vec<[u8; 32]> = digests.collect::<Option<_>>().filter(|digests: &Vec<_>| !digests.is_empty())?;
         let address = gateway.address.parse().ok().or_else(|| tunnel::resolve(&gateway.address).ok()?.pop())?;
         Some(SiteGateway { id: gateway.id.as_str().into(), address, digests })

@@ -28,7 +28,7 @@ mod web;
 pub use person::{Email, EmailError, Person};
 pub use reason::Reason;
 pub use secret::random_text;
-pub use settings::{LdapSettings, OidcSettings, PASSWORD, Settings, SettingsError};
+pub use settings::{LdapSettings, OidcSettings, PASSWORD, ProviderPolicy, Settings, SettingsError};
 
 /// Why a provider did not say who somebody is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

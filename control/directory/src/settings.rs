@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::person::Email;
+
 /// Longest file that is read: a bundle of some hundred certificates has 250 KB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Providers of one organisation.
@@ -51,6 +53,15 @@ pub struct OidcSettings {
     /// PEM certificates of the CA of the provider's own; by default what this machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// Domains of the e-mail addresses that it may speak for; by default any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email_domains: Option<Vec<String>>,
+    /// Whether it may log administrators in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub administrators: bool,
+    /// Whether it asks for a second factor itself, so that one-time passwords of ours are not asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub second_factor: bool,
 }
 
 /// An LDAP directory (RFC 4511).
@@ -82,6 +93,53 @@ pub struct LdapSettings {
     /// PEM certificates of the directory's CA; by default what this machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// Domains of the e-mail addresses that it may speak for; by default any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email_domains: Option<Vec<String>>,
+    /// Whether it may log administrators in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub administrators: bool,
+    /// Whether it asks for a second factor itself, so that one-time passwords of ours are not asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub second_factor: bool,
+}
+
+/// For whom a provider may speak, and how much its word is worth.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProviderPolicy {
+    /// Domains of e-mail addresses; `None` for any.
+    pub email_domains: Option<Vec<String>>,
+    /// Whether it may log administrators in.
+    pub administrators: bool,
+    /// Whether it asks for a second factor itself.
+    pub second_factor: bool,
+}
+
+impl ProviderPolicy {
+    /// Whether the address is of one of its domains, not counting what is below one.
+    #[must_use]
+    pub fn speaks_for(&self, email: &Email) -> bool {
+        let is = |domain: &String| domain.eq_ignore_ascii_case(email.domain());
+        self.email_domains.as_ref().is_none_or(|domains| domains.iter().any(is))
+    }
+}
+
+impl OidcSettings {
+    /// For whom it may speak.
+    #[must_use]
+    pub fn policy(&self) -> ProviderPolicy {
+        let Self { email_domains, administrators, second_factor, .. } = self.clone();
+        ProviderPolicy { email_domains, administrators, second_factor }
+    }
+}
+
+impl LdapSettings {
+    /// For whom it may speak.
+    #[must_use]
+    pub fn policy(&self) -> ProviderPolicy {
+        let Self { email_domains, administrators, second_factor, .. } = self.clone();
+        ProviderPolicy { email_domains, administrators, second_factor }
+    }
 }
 
 fn groups_claim() -> String {
@@ -132,11 +190,24 @@ impl Settings {
         self.oidc.is_empty() && self.ldap.is_empty()
     }
 
-    /// That names are names, and each is one method's.
+    /// That names are names, each is one method's, and domains are some.
     ///
     /// # Errors
     /// [`SettingsError::Value`].
-    pub fn check_names(&self) -> Result<(), SettingsError> {
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let oidc = self.oidc.iter().map(|oidc| (&oidc.name, &oidc.email_domains));
+        let ldap = self.ldap.iter().map(|ldap| (&ldap.name, &ldap.email_domains));
+        for (name, domains) in oidc.chain(ldap) {
+            let is_domain = |domain: &String| format!("x@{domain}").parse::<Email>().is_ok();
+            if domains.as_ref().is_some_and(|domains| domains.is_empty() || !domains.iter().all(is_domain)) {
+                let why = "expected email_domains such as [\"example.org\"], or none for any".into();
+                return Err(SettingsError::Value { name: name.clone(), why });
+            }
+        }
+        self.check_names()
+    }
+
+    fn check_names(&self) -> Result<(), SettingsError> {
         let mut seen = BTreeSet::from([PASSWORD]);
         let names = self.oidc.iter().map(|oidc| &oidc.name).chain(self.ldap.iter().map(|ldap| &ldap.name));
         for name in names {
@@ -211,13 +282,32 @@ mod tests {
     #[test]
     fn what_is_left_out_is_as_usual_and_what_is_misspelt_is_refused() {
         let settings: Settings = toml::from_str(BOTH).unwrap();
-        settings.check_names().unwrap();
+        settings.check().unwrap();
         assert_eq!(
             (settings.oidc[0].groups_claim.as_str(), settings.ldap[0].user_filter.as_str()),
             ("groups", "(uid={})")
         );
         assert_eq!(toml::from_str::<Settings>(&toml::to_string(&settings).unwrap()).unwrap(), settings);
         assert!(toml::from_str::<Settings>(&BOTH.replace("client_id", "clientid")).is_err());
+    }
+
+    #[test]
+    fn a_provider_speaks_for_the_domains_that_are_said_and_for_no_administrator() {
+        let settings = |more: &str| toml::from_str::<Settings>(&format!("{BOTH}{more}")).unwrap();
+        let policy = |more: &str| settings(more).ldap[0].policy();
+        let (alice, below): (Email, Email) =
+            ("alice@example.org".parse().unwrap(), "alice@evil.example.org".parse().unwrap());
+        assert_eq!(policy(""), ProviderPolicy::default());
+        assert!(policy("").speaks_for(&alice) && !policy("").administrators && !policy("").second_factor);
+        let own = policy("email_domains = [\"Example.org\"]\nadministrators = true\nsecond_factor = true");
+        assert!(own.speaks_for(&alice) && own.administrators && own.second_factor);
+        assert!(!own.speaks_for(&below), "what is below a domain is another's");
+        assert!(!policy("email_domains = [\"ample.org\"]").speaks_for(&alice));
+        for bad in ["[]", "[\"\"]", "[\"a@b\"]", "[\"exam ple\"]"] {
+            let error = settings(&format!("email_domains = {bad}")).check().unwrap_err().to_string();
+            assert!(error.contains("email_domains"), "{bad}: {error}");
+        }
+        assert_eq!(settings("").oidc[0].policy(), ProviderPolicy::default());
     }
 
     #[test]
@@ -233,7 +323,7 @@ mod tests {
             ("ä", "letters"),
         ] {
             let name = &format!("{name:?}");
-            let error = settings(name).check_names().unwrap_err().to_string();
+            let error = settings(name).check().unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
     }

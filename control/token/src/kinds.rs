@@ -270,6 +270,15 @@ pub struct ConnectSite {
     pub gateways: Vec<ConnectGateway>,
 }
 
+impl ConnectSite {
+    /// The digests of a Gateway's certificates, whichever of its addresses is used; none of one that has none.
+    #[must_use]
+    pub fn digests_of(&self, gateway: &str) -> &[String] {
+        let first = self.gateways.iter().find(|one| one.id == gateway);
+        first.map_or(&[], |one| one.certificate_digests.as_slice())
+    }
+}
+
 /// A Gateway as the client needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -278,7 +287,8 @@ pub struct ConnectGateway {
     pub id: String,
     /// Where it listens, UDP and TCP: `203.0.113.10:443`.
     pub address: String,
-    /// SHA-256 digests in hexadecimal of the certificates it may show: today's, and the next one (C12).
+    /// SHA-256 digests in hexadecimal of the certificates it may show: today's, and the next one (C12). They stand beside the first
+    /// address of each Gateway only ([`ConnectSite::digests_of`]).
     pub certificate_digests: Vec<String>,
     /// Whether the host reported the address itself and nobody configured it (W8): it is tried last, and it is no reason to leave a
     /// granted network out of a tunnel.

@@ -60,7 +60,7 @@ impl Core {
                 return Err(taken("user", &user.name));
             }
             if let Some(email) = &email {
-                decision.set_email(&user.id, Some(email)).await?;
+                decision.set_email(&user, Some(email.as_str())).await?;
             }
             let mut after = json!({ "name": user.name, "role": role_text(user.role) });
             if let Some(email) = &email {
@@ -73,7 +73,7 @@ impl Core {
         .await
     }
 
-    /// Removes a user with all that the user has: tokens are revoked at once.
+    /// Removes a user with all that the user has: tokens and keys are revoked at once.
     ///
     /// # Errors
     /// `not_found`; `request_malformed` for the last owner; `role_insufficient` for one with a role.
@@ -85,15 +85,9 @@ impl Core {
     ) -> Result<api::Pushed, Refused> {
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
-            let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let user = decision.user(&request.name).await?;
-            administrator.over(&user)?;
+            let (mut decision, user) = Decision::about(&core, &administrator, &request.name, now).await?;
             decision.keep_an_owner(&user).await?;
-            let below = user.generation + 1;
-            let scope = EntryScope::User { user: user.id.clone(), below };
-            let entry =
-                Entry { scope, effect: Effect::Revoke, reason: "removed".into(), keep_until: Core::tokens_end(now) };
-            decision.revoke(entry).await?;
+            decision.shut_out(&user, "removed", now).await?;
             let groups = store::groups_of(&mut decision.tx, &user.id).await?;
             decision.record(json!({ "name": user.name, "role": role_text(user.role), "groups": groups }), Value::Null);
             store::delete_user(&mut decision.tx, &user.id).await?;
@@ -102,10 +96,11 @@ impl Core {
         .await
     }
 
-    /// Revokes at once, or demands renewal within a grace time (A23); pushed at once.
+    /// Revokes at once, or demands renewal within a grace time (A23); pushed at once. From other administrators only an owner takes,
+    /// and so from everyone.
     ///
     /// # Errors
-    /// `not_found`, `request_malformed`.
+    /// `not_found`, `request_malformed`, `role_insufficient`.
     pub async fn admin_revoke(
         &self,
         administrator: &Administrator<action::Revoke>,
@@ -130,17 +125,21 @@ impl Core {
             let target = match scope {
                 api::RevocationScope::User(name) => {
                     let user = decision.user(&name).await?;
+                    administrator.is_or_over(&user)?;
                     decision.revoke_user(user.id, entry).await?;
                     format!("user {name}")
                 }
                 api::RevocationScope::Group(name) => {
                     let group = decision.group(&name).await?;
-                    for user in store::members_of(&mut decision.tx, &group).await? {
-                        decision.revoke_user(user, entry).await?;
+                    for id in store::members_of(&mut decision.tx, &group).await? {
+                        let user = store::user_by_id(&mut decision.tx, &id).await?;
+                        user.map_or(Ok(()), |user| administrator.is_or_over(&user))?;
+                        decision.revoke_user(id, entry).await?;
                     }
                     format!("group {name}")
                 }
                 api::RevocationScope::Everyone => {
+                    administrator.also::<action::ChangeRole>()?;
                     for user in store::active_users(&mut decision.tx).await? {
                         decision.revoke_user(user, entry).await?;
                     }
@@ -153,7 +152,9 @@ impl Core {
                         ));
                     }
                     let device = store::device(&mut decision.tx, &client).await?;
-                    let (_, jkt) = device.ok_or_else(|| Refused::not_found("device", &client))?;
+                    let (owner, jkt) = device.ok_or_else(|| Refused::not_found("device", &client))?;
+                    let owner = store::user_by_id(&mut decision.tx, &owner).await?;
+                    owner.map_or(Ok(()), |owner| administrator.is_or_over(&owner))?;
                     let key = jkt.parse().map_err(Refused::internal)?;
                     // Unlike a token a key has no end.
                     let keep_until = now + Duration::from_secs(KEY_SECONDS);
@@ -164,6 +165,8 @@ impl Core {
                 api::RevocationScope::Token(id) => {
                     let id = Uuid::parse_str(&id).map_err(|_| Refused::malformed("expected the jti of a token"))?;
                     let id = id.to_string();
+                    let owner = store::user_of_claims(&mut decision.tx, &id).await?;
+                    owner.map_or(Ok(()), |owner| administrator.is_or_over(&owner))?;
                     decision.revoke(entry(EntryScope::Token(id.clone()))).await?;
                     if effect == Effect::Revoke {
                         store::end_login_of_claims(&mut decision.tx, &id).await?;

@@ -1,23 +1,31 @@
 //! Hosts that register themselves (W1–W10): who may, what they say, and what it is good for.
 //!
+//! A name belongs to the key that joined by an invitation for it, and to no other; a host that is removed takes its key with it.
+//!
 //! What a host says of its addresses is a hint. Clients try the addresses of a host that is called like a Gateway after those that
 //! were configured for that Gateway, and believe none of them before pin and handshake (W8, C12).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
+use ipnet::IpNet;
 use ringfort_identity::{Hostname, PeerIdentity, Role};
 use ringfort_proto::api::{self, HOST_ADDRESSES_MAX, HOST_INTERFACES_MAX, HOST_TEXT_BYTES_MAX};
+use ringfort_token::{Effect, Entry, EntryScope, InviteeKind};
 use ringfort_types::UnixSeconds;
 
+use super::admin::KEY_SECONDS;
 use super::ca::RequestedKey;
 use super::decision::Decision;
 use super::refused::Refused;
-use super::store::{self, Connection, Host};
-use super::{Administrator, Core, Event, action, to_the_end};
+use super::store::{self, Connection, Gateway, Host, Site};
+use super::{Administrator, Core, Event, Settings, action, to_the_end};
 
 /// Hosts of an organisation.
-const HOSTS_MAX: usize = 65_536;
+const HOSTS_MAX: u64 = 65_536;
+/// Hosts in one answer; each may have said some 10 KiB.
+pub(crate) const PAGE_MAX: u32 = 256;
 /// How long what a host said is a hint for clients, in seconds: four registrations may be lost.
 const HINT_SECONDS: u64 = 300;
 /// Addresses of one host that clients are told.
@@ -40,9 +48,24 @@ impl AuthorisedHost {
     }
 }
 
+/// Which hosts are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostsAsked {
+    /// Only those whose name comes after this one.
+    pub after: String,
+    /// At most so many; 256 at most.
+    pub limit: u32,
+}
+
+impl Default for HostsAsked {
+    /// The first.
+    fn default() -> Self {
+        Self { after: String::new(), limit: PAGE_MAX }
+    }
+}
+
 impl Core {
-    /// Authorises a host by its name. It still needs a certificate, by an invitation; the first key that comes with one is the key
-    /// that the name belongs to.
+    /// Authorises a host by its name. The key that the name will belong to comes by an invitation.
     ///
     /// # Errors
     /// `request_malformed`, `already_exists`.
@@ -52,14 +75,11 @@ impl Core {
         request: api::Named,
         now: UnixSeconds,
     ) -> Result<api::Created, Refused> {
-        let name = self.hostname(&request.name)?;
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
-            if store::hosts(&mut decision.tx).await?.len() >= HOSTS_MAX {
-                return Err(Refused::malformed(format!("expected at most {HOSTS_MAX} hosts: remove some first")));
-            }
-            if !store::insert_host(&mut decision.tx, &Host::new(name.to_string(), String::new())).await? {
+            let name = core.hostname(&mut decision.tx, &request.name).await?;
+            if !insert(&mut decision.tx, name.as_str(), "").await? {
                 return Err(taken(name.as_str()));
             }
             decision.record(serde_json::Value::Null, serde_json::json!({ "name": name.as_str() }));
@@ -69,7 +89,8 @@ impl Core {
         .await
     }
 
-    /// Takes a host's right to register itself back, and forgets what it said.
+    /// Takes a host's right to register itself back: its key is revoked, invitations of its name are void, and what it said is
+    /// forgotten.
     ///
     /// # Errors
     /// `not_found`.
@@ -78,29 +99,45 @@ impl Core {
         administrator: &Administrator<action::RemoveHost>,
         request: api::Named,
         now: UnixSeconds,
-    ) -> Result<(), Refused> {
+    ) -> Result<api::Pushed, Refused> {
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
-            if !store::delete_host(&mut decision.tx, &request.name).await? {
+            let tx = &mut decision.tx;
+            let invitations = store::void_invitations(tx, InviteeKind::Host, &request.name, now).await?;
+            let found = store::host(tx, &request.name).await?;
+            if found.is_none() && invitations == 0 {
                 return Err(Refused::not_found("host", &request.name));
             }
-            decision.record(serde_json::json!({ "name": request.name }), serde_json::Value::Null);
-            decision.close("remove-host", &request.name, "").await.map(drop)
+            let jkt = found.map(|host| host.jkt).filter(|jkt| !jkt.is_empty());
+            if let Some(jkt) = &jkt {
+                let (scope, effect) = (EntryScope::Key(jkt.parse().map_err(Refused::internal)?), Effect::Revoke);
+                let keep_until = now + Duration::from_secs(KEY_SECONDS);
+                decision.revoke(Entry { scope, effect, reason: "removed".into(), keep_until }).await?;
+            }
+            store::delete_host(&mut decision.tx, &request.name).await?;
+            let was = serde_json::json!({ "name": request.name, "jkt": jkt, "invitations": invitations });
+            decision.record(was, serde_json::Value::Null);
+            decision.close("remove-host", &request.name, &format!("{invitations} invitations")).await
         })
         .await
     }
 
-    /// All hosts that may register themselves, with what they said and how long ago (W8).
+    /// A page of the hosts that may register themselves, by name, with what they said and how long ago (W8).
     ///
     /// # Errors
-    /// `internal`.
+    /// `request_malformed` for more than 256.
     pub async fn hosts(
         &self,
         _administrator: &Administrator<action::ListHosts>,
+        asked: HostsAsked,
         now: UnixSeconds,
     ) -> Result<Vec<api::HostRow>, Refused> {
-        let hosts = store::hosts(&mut *self.inner.store.read().await?).await?;
+        let HostsAsked { after, limit } = asked;
+        if !(1..=PAGE_MAX).contains(&limit) {
+            return Err(Refused::malformed(format!("expected a limit of 1 to {PAGE_MAX} hosts")));
+        }
+        let hosts = store::hosts_after(&mut *self.inner.store.read().await?, &after, limit).await?;
         let row = |host: Host| api::HostRow {
             name: host.name,
             joined: !host.jkt.is_empty(),
@@ -116,7 +153,7 @@ impl Core {
     /// The host whose certificate it is, if its common name is among the authorised hosts (W6).
     ///
     /// # Errors
-    /// `wrong_role`, `certificate_revoked`, `host_unknown`.
+    /// `wrong_role`, `host_unknown`, `certificate_revoked`.
     pub(crate) async fn authorised_host(
         &self,
         peer: &PeerIdentity,
@@ -125,14 +162,14 @@ impl Core {
         if peer.role() != Role::Host {
             return Err(Refused::wrong_role(Role::Host.as_str(), peer.role().as_str()));
         }
-        self.standing(peer, now)?;
         // A host's id is its certificate's common name: `Trust` sees to that.
         let (name, jkt) = (peer.id().to_owned(), peer.key().to_string());
         let host = store::host(&mut *self.inner.store.read().await?, &name).await?;
-        match host {
-            Some(host) if host.jkt.is_empty() || host.jkt == jkt => Ok(AuthorisedHost { name, jkt }),
-            _ => Err(Refused::host_unknown(&name)),
+        if host.is_none_or(|host| host.jkt != jkt) {
+            return Err(Refused::host_unknown(&name));
         }
+        self.standing(peer, now)?;
+        Ok(AuthorisedHost { name, jkt })
     }
 
     /// Records where a host says that it can be reached (W5, W8).
@@ -150,7 +187,7 @@ impl Core {
         let api::HostRegistration { interfaces, port, version } = request;
         let mut tx = self.inner.store.begin().await?;
         let host = Host { name, jkt, interfaces, port, version, last_seen: now };
-        if !store::bind_host(&mut tx, &host.name, &host.jkt).await? || !store::set_registered(&mut tx, &host).await? {
+        if !store::set_registered(&mut tx, &host).await? {
             return Err(Refused::host_unknown(&host.name));
         }
         tx.commit().await?;
@@ -177,29 +214,62 @@ impl Core {
         Ok([&leaf, self.authority().intermediate()].map(|certificate| certificate.to_vec()).into())
     }
 
-    /// A name that a host may have: none of our own, by which clients of other implementations know the Controller.
+    /// A name that a host may have: none of a Controller's own, by which clients of other implementations know it.
     ///
     /// # Errors
     /// `request_malformed`.
-    pub(crate) fn hostname(&self, name: &str) -> Result<Hostname, Refused> {
+    pub(crate) async fn hostname(&self, c: &mut Connection, name: &str) -> Result<Hostname, Refused> {
         let hostname: Hostname = name.parse()?;
-        if self.inner.settings.names.iter().any(|own| own.eq_ignore_ascii_case(name)) {
-            return Err(Refused::malformed(format!("{name} is the Controller's own name: choose another")));
+        if store::is_a_controllers_name(c, hostname.as_str()).await? {
+            return Err(Refused::malformed(format!("{name} is a Controller's own name: choose another")));
         }
         Ok(hostname)
+    }
+
+    /// Makes the names of this Controller its own, before it is told to anybody.
+    ///
+    /// # Errors
+    /// When there is a host of such a name.
+    pub(super) async fn claim_names(&self) -> anyhow::Result<()> {
+        let Settings { names, address, .. } = &self.inner.settings;
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        let own: BTreeSet<String> =
+            names.iter().map(String::as_str).chain([host]).map(str::to_ascii_lowercase).collect();
+        let mut tx = self.inner.store.begin().await?;
+        for name in &own {
+            anyhow::ensure!(
+                store::host(&mut tx, name).await?.is_none(),
+                "there is a host {name:?}, as which this Controller is known: remove it (`ringfort admin host remove {name}`), or give the Controller another name"
+            );
+        }
+        store::set_controller_names(&mut tx, &self.id(), &own).await?;
+        Ok(tx.commit().await?)
     }
 }
 
 /// Lets the holder of `jkt` be the host called `name`, as an invitation promised.
 ///
 /// # Errors
-/// `already_exists` when the name belongs to another key.
+/// `already_exists` when the name belongs to another key, `request_malformed` for one host too many.
 pub(crate) async fn admit(c: &mut Connection, name: &str, jkt: &str) -> Result<(), Refused> {
-    let host = Host::new(name.to_owned(), jkt.to_owned());
-    if store::insert_host(c, &host).await? || store::bind_host(c, name, jkt).await? {
+    if insert(c, name, jkt).await? || store::bind_host(c, name, jkt).await? {
         return Ok(());
     }
     Err(taken(name))
+}
+
+/// Adds a host; `false` if the name is taken.
+///
+/// # Errors
+/// `request_malformed` for one too many. Writers take turns, so that two cannot be the last one.
+async fn insert(c: &mut Connection, name: &str, jkt: &str) -> Result<bool, Refused> {
+    if store::host(c, name).await?.is_some() {
+        return Ok(false);
+    }
+    if store::count_hosts(c).await? >= HOSTS_MAX {
+        return Err(Refused::malformed(format!("expected at most {HOSTS_MAX} hosts: remove some first")));
+    }
+    Ok(store::insert_host(c, &Host::new(name.to_owned(), jkt.to_owned())).await?)
 }
 
 /// Whether an invitation for `name` could be used.
@@ -218,17 +288,33 @@ fn taken(name: &str) -> Refused {
 }
 
 /// Where Gateways can be reached besides their configured addresses, by their name: what hosts of the same names said of late.
-pub(crate) async fn hints(c: &mut Connection, now: UnixSeconds) -> Result<BTreeMap<String, Vec<String>>, Refused> {
+/// Addresses in the pools of a Gateway's own site lead into its tunnels, and not to it.
+pub(crate) async fn hints(
+    c: &mut Connection,
+    gateways: &[Gateway],
+    sites: &BTreeMap<String, Site>,
+    now: UnixSeconds,
+) -> Result<BTreeMap<String, Vec<String>>, Refused> {
     let since = UnixSeconds(now.0.saturating_sub(HINT_SECONDS));
-    let hosts = store::hosts_of_gateways(c, since).await?;
-    Ok(hosts.into_iter().map(|host| (host.name, candidates(&host.interfaces, host.port))).collect())
+    let pools = |name: &str| -> Vec<IpNet> {
+        let gateway = gateways.iter().find(|gateway| gateway.name == name);
+        let site = gateway.and_then(|gateway| sites.get(&gateway.site));
+        site.into_iter().flat_map(|site| &site.pools).filter_map(|pool| pool.parse().ok()).collect()
+    };
+    let hosts = store::hosts_of_gateways(c, since).await?.into_iter();
+    let hint = |host: Host| {
+        let addresses = candidates(&host.interfaces, host.port, &pools(&host.name));
+        (host.name, addresses)
+    };
+    Ok(hosts.map(hint).collect())
 }
 
 /// The addresses at which somebody else may find a host, in the order in which it named them.
-fn candidates(interfaces: &[api::HostInterface], port: u16) -> Vec<String> {
+fn candidates(interfaces: &[api::HostInterface], port: u16, pools: &[IpNet]) -> Vec<String> {
     let mut seen = BTreeSet::new();
-    let addresses = interfaces.iter().flat_map(|interface| &interface.addresses);
-    let addresses = addresses.copied().filter(|address| is_elsewhere(*address) && seen.insert(*address));
+    let is_inside = |address: IpAddr| pools.iter().any(|pool| pool.contains(&address.to_canonical()));
+    let addresses = interfaces.iter().flat_map(|interface| &interface.addresses).copied();
+    let addresses = addresses.filter(|address| is_elsewhere(*address) && !is_inside(*address) && seen.insert(*address));
     addresses.take(HINTS_MAX).map(|address| SocketAddr::new(address, port).to_string()).collect()
 }
 
@@ -281,10 +367,14 @@ mod tests {
             interface(&["169.254.1.1", "fe80::1", "224.0.0.1", "ff02::1", "255.255.255.255"]),
             interface(&["192.0.2.7", "2001:db8::7", "192.0.2.7"]),
         ];
-        assert_eq!(candidates(&all, 443), ["192.0.2.7:443", "[2001:db8::7]:443"]);
+        assert_eq!(candidates(&all, 443, &[]), ["192.0.2.7:443", "[2001:db8::7]:443"]);
+        // What leads into the tunnels of its own site leads nowhere from outside.
+        let pools = ["192.0.2.1/28", "fd00::1/64"].map(|pool| pool.parse().unwrap());
+        let inside = interface(&["192.0.2.7", "fd00::7", "::ffff:192.0.2.8", "192.0.2.16", "2001:db8::7"]);
+        assert_eq!(candidates(&[inside], 443, &pools), ["192.0.2.16:443", "[2001:db8::7]:443"]);
         let many: Vec<String> = (0..20).map(|n| format!("192.0.2.{n}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(candidates(&[interface(&many)], 1).len(), HINTS_MAX);
+        assert_eq!(candidates(&[interface(&many)], 1, &[]).len(), HINTS_MAX);
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Core {
     ///
     /// # Errors
     /// `authentication_not_fresh`, `request_malformed`, `not_found`, `already_exists` for the name of another Gateway or host,
-    /// `root_key_absent` for a Controller.
+    /// `root_key_absent` for a Controller, `role_insufficient` for one, and for a machine of another administrator.
     pub async fn admin_invite(
         &self,
         administrator: &Administrator<action::Invite>,
@@ -68,13 +68,14 @@ impl Core {
                     (Invitation { kind, id, name: name.clone(), site: site.id, user, expires_at }, name)
                 }
                 api::Invitee::Host { name } => {
-                    let name = core.hostname(&name)?.to_string();
+                    let name = core.hostname(&mut decision.tx, &name).await?.to_string();
                     host::is_free(&mut decision.tx, &name).await?;
                     let (kind, site, user) = (InviteeKind::Host, String::new(), String::new());
                     (Invitation { kind, id: name.clone(), name: name.clone(), site, user, expires_at }, name)
                 }
                 api::Invitee::Device { user } => {
                     let user = decision.account(&user, InviteeKind::Device).await?;
+                    administrator.is_or_over(&user)?;
                     let (kind, name, site) = (InviteeKind::Device, String::new(), String::new());
                     (Invitation { kind, id, name, site, user: user.id, expires_at }, user.name)
                 }
@@ -89,6 +90,11 @@ impl Core {
                 }
                 api::Invitee::Service { name } => {
                     let user = decision.account(&name, InviteeKind::Service).await?;
+                    if user.role.is_some() {
+                        return Err(Refused::malformed(format!(
+                            "the service {name:?} has a role as an administrator, which no program may have: remove it and add it again"
+                        )));
+                    }
                     let (kind, name, site) = (InviteeKind::Service, String::new(), String::new());
                     (Invitation { kind, id, name, site, user: user.id, expires_at }, user.name)
                 }

@@ -1,6 +1,6 @@
 //! Tokens: what a session is told it may do, and where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ impl Core {
         // Those that are drained come last: whoever finds no other is told why by them.
         let draining = store::draining(&mut tx).await?;
         gateways.sort_by_key(|gateway| draining.contains(&gateway.id));
-        let hints = host::hints(&mut tx, now).await?;
+        let hints = host::hints(&mut tx, &gateways, &sites, now).await?;
         let connect = self.connect(&subject, &reachable, &gateways, &hints, now)?;
         tx.commit().await?;
         let (connect, known) = (connect.as_str().to_owned(), self.known_to_clients());
@@ -192,11 +192,15 @@ impl Core {
                 let new = |address: &&String| !gateway.addresses.contains(address);
                 at_each(gateway, hints.get(&gateway.name).into_iter().flatten().filter(new), true)
             });
-            ConnectSite {
-                site: site.id.clone(),
-                name: site.name.clone(),
-                gateways: configured.chain(reported).collect(),
+            let mut gateways: Vec<_> = configured.chain(reported).collect();
+            // The digests of a Gateway stand beside the first of its addresses.
+            let mut named = BTreeSet::new();
+            for gateway in &mut gateways {
+                if !named.insert(gateway.id.clone()) {
+                    gateway.certificate_digests.clear();
+                }
             }
+            ConnectSite { site: site.id.clone(), name: site.name.clone(), gateways }
         });
         let token = ConnectToken {
             iss: self.organisation().to_owned(),

@@ -1,4 +1,5 @@
-//! From a password, a provider's word or a program's certificate to a session: login, claims, device certificate, renewal.
+//! From a password or a program's certificate to a session: login, claims, device certificate, renewal. What providers say of
+//! people comes from `provider.rs`.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,64 +7,41 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_directory::oidc::TokenRefused;
-use ringfort_directory::{Failed, Person};
+use ringfort_directory::{Failed, PASSWORD};
 use ringfort_identity::{KeyThumbprint, PeerIdentity, Role, SessionDn};
 use ringfort_proto::api::{self, LOGIN_NAME_BYTES_MAX};
 use ringfort_token::{ClaimsToken, Expectation, Holder, Shown, Signed, Standing, audience};
 use ringfort_types::UnixSeconds;
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use super::ca::{RequestedKey, SERVICE_LIFE};
+use super::failures::Account;
 use super::password::Attempt;
+use super::provider::AtProvider;
 use super::refused::Refused;
-use super::store::{self, Connection, Login, ProviderSession};
+use super::store::{self, Connection, Login, User};
 use super::{Bearer, Core, Event, to_the_end};
 
 /// Devices of one user: more than anybody has, and an end to what one password can fill.
 const DEVICES_MAX: i64 = 256;
 
-/// Somebody whom an identity provider has said who they are.
-#[derive(Clone, Copy)]
-pub struct ByProvider<'a> {
-    /// Name of the method.
-    pub method: &'a str,
-    /// Who.
-    pub person: &'a Person,
-    /// What else they must show.
-    pub second: SecondFactor<'a>,
-    /// With which to ask the provider whether their session goes on (R22).
-    pub refresh: Option<&'a str>,
-}
-
-/// What is asked for beside what a provider has checked.
-#[derive(Clone, Copy)]
-pub enum SecondFactor<'a> {
-    /// A one-time password of ours, if the user has them; `None` when none was given.
-    Ours(Option<&'a str>),
-    /// Whatever the provider asks for is its business.
-    Theirs,
-}
-
-/// A session at a provider that may be asked whether it goes on.
-pub(crate) struct RenewableSession {
-    pub(crate) method: String,
-    pub(crate) subject: String,
-    pub(crate) refresh: Zeroizing<String>,
-}
-
 /// Who proved who they are, and what must still be so when they are logged in.
-struct Proven {
-    user: String,
-    /// The hash that their password was checked against.
-    password: Option<String>,
+pub(super) struct Proven {
+    pub(super) user: String,
+    pub(super) by: By,
     /// What the audit log says of how.
-    how: String,
-    auth_time: UnixSeconds,
-    /// When the provider's session ends.
-    ends_at: Option<UnixSeconds>,
-    /// The session at the provider: method, subject, refresh token.
-    session: Option<(String, String, Zeroizing<String>)>,
+    pub(super) how: String,
+    pub(super) auth_time: UnixSeconds,
+}
+
+/// By what they proved it.
+pub(super) enum By {
+    /// A password, whose hash was this.
+    Password(String),
+    /// What a provider says.
+    Provider(AtProvider),
+    /// A service's certificate.
+    Certificate,
 }
 
 impl Core {
@@ -85,13 +63,14 @@ impl Core {
         // Without a password there is nothing that could be right.
         let known = known.filter(|user| user.active && !user.password.is_empty());
         let hash = known.as_ref().map(|user| user.password.clone());
-        let attempt = self.inner.passwords.check(name, from, password, hash.clone(), now).await?;
+        let attempt =
+            self.inner.passwords.check(&Account::new(PASSWORD, name), from, password, hash.clone(), now).await?;
         let user = known.ok_or_else(Refused::login)?.id;
         let logged_in = async {
             self.check_otp(&user, otp.as_deref(), now).await?;
             let how = format!("from {from}");
-            let proven =
-                Proven { user: user.clone(), password: hash, how, auth_time: now, ends_at: None, session: None };
+            let by = By::Password(hash.unwrap_or_default());
+            let proven = Proven { user: user.clone(), by, how, auth_time: now };
             self.log_in(proven, client_id, key, now).await
         };
         attempt.ended(logged_in.await)
@@ -108,51 +87,6 @@ impl Core {
         }
         SessionDn::new(client_id, "user", self.organisation())?;
         Ok(())
-    }
-
-    /// Begins an attempt that a provider checks; its failures are counted as those by password are.
-    ///
-    /// # Errors
-    /// `login_limited`.
-    pub(crate) fn attempt(&self, name: Option<&str>, from: IpAddr, now: UnixSeconds) -> Result<Attempt<'_>, Refused> {
-        self.inner.passwords.attempt(name, from, now)
-    }
-
-    /// Issues claims for somebody whom a provider has checked: the user with their verified e-mail address (R21), for as long
-    /// as the provider's session lasts (R22).
-    ///
-    /// # Errors
-    /// `email_unverified`, `user_unknown`, `user_inactive`, `otp_…`, `id_token_refused` when the session is over, and as
-    /// [`Core::login`].
-    pub async fn login_by_provider(
-        &self,
-        by: ByProvider<'_>,
-        client_id: &str,
-        key: KeyThumbprint,
-        from: IpAddr,
-        now: UnixSeconds,
-    ) -> Result<api::LoginResponse, Refused> {
-        let ByProvider { method, person, second, refresh } = by;
-        SessionDn::new(client_id, "user", self.organisation())?;
-        let email = person.email.as_ref().ok_or_else(Refused::email_unverified)?.as_str();
-        let user = store::user_by_email(&mut *self.inner.store.read().await?, email).await?;
-        let user = user.ok_or_else(|| Refused::user_unknown(email))?;
-        if !user.active {
-            return Err(Refused::user_inactive());
-        }
-        if let SecondFactor::Ours(code) = second {
-            self.check_otp(&user.id, code, now).await?;
-        }
-        let proven = Proven {
-            user: user.id,
-            password: None,
-            how: format!("by {method} as {} from {from}", person.subject),
-            auth_time: person.authenticated_at.min(now),
-            ends_at: person.ends_at,
-            session: refresh
-                .map(|refresh| (method.to_owned(), person.subject.clone(), Zeroizing::new(refresh.to_owned()))),
-        };
-        self.log_in(proven, client_id, key, now).await
     }
 
     /// Issues claims for a program's account, whose certificate is its login (X12). That the certificate is in good standing the
@@ -173,12 +107,12 @@ impl Core {
         let user = user.filter(|user| user.active && is_service && is_its);
         let user = user.ok_or_else(Refused::no_service)?.id;
         let how = "by certificate".to_owned();
-        let proven = Proven { user, password: None, how, auth_time: now, ends_at: None, session: None };
+        let proven = Proven { user, by: By::Certificate, how, auth_time: now };
         self.log_in(proven, client, key, now).await
     }
 
     /// Starts the login of somebody who proved who they are.
-    async fn log_in(
+    pub(super) async fn log_in(
         &self,
         proven: Proven,
         client_id: &str,
@@ -187,16 +121,26 @@ impl Core {
     ) -> Result<api::LoginResponse, Refused> {
         let (core, client) = (self.clone(), client_id.to_owned());
         to_the_end(async move {
-            let Proven { user, password, how, auth_time, ends_at, session } = proven;
+            let Proven { user, by, how, auth_time } = proven;
             let mut tx = core.inner.store.begin().await?;
             // Who they are was checked outside of this transaction.
-            let user = store::user_by_id(&mut tx, &user).await?;
-            let user = user.filter(|user| user.active && password.is_none_or(|password| user.password == password));
-            let user = user.ok_or_else(Refused::login)?;
+            let user = match &by {
+                By::Provider(at) => at.user(&mut tx).await.map(|now| Some(now).filter(|now| now.id == user))?,
+                By::Password(_) | By::Certificate => store::user_by_id(&mut tx, &user).await?,
+            };
+            let is_so = |user: &User| match &by {
+                By::Password(hash) => user.password == *hash,
+                By::Provider(_) | By::Certificate => true,
+            };
+            let user = user.filter(|user| user.active && is_so(user)).ok_or_else(Refused::login)?;
             core.standing_of(&Shown { key: Some(&key), ..Shown::default() }, now)?;
             let jkt = key.to_string();
             register(&mut tx, &client, &user.id, &jkt, now).await?;
             let latest = now + Duration::from_secs(core.inner.settings.login_seconds);
+            let ends_at = match &by {
+                By::Provider(at) => at.ends_at,
+                By::Password(_) | By::Certificate => None,
+            };
             let login = Login {
                 dn: SessionDn::new(&client, &user.id, core.organisation())?.to_string(),
                 user: user.id.clone(),
@@ -211,12 +155,9 @@ impl Core {
                 return Err(Failed::Token(TokenRefused::Expired { at: login.expires_at, now }).into());
             }
             store::put_login(&mut tx, &login).await?;
-            let session = match session {
-                Some((method, subject, refresh)) => {
-                    let refresh = core.inner.sealing.seal(&refresh_name(&login.dn), refresh.as_bytes())?;
-                    Some(ProviderSession { method, subject, refresh, refreshed_at: now, latest })
-                }
-                None => None,
+            let session = match &by {
+                By::Provider(at) => core.begin_session(&mut tx, &login, at, latest, now).await?,
+                By::Password(_) | By::Certificate => None,
             };
             store::put_provider_session(&mut tx, &login.dn, session.as_ref()).await?;
             let claims = core.claims(&mut tx, &login, &user, now).await?;
@@ -226,51 +167,6 @@ impl Core {
             Ok(core.login_response(claims.as_str()))
         })
         .await
-    }
-
-    /// The provider's session of a login, if it is time to ask whether that goes on: half of what it last said is over, and the
-    /// login itself may last longer.
-    ///
-    /// # Errors
-    /// `token_revoked` when the login has ended.
-    pub(crate) async fn renewable_session(
-        &self,
-        bearer: &Bearer,
-        now: UnixSeconds,
-    ) -> Result<Option<RenewableSession>, Refused> {
-        let mut c = self.inner.store.snapshot().await?;
-        let login = self.login_of(&mut c, bearer, now).await?;
-        let Some(session) = store::provider_session(&mut c, &login.dn).await? else { return Ok(None) };
-        let half = login.expires_at.saturating_since(session.refreshed_at) / 2;
-        if login.expires_at >= session.latest || now < session.refreshed_at + half {
-            return Ok(None);
-        }
-        let refresh = self.inner.sealing.unseal(&refresh_name(&login.dn), &session.refresh)?;
-        let refresh = std::str::from_utf8(&refresh).map_err(Refused::internal)?.to_owned();
-        let (method, subject) = (session.method, session.subject);
-        Ok(Some(RenewableSession { method, subject, refresh: Zeroizing::new(refresh) }))
-    }
-
-    /// The provider's session of a login goes on until `ends_at`, and so does the login (R22), to be asked next with `refresh`.
-    ///
-    /// # Errors
-    /// `token_revoked` when the login has ended.
-    pub(crate) async fn session_goes_on(
-        &self,
-        bearer: &Bearer,
-        ends_at: UnixSeconds,
-        refresh: &str,
-        now: UnixSeconds,
-    ) -> Result<(), Refused> {
-        let mut tx = self.inner.store.begin().await?;
-        let mut login = self.login_of(&mut tx, bearer, now).await?;
-        let session = store::provider_session(&mut tx, &login.dn).await?.ok_or_else(Refused::login_ended)?;
-        login.expires_at = ends_at.min(session.latest);
-        store::put_login(&mut tx, &login).await?;
-        let refresh = self.inner.sealing.seal(&refresh_name(&login.dn), refresh.as_bytes())?;
-        let session = ProviderSession { refresh, refreshed_at: now, ..session };
-        store::put_provider_session(&mut tx, &login.dn, Some(&session)).await?;
-        Ok(tx.commit().await?)
     }
 
     /// Verifies the claims token of whoever proved to hold `holder`.
@@ -389,11 +285,6 @@ impl Attempt<'_> {
         }
         result
     }
-}
-
-/// What a refresh token is sealed as.
-fn refresh_name(dn: &str) -> String {
-    format!("refresh token of {dn}")
 }
 
 /// Makes `client` the id of this user's device with this key, if it is nobody else's (A4, I10).

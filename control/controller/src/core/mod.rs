@@ -16,6 +16,7 @@ mod admin;
 mod audit;
 mod ca;
 mod decision;
+mod failures;
 mod folder;
 mod gateway;
 mod hear;
@@ -29,6 +30,7 @@ mod operate;
 mod otp;
 mod password;
 pub mod policy;
+mod provider;
 mod receipts;
 mod refused;
 mod removal;
@@ -54,16 +56,17 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use ca::Authority;
+pub(crate) use failures::network;
 use folder::Folder;
 use known::Known;
 use password::Passwords;
-pub(crate) use password::network;
 use sealing::Sealing;
 use store::{Place, Store};
 
 pub use audit::EventsAsked;
-pub(crate) use host::AuthorisedHost;
-pub use login::{ByProvider, SecondFactor};
+pub(crate) use failures::Account;
+pub use host::HostsAsked;
+pub use provider::{ByProvider, GoesOn, RenewableSession};
 pub use receipts::{Confirmation, serial_text};
 pub use refused::Refused;
 pub use roles::{Action, Administrator, action};
@@ -315,6 +318,7 @@ impl Core {
                 reach: OnceLock::new(),
             }),
         };
+        core.claim_names().await?;
         core.publish(&core.authority(), now).await?;
         core.hear(now).await?;
         Ok(core)

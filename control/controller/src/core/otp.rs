@@ -1,4 +1,4 @@
-//! One-time passwords beside a password: given, taken, checked (PROTOCOLS "Step-up").
+//! One-time passwords beside whatever else shows who somebody is: given, taken, checked (PROTOCOLS "Step-up").
 
 use std::time::Duration;
 
@@ -6,15 +6,16 @@ use ringfort_directory::totp::{SECRET_BYTES, Secret, Step};
 use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
 
+use super::accounts::is_a_persons;
 use super::decision::Decision;
 use super::refused::Refused;
 use super::store::{self, Connection};
 use super::{Administrator, Bearer, Core, Event, action, to_the_end};
 
-/// Wrong codes after which nothing counts for a while.
+/// Wrong codes after which nothing counts for a while; so many further ones lock again, for twice as long.
 const FAILURES_MAX: u64 = 5;
-/// For how long, in seconds: 480 guesses a day, each right with 3 in a million.
-const LOCK_SECONDS: u64 = 900;
+/// For how long at first and at most, in seconds. That is 120 guesses a day, each right with 3 in a million.
+const LOCK_SECONDS: (u64, u64) = (900, 3_600);
 /// What authenticator apps show before the user's name.
 const ISSUER: &str = "Ringfort";
 
@@ -39,8 +40,10 @@ impl Core {
             None => false,
         };
         if !used {
-            let until = now + Duration::from_secs(LOCK_SECONDS);
-            store::count_totp_failure(&mut tx, user, FAILURES_MAX, until).await?;
+            let failures = store::count_totp_failure(&mut tx, user).await?;
+            if let Some(seconds) = lock_seconds(failures) {
+                store::lock_totp(&mut tx, user, now + Duration::from_secs(seconds)).await?;
+            }
         }
         tx.commit().await?;
         if used { Ok(()) } else { Err(Refused::otp_refused()) }
@@ -59,12 +62,8 @@ impl Core {
         self.fresh(administrator, now)?;
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
-            let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let user = decision.user(&request.name).await?;
-            administrator.over(&user)?;
-            if user.password.is_empty() {
-                return Err(Refused::malformed("expected a user with a password: one-time passwords stand beside it"));
-            }
+            let (mut decision, user) = Decision::about(&core, &administrator, &request.name, now).await?;
+            is_a_persons(&mut decision.tx, &user).await?;
             let made = core.new_secret(&mut decision.tx, &user).await?;
             decision.record(serde_json::Value::Null, serde_json::json!({ "totp": true }));
             decision.close("new-totp", &user.name, "").await?;
@@ -73,7 +72,7 @@ impl Core {
         .await
     }
 
-    /// Takes a user's one-time passwords away: the password suffices again.
+    /// Takes a user's one-time passwords away: whatever they stood beside suffices again.
     ///
     /// # Errors
     /// `authentication_not_fresh`, `not_found`.
@@ -86,9 +85,7 @@ impl Core {
         self.fresh(administrator, now)?;
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
-            let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let user = decision.user(&request.name).await?;
-            administrator.over(&user)?;
+            let (mut decision, user) = Decision::about(&core, &administrator, &request.name, now).await?;
             if !store::delete_totp(&mut decision.tx, &user.id).await? {
                 return Err(Refused::not_found("user with one-time passwords", &user.name));
             }
@@ -101,7 +98,7 @@ impl Core {
     /// Gives whoever has just logged in one-time passwords.
     ///
     /// # Errors
-    /// `authentication_not_fresh`, `token_revoked` when the login has ended, `request_malformed` for users without a password.
+    /// `authentication_not_fresh`, `token_revoked` when the login has ended, `request_malformed` for a service.
     pub async fn new_totp(&self, bearer: &Bearer, now: UnixSeconds) -> Result<api::TotpSecret, Refused> {
         let (core, bearer) = (self.clone(), bearer.clone());
         to_the_end(async move {
@@ -109,11 +106,7 @@ impl Core {
             let mut tx = core.inner.store.begin().await?;
             core.login_of(&mut tx, &bearer, now).await?;
             let user = store::user_by_id(&mut tx, &bearer.claims.user).await?.ok_or_else(Refused::login_ended)?;
-            if user.password.is_empty() {
-                return Err(Refused::malformed(
-                    "you log in without a password of ours: there is nothing to stand beside",
-                ));
-            }
+            is_a_persons(&mut tx, &user).await?;
             let made = core.new_secret(&mut tx, &user).await?;
             let (actor, target) = (user.name.as_str(), user.name.as_str());
             let event = Event { actor, action: "new-totp", target, outcome: "ok", detail: "" };
@@ -132,7 +125,32 @@ impl Core {
     }
 }
 
+/// For how long nothing counts after so many wrong codes in a row, if they are as many as lock.
+const fn lock_seconds(failures: u64) -> Option<u64> {
+    let (first, most) = LOCK_SECONDS;
+    if failures == 0 || !failures.is_multiple_of(FAILURES_MAX) {
+        return None;
+    }
+    let doublings = failures / FAILURES_MAX - 1;
+    // Beyond the second it is the longest, which no shift has to reach.
+    Some(if doublings >= 2 { most } else { first << doublings })
+}
+
 /// What a secret is sealed as.
 fn secret_name(user: &str) -> String {
     format!("one-time password of {user}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_doubles_up_to_an_hour() {
+        for free in [0, 1, 4, 6, 9, 11] {
+            assert_eq!(lock_seconds(free), None, "{free}");
+        }
+        let locks = [5, 10, 15, 20, 5_000].map(lock_seconds);
+        assert_eq!(locks, [Some(900), Some(1_800), Some(3_600), Some(3_600), Some(3_600)]);
+    }
 }

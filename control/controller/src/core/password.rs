@@ -1,10 +1,9 @@
 //! Passwords: argon2id (RFC 9106), a few at a time, and not often wrong.
 //!
 //! A hash costs 19 MiB and some 30 ms, so [`RUNNING`] are computed at once, [`WAITING`] wait, and whoever comes then is sent
-//! away. An unknown user costs what a known one does. Failures are counted per user name and per address before the hash
-//! is computed, so that attempts side by side count as well.
+//! away. An unknown user costs what a known one does. Failures are counted before the hash is computed, so that attempts side by
+//! side count as well.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +14,7 @@ use ringfort_types::UnixSeconds;
 use tokio::sync::{Semaphore, oneshot};
 use zeroize::Zeroizing;
 
+use super::failures::{Account, Failures, network};
 use super::refused::Refused;
 
 /// Hashes computed at once: two of 19 MiB, and never more than two cores.
@@ -23,14 +23,6 @@ const RUNNING: usize = 2;
 const WAITING: usize = 64;
 /// Bytes of a password that is set; the longest bounds what hashing costs.
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = PASSWORD_BYTES_MIN..=PASSWORD_BYTES_MAX;
-/// Seconds in which failures are counted.
-const WINDOW_SECONDS: u64 = 300;
-/// Failures of one user name in that time.
-const NAME_FAILURES_MAX: u32 = 10;
-/// Failures from one address in that time: many users may share one.
-const ADDRESS_FAILURES_MAX: u32 = 50;
-/// Names or addresses whose failures are remembered, some 100 bytes each; beyond, those with the fewest are forgotten.
-const REMEMBERED_MAX: usize = 4_096;
 
 /// Checks passwords.
 pub(crate) struct Passwords {
@@ -68,32 +60,37 @@ impl Passwords {
         self.in_turn(move |memory| hash(memory, password.as_bytes())).await?
     }
 
-    /// Begins an attempt of the user `name`, or of somebody who has not said who they are, that a provider checks: it counts as
+    /// Begins an attempt of an account, or of somebody who has not said who they are, that a provider checks: it counts as
     /// a failure until it is said to be none. How many are under way at once is for the caller to bound.
     ///
     /// # Errors
     /// `login_limited`.
-    pub(crate) fn attempt(&self, name: Option<&str>, from: IpAddr, now: UnixSeconds) -> Result<Attempt<'_>, Refused> {
+    pub(crate) fn attempt(
+        &self,
+        account: Option<Account>,
+        from: IpAddr,
+        now: UnixSeconds,
+    ) -> Result<Attempt<'_>, Refused> {
         let from = network(from);
-        self.failures().begin(name, from, now)?;
-        Ok(Attempt { passwords: self, name: name.map(str::to_owned), from })
+        self.failures().begin(account.as_ref(), from, now)?;
+        Ok(Attempt { passwords: self, account, from })
     }
 
-    /// Checks the password of the user `name`, whose hash is `known`; `None` for a user who does not exist or may not log in. A
+    /// Checks the password of an account, whose hash is `known`; `None` for a user who does not exist or may not log in. A
     /// right one is still an attempt: what else must be right is for the caller to see.
     ///
     /// # Errors
     /// `login_refused`, `login_limited`, `login_busy`.
     pub(crate) async fn check(
         &self,
-        name: &str,
+        account: &Account,
         from: IpAddr,
         password: &str,
         known: Option<String>,
         now: UnixSeconds,
     ) -> Result<Attempt<'_>, Refused> {
         let from = network(from);
-        self.failures().begin(Some(name), from, now)?;
+        self.failures().begin(Some(account), from, now)?;
         // An empty password is none, whatever a directory makes of it. It costs what a wrong one does: that bounds how many
         // failed logins are written down.
         let may_fit = !password.is_empty() && password.len() <= *PASSWORD_BYTES.end();
@@ -105,11 +102,11 @@ impl Passwords {
             .in_turn(move |memory| fits(memory, password.as_bytes(), &expected))
             .await
             // Nobody looked at the password, so that it was not wrong either.
-            .inspect_err(|_| self.failures().untried(Some(name), from))?;
+            .inspect_err(|_| self.failures().untried(Some(account), from))?;
         if !(fits && exists) {
             return Err(Refused::login());
         }
-        Ok(Attempt { passwords: self, name: Some(name.to_owned()), from })
+        Ok(Attempt { passwords: self, account: Some(account.clone()), from })
     }
 
     async fn in_turn<T: Send + 'static>(
@@ -140,19 +137,19 @@ impl Passwords {
 /// An attempt to log in. Dropped, it was a failure.
 pub(crate) struct Attempt<'a> {
     passwords: &'a Passwords,
-    name: Option<String>,
+    account: Option<Account>,
     from: IpAddr,
 }
 
 impl Attempt<'_> {
     /// Somebody is logged in.
     pub(crate) fn succeeded(self) {
-        self.passwords.failures().succeeded(self.name.as_deref(), self.from);
+        self.passwords.failures().succeeded(self.account.as_ref(), self.from);
     }
 
     /// It came to nothing, and not because of anything that can be guessed.
     pub(crate) fn untried(self) {
-        self.passwords.failures().untried(self.name.as_deref(), self.from);
+        self.passwords.failures().untried(self.account.as_ref(), self.from);
     }
 }
 
@@ -208,107 +205,6 @@ impl Memory {
     }
 }
 
-/// What counts as one address: of IPv6 the /64, which one customer has.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 64)).into()),
-    }
-}
-
-/// Failures of late.
-struct Failures {
-    names: Table<String>,
-    addresses: Table<IpAddr>,
-}
-
-impl Failures {
-    const fn new() -> Self {
-        Self { names: Table::new(NAME_FAILURES_MAX), addresses: Table::new(ADDRESS_FAILURES_MAX) }
-    }
-
-    /// Counts an attempt as a failure until it succeeds.
-    fn begin(&mut self, name: Option<&str>, from: IpAddr, now: UnixSeconds) -> Result<(), Refused> {
-        let name = name.map(str::to_owned);
-        if name.as_ref().is_some_and(|name| self.names.is_full(name, now)) || self.addresses.is_full(&from, now) {
-            return Err(Refused::login_limited());
-        }
-        if let Some(name) = name {
-            self.names.count(name, now);
-        }
-        self.addresses.count(from, now);
-        Ok(())
-    }
-
-    fn succeeded(&mut self, name: Option<&str>, from: IpAddr) {
-        if let Some(name) = name {
-            self.names.windows.remove(name);
-        }
-        self.addresses.uncount(&from);
-    }
-
-    /// The attempt came to nothing before the password was looked at.
-    fn untried(&mut self, name: Option<&str>, from: IpAddr) {
-        if let Some(name) = name {
-            self.names.uncount(name);
-        }
-        self.addresses.uncount(&from);
-    }
-}
-
-struct Table<K> {
-    max: u32,
-    windows: BTreeMap<K, Window>,
-}
-
-/// Failures since the first of them.
-struct Window {
-    since: UnixSeconds,
-    failures: u32,
-}
-
-impl Window {
-    fn is_over(&self, now: UnixSeconds) -> bool {
-        now.0 >= self.since.0.saturating_add(WINDOW_SECONDS)
-    }
-}
-
-impl<K: Ord + Clone> Table<K> {
-    const fn new(max: u32) -> Self {
-        Self { max, windows: BTreeMap::new() }
-    }
-
-    fn uncount<Q: Ord + ?Sized>(&mut self, key: &Q)
-    where
-        K: std::borrow::Borrow<Q>,
-    {
-        if let Some(window) = self.windows.get_mut(key) {
-            window.failures = window.failures.saturating_sub(1);
-        }
-    }
-
-    fn is_full(&self, key: &K, now: UnixSeconds) -> bool {
-        self.windows.get(key).is_some_and(|window| !window.is_over(now) && window.failures >= self.max)
-    }
-
-    fn count(&mut self, key: K, now: UnixSeconds) {
-        if self.windows.len() >= REMEMBERED_MAX && !self.windows.contains_key(&key) {
-            self.windows.retain(|_, window| !window.is_over(now));
-            if self.windows.len() >= REMEMBERED_MAX {
-                // Not those that are guessed at most: names that nobody has must not push them out.
-                let least = self.windows.iter().min_by_key(|(_, window)| (window.failures, window.since));
-                let least = least.map(|(key, _)| key.clone());
-                least.and_then(|least| self.windows.remove(&least));
-            }
-        }
-        let window = self.windows.entry(key).or_insert(Window { since: now, failures: 0 });
-        if window.is_over(now) {
-            *window = Window { since: now, failures: 0 };
-        }
-        window.failures = window.failures.saturating_add(1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,64 +215,14 @@ mod tests {
         network(text.parse().unwrap())
     }
 
-    #[test]
-    fn ten_failures_in_five_minutes_are_enough() {
-        let mut failures = Failures::new();
-        for n in 0..10 {
-            failures.begin(Some("alice"), address(&format!("192.0.2.{n}")), NOW).unwrap();
-        }
-        let refused = failures.begin(Some("alice"), address("192.0.2.99"), NOW).unwrap_err();
-        assert_eq!((refused.code, refused.status), ("login_limited", 429));
-        failures.begin(Some("bob"), address("192.0.2.1"), NOW).unwrap();
-        failures.begin(Some("alice"), address("192.0.2.99"), UnixSeconds(NOW.0 + WINDOW_SECONDS)).unwrap();
-    }
-
-    #[test]
-    fn a_success_starts_the_count_anew() {
-        let mut failures = Failures::new();
-        for _ in 0..100 {
-            failures.begin(Some("alice"), address("192.0.2.1"), NOW).unwrap();
-            failures.succeeded(Some("alice"), address("192.0.2.1"));
-        }
-    }
-
-    #[test]
-    fn one_address_cannot_try_many_names() {
-        let mut failures = Failures::new();
-        for n in 0..50 {
-            // Addresses of one /64 are one.
-            failures.begin(Some(&format!("user{n}")), address(&format!("2001:db8::{n}")), NOW).unwrap();
-        }
-        assert_eq!(failures.begin(Some("another"), address("2001:db8::ffff"), NOW).unwrap_err().code, "login_limited");
-        failures.begin(Some("another"), address("2001:db8:0:1::1"), NOW).unwrap();
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut table = Table::<u32>::new(1);
-        for n in 0..2 * u32::try_from(REMEMBERED_MAX).unwrap() {
-            table.count(n, UnixSeconds(NOW.0 + u64::from(n) / 100));
-        }
-        assert_eq!(table.windows.len(), REMEMBERED_MAX);
-        assert!(!table.windows.contains_key(&0) && table.windows.contains_key(&8_191));
-    }
-
-    #[test]
-    fn a_name_that_is_guessed_at_is_not_forgotten_for_others() {
-        let mut table = Table::<u32>::new(10);
-        for _ in 0..10 {
-            table.count(0, NOW);
-        }
-        for n in 1..=2 * u32::try_from(REMEMBERED_MAX).unwrap() {
-            table.count(n, NOW);
-        }
-        assert!(table.is_full(&0, NOW));
+    fn account(name: &str) -> Account {
+        Account::new("password", name)
     }
 
     #[tokio::test]
     async fn an_attempt_is_a_failure_until_it_is_none() {
         let (passwords, from) = (Passwords::new().unwrap(), address("192.0.2.1"));
-        let attempt = |name| passwords.attempt(name, from, NOW);
+        let attempt = |name: Option<&str>| passwords.attempt(name.map(account), from, NOW);
         for _ in 0..20 {
             attempt(Some("alice")).unwrap().untried();
         }
@@ -401,14 +247,14 @@ mod tests {
         let held = passwords.running.acquire_many(2).await.unwrap();
         let places = passwords.places.acquire_many(64 + 2).await.unwrap();
         let from = address("192.0.2.1");
-        let refused = passwords.check("alice", from, "password", None, NOW).await.err().unwrap();
+        let refused = passwords.check(&account("alice"), from, "password", None, NOW).await.err().unwrap();
         assert_eq!((refused.code, refused.status), ("login_busy", 503));
-        let failures = |passwords: &Passwords| passwords.failures().names.windows["alice"].failures;
+        let failures = |passwords: &Passwords| passwords.failures().of(&account("alice"));
         assert_eq!(failures(&passwords), 0, "to be sent away is no failure");
-        let empty = passwords.check("alice", from, "", None, NOW).await.err().unwrap();
+        let empty = passwords.check(&account("alice"), from, "", None, NOW).await.err().unwrap();
         assert_eq!(empty.code, "login_busy", "no password is turned down without the work that bounds how often");
         drop((held, places));
-        let refused = passwords.check("alice", from, "password", None, NOW).await.err().unwrap();
+        let refused = passwords.check(&account("alice"), from, "password", None, NOW).await.err().unwrap();
         assert_eq!(refused, Refused::login());
     }
 
@@ -418,9 +264,9 @@ mod tests {
         let hash = passwords.hash("correct horse").await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         let from = address("192.0.2.1");
-        passwords.check("alice", from, "correct horse", Some(hash.clone()), NOW).await.unwrap().succeeded();
+        passwords.check(&account("alice"), from, "correct horse", Some(hash.clone()), NOW).await.unwrap().succeeded();
         for wrong in ["correct hors", "", &"x".repeat(1_025)] {
-            let refused = passwords.check("alice", from, wrong, Some(hash.clone()), NOW).await.err().unwrap();
+            let refused = passwords.check(&account("alice"), from, wrong, Some(hash.clone()), NOW).await.err().unwrap();
             assert_eq!(refused, Refused::login(), "{wrong}");
         }
         for none in ["", "1234567", &"x".repeat(1_025)] {

@@ -26,12 +26,14 @@ pub struct Refused {
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 45] = [
+    pub const CODES: [&'static str; 49] = [
+        "administrator_refused",
         "already_exists",
         "authentication_not_fresh",
         "certificate_mismatch",
         "certificate_required",
         "certificate_revoked",
+        "email_domain_refused",
         "email_unverified",
         "gateway_busy",
         "gateway_unreachable",
@@ -63,11 +65,13 @@ impl Refused {
         "provider_answer",
         "provider_refused",
         "provider_unreachable",
+        "rate_limited",
         "request_malformed",
         "requests_limited",
         "role_insufficient",
         "root_key_absent",
         "service_unknown",
+        "subject_refused",
         "ticket_mismatch",
         "user_inactive",
         "user_unknown",
@@ -191,6 +195,40 @@ impl Refused {
     #[must_use]
     pub fn user_inactive() -> Self {
         Self::new("user_inactive", 403, "this account is not active: ask an administrator")
+    }
+
+    /// An address that this provider does not speak for: 403.
+    #[must_use]
+    pub fn email_domain(method: &str, email: &str) -> Self {
+        let message = format!(
+            "expected an e-mail address of a domain that {method} is for, found {email}: log in by another method, or ask an administrator for `email_domains` in controller.toml"
+        );
+        Self::new("email_domain_refused", 403, message)
+    }
+
+    /// An administrator at a provider that logs none in: 403.
+    #[must_use]
+    pub fn administrator(method: &str) -> Self {
+        let message = format!(
+            "{method} logs no administrators in: log in by another method, or have `administrators = true` said of it in controller.toml"
+        );
+        Self::new("administrator_refused", 403, message)
+    }
+
+    /// Somebody else at the provider than the user first was, or one who is another user here: 403.
+    #[must_use]
+    pub fn subject(method: &str, name: &str) -> Self {
+        let message = format!(
+            "expected the account of {method} with which {name} logged in first, found another: if it is the same person ask an administrator for `ringfort admin user email {name} ADDRESS`, which lets them begin anew"
+        );
+        Self::new("subject_refused", 403, message)
+    }
+
+    /// One who asks more often than anybody has to: 429.
+    #[must_use]
+    pub fn rate_limited(seconds: u64) -> Self {
+        let message = format!("too many requests of this device or user: try again in {seconds} s");
+        Self { retry_after: Some(seconds), ..Self::new("rate_limited", 429, message) }
     }
 
     /// A one-time password is missing: 401.

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use ringfort_proto::api;
-use ringfort_token::{Effect, Entry, EntryScope};
+use ringfort_token::{Effect, Entry, EntryScope, InviteeKind};
 use ringfort_types::UnixSeconds;
 use serde_json::{Value, json};
 
@@ -32,7 +32,8 @@ impl Core {
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let invitations = store::void_invitations(&mut decision.tx, &request.name, now).await?;
+            let invitations =
+                store::void_invitations(&mut decision.tx, InviteeKind::Gateway, &request.name, now).await?;
             let found = store::gateway_key(&mut decision.tx, &request.name).await?;
             if found.is_none() && invitations == 0 {
                 return Err(Refused::not_found("Gateway", &request.name));

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use ringfort_proto::api;
 use ringfort_proto::api::AdministratorRole;
+use ringfort_token::{Effect, Entry};
 use ringfort_types::UnixSeconds;
 use serde_json::json;
 
+use super::accounts::is_a_persons;
 use super::decision::Decision;
 use super::refused::Refused;
 use super::{Bearer, Core, store, to_the_end};
@@ -129,6 +131,14 @@ impl<A> Administrator<A> {
         Ok(())
     }
 
+    /// As [`Administrator::over`], where nobody needs leave to do it to themselves.
+    ///
+    /// # Errors
+    /// `role_insufficient`.
+    pub(crate) fn is_or_over(&self, user: &store::User) -> Result<(), Refused> {
+        if user.name == self.name { Ok(()) } else { self.over(user) }
+    }
+
     /// Proof that they may do `B` as well.
     ///
     /// # Errors
@@ -197,7 +207,8 @@ impl Core {
         Ok((user.name, role))
     }
 
-    /// Gives a user a role as an administrator, another one, or none. It counts from the next request on.
+    /// Gives a user a role as an administrator, another one, or none. It counts from the next request on; whoever has logged in at
+    /// a provider and becomes an administrator logs in again.
     ///
     /// # Errors
     /// `not_found`; `request_malformed` for the last owner, and for a service.
@@ -211,11 +222,18 @@ impl Core {
         to_the_end(async move {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
             let user = decision.user(&request.name).await?;
-            if request.role.is_some() && store::is_service(&mut decision.tx, &user.id).await? {
-                return Err(Refused::malformed("a service is a program's account and has no role: give it to a user"));
+            if request.role.is_some() {
+                is_a_persons(&mut decision.tx, &user).await?;
             }
             if request.role != Some(AdministratorRole::Owner) {
                 decision.keep_an_owner(&user).await?;
+            }
+            // Whether a provider may log administrators in is asked when they log in: whoever becomes one does so again.
+            let becomes_one = user.role.is_none() && request.role.is_some();
+            if becomes_one && store::has_subjects(&mut decision.tx, &user.id).await? {
+                let (reason, keep_until) = ("now an administrator", Core::tokens_end(now));
+                let entry = |scope| Entry { scope, effect: Effect::Revoke, reason: reason.into(), keep_until };
+                decision.revoke_user(user.id.clone(), entry).await?;
             }
             store::set_role(&mut decision.tx, &user.id, request.role).await?;
             let role = |role| json!({ "role": role_text(role) });
@@ -234,7 +252,7 @@ impl Decision {
     /// `request_malformed` for the last one.
     pub(crate) async fn keep_an_owner(&mut self, user: &store::User) -> Result<(), Refused> {
         let is_owner = user.active && user.role == Some(AdministratorRole::Owner);
-        if is_owner && store::active_owners(&mut self.tx).await? <= 1 {
+        if is_owner && store::owners_besides(&mut self.tx, &user.id).await? == 0 {
             return Err(Refused::malformed("this is the last owner who may log in: make another one first"));
         }
         Ok(())

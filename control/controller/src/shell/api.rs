@@ -1,6 +1,7 @@
 //! The HTTP API: the table of `docs/CONTROL.md`, a line each.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Extension, State};
 use axum::{Json, Router, middleware};
@@ -8,13 +9,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_directory::PASSWORD;
 use ringfort_enrol::wall_clock;
-use ringfort_identity::Role;
+use ringfort_identity::{Role, SessionDn};
 use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
 use serde_json::Value;
 
 use super::caller::Caller;
-use super::hosts::{host_certificate, register_host};
+use super::hosts::{self, host_certificate, register_host};
 use super::http::{Asked, Failure, finish};
 use super::limits::{ADMIN_BODY_BYTES_MAX, BODY_BYTES_MAX};
 use super::openapi::{Route, Routes, Who};
@@ -104,7 +105,7 @@ fn table() -> Routes {
     r.add(Route::post("admin/gateways/operations", Who::administrator::<action::OperateGateway>(), "Asks something of a Gateway (K6)").refuses(&[404, 409, 503, 504]), operate::operate);
     change!(r: "admin/gateways/remove", RemoveGateway, admin_remove_gateway: api::Named, [404], "Revokes a Gateway's key and removes it");
     r.add(Route::get("admin/receipts", Who::administrator::<action::SeeReceipts>(), "Who has applied what was taken back (X6)").query(&receipts::QUERY), receipts::receipts);
-    list!(r: "admin/hosts", ListHosts, "All hosts that register themselves", |shell, administrator, now| shell.core.hosts(&administrator, now));
+    r.add(Route::get("admin/hosts", Who::administrator::<action::ListHosts>(), "A page of the hosts that register themselves").query(&hosts::QUERY), hosts::list);
     change!(r: "admin/hosts", AddHost, admin_add_host: api::Named, [409], "Authorises a host to register itself (W6)");
     change!(r: "admin/hosts/remove", RemoveHost, admin_remove_host: api::Named, [404], "A host may not register itself any more");
     r.add(Route::post("hosts/certificate", Who::Certificate(Role::Host), "A new certificate for a host's key"), host_certificate);
@@ -207,6 +208,7 @@ async fn oidc_finish(
 async fn login_service(State(shell): Shared, Extension(caller): From, _: Asked) -> Answer<api::LoginResponse> {
     let now = wall_clock();
     let peer = caller.peer_as(Role::Device, &shell.core, now)?;
+    shell.rates.take(peer.key(), peer.session().map(SessionDn::user), Instant::now())?;
     let answer = shell.core.login_service(peer, now).await?;
     shell.counters.count(counted::LOGINS);
     Ok(Json(answer))
@@ -216,6 +218,7 @@ async fn login_service(State(shell): Shared, Extension(caller): From, _: Asked) 
 async fn totp(State(shell): Shared, Extension(caller): From, asked: Asked) -> Answer<api::TotpSecret> {
     let now = wall_clock();
     let bearer = asked.bearer_with_certificate(&shell, &caller, now)?;
+    shell.pace(&bearer)?;
     Ok(Json(shell.core.new_totp(&bearer, now).await?))
 }
 
@@ -227,6 +230,7 @@ async fn entitlements(
 ) -> Answer<api::EntitlementsResponse> {
     let now = wall_clock();
     let bearer = asked.bearer(&shell, &caller, now)?;
+    shell.pace(&bearer)?;
     Ok(Json(shell.core.entitlements(&bearer, now).await?))
 }
 
@@ -238,6 +242,7 @@ async fn certificate(
 ) -> Answer<api::CertificateResponse> {
     let now = wall_clock();
     let bearer = asked.bearer(&shell, &caller, now)?;
+    shell.pace(&bearer)?;
     let request = signing_request(asked).await?;
     Ok(Json(shell.core.certificate(&bearer, &request, now).await?))
 }
@@ -253,6 +258,7 @@ pub(super) async fn signing_request(asked: Asked<api::CertificateRequest>) -> Re
 async fn renew(State(shell): Shared, Extension(caller): From, asked: Asked) -> Answer<api::LoginResponse> {
     let now = wall_clock();
     let bearer = asked.bearer_with_certificate(&shell, &caller, now)?;
+    shell.pace(&bearer)?;
     let asking = {
         let (shell, bearer) = (Arc::clone(&shell), bearer.clone());
         async move { shell.identity.ask_again(&shell.core, &bearer, now).await }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use ringfort_directory::oidc::Pending;
+use ringfort_directory::oidc::{Finished, Pending};
 use ringfort_identity::KeyThumbprint;
 
 use super::limits::{OIDC_BEGUN_MAX, OIDC_LIFE, OIDC_OF_ONE_ADDRESS_MAX};
@@ -18,10 +18,28 @@ pub(super) struct Waiting {
     pub(super) client_id: String,
     /// Which of the providers.
     pub(super) provider: usize,
-    pub(super) pending: Pending,
+    pub(super) stage: Stage,
     /// What counts as one address.
     pub(super) from: IpAddr,
     pub(super) begun_at: Instant,
+}
+
+/// How far it has come.
+pub(super) enum Stage {
+    /// The browser is at the provider.
+    Begun(Pending),
+    /// The provider has said who they are; what is missing is a one-time password of ours.
+    Known(Finished),
+}
+
+impl std::fmt::Debug for Stage {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Begun(_) => "Begun",
+            Self::Known(_) => "Known",
+        })
+    }
 }
 
 impl Waiting {
@@ -106,7 +124,7 @@ mod tests {
         let redirect = RedirectUri::new("http://127.0.0.1:1/callback/sso", "/callback/sso").unwrap();
         let pending = Pending::new(redirect, UnixSeconds(0)).unwrap();
         let (key, from) = ("A".repeat(43).parse().unwrap(), network(from.parse().unwrap()));
-        Waiting { key, client_id: "c".into(), provider: 0, pending, from, begun_at }
+        Waiting { key, client_id: "c".into(), provider: 0, stage: Stage::Begun(pending), from, begun_at }
     }
 
     #[test]

@@ -50,13 +50,22 @@ impl Caller {
     /// # Errors
     /// `certificate_revoked`, `certificate_required` when it has expired meanwhile.
     pub(crate) fn peer(&self, core: &Core, now: UnixSeconds) -> Result<Option<&PeerIdentity>, Refused> {
+        let peer = self.shown(now)?;
+        peer.map_or(Ok(()), |peer| core.standing(peer, now))?;
+        Ok(peer)
+    }
+
+    /// The certificate's identity, if one was shown that has not expired, for doors that ask themselves whether it was revoked.
+    ///
+    /// # Errors
+    /// `certificate_required` when it has expired meanwhile.
+    pub(crate) fn shown(&self, now: UnixSeconds) -> Result<Option<&PeerIdentity>, Refused> {
         let Some(peer) = &self.peer else { return Ok(None) };
         if peer.not_after() <= now {
             let message =
                 format!("the certificate of this connection has expired at {}: connect anew", peer.not_after());
             return Err(Refused { message, ..Refused::certificate_required() });
         }
-        core.standing(peer, now)?;
         Ok(Some(peer))
     }
 

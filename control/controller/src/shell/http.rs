@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use super::Shell;
 use super::caller::Caller;
 use super::limits::{BODY_TIME, HEADER_BYTES_MAX};
+use super::rates::TooOften;
 use crate::core::{Bearer, Refused};
 
 /// A refusal on its way to [`finish`], with what was asked for.
@@ -32,18 +33,27 @@ use crate::core::{Bearer, Refused};
 pub(crate) struct Failure {
     refused: Refused,
     target: String,
+    /// Whether the same has just been written down.
+    is_repeat: bool,
 }
 
 impl Failure {
     /// Refused, and of whom or what that was asked.
     pub(crate) fn about(target: &str, refused: Refused) -> Self {
-        Self { refused, target: target.into() }
+        Self { refused, target: target.into(), is_repeat: false }
     }
 }
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
-        Self { refused, target: String::new() }
+        Self { refused, target: String::new(), is_repeat: false }
+    }
+}
+
+impl From<TooOften> for Failure {
+    fn from(limited: TooOften) -> Self {
+        let TooOften { retry_after, is_repeat } = limited;
+        Self { is_repeat, ..Refused::rate_limited(retry_after).into() }
     }
 }
 
@@ -72,8 +82,11 @@ pub(crate) async fn finish(
     } else {
         next.run(request).await
     };
-    if let Some(Failure { refused, target }) = response.extensions_mut().remove::<Failure>() {
-        let event = shell.refuse(&caller, &action, &target, &refused).await;
+    if let Some(Failure { refused, target, is_repeat }) = response.extensions_mut().remove::<Failure>() {
+        let event = match is_repeat {
+            true => shell.refuse_unwritten(&refused),
+            false => shell.refuse(&caller, &action, &target, &refused).await,
+        };
         let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = ErrorBody { code: refused.code.into(), message: refused.message, event };
         let allowed = response.headers_mut().remove(ALLOW);

@@ -8,15 +8,15 @@ use std::time::Instant;
 
 use ringfort_directory::ldap::Directory;
 use ringfort_directory::oidc::{Freshness, Provider, RedirectUri, Returned};
-use ringfort_directory::{Failed, PASSWORD, Settings, SettingsError, random_text};
+use ringfort_directory::{Failed, PASSWORD, ProviderPolicy, Settings, SettingsError, random_text};
 use ringfort_identity::KeyThumbprint;
 use ringfort_proto::api;
 use ringfort_types::UnixSeconds;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::begun::{Begun, Waiting};
+use super::begun::{Begun, Stage, Waiting};
 use super::limits::{AT_ONE_PROVIDER_MAX, OIDC_LIFE};
-use crate::core::{Bearer, ByProvider, Core, Refused, SecondFactor, network};
+use crate::core::{Account, Bearer, ByProvider, Core, GoesOn, Refused, network};
 
 /// The identity providers of the organisation.
 #[derive(Debug)]
@@ -26,16 +26,17 @@ pub(crate) struct Identity {
     begun: Begun,
 }
 
-/// A provider, with a place for each attempt that may be under way there.
+/// A provider, for whom it may speak, and a place for each attempt that may be under way there.
 #[derive(Debug)]
 struct Asked<T> {
     provider: T,
+    policy: ProviderPolicy,
     places: Semaphore,
 }
 
 impl<T> Asked<T> {
-    const fn new(provider: T) -> Self {
-        Self { provider, places: Semaphore::const_new(AT_ONE_PROVIDER_MAX) }
+    const fn new(provider: T, policy: ProviderPolicy) -> Self {
+        Self { provider, policy, places: Semaphore::const_new(AT_ONE_PROVIDER_MAX) }
     }
 
     fn place(&self) -> Result<SemaphorePermit<'_>, Refused> {
@@ -46,10 +47,12 @@ impl<T> Asked<T> {
 impl Identity {
     /// The providers of these settings; none is asked anything yet.
     pub(crate) fn new(settings: &Settings) -> Result<Self, SettingsError> {
-        settings.check_names()?;
+        settings.check()?;
+        let oidc = settings.oidc.iter().map(|one| Ok(Asked::new(Provider::new(one)?, one.policy())));
+        let ldap = settings.ldap.iter().map(|one| Ok(Asked::new(Directory::new(one)?, one.policy())));
         Ok(Self {
-            oidc: settings.oidc.iter().map(|one| Provider::new(one).map(Asked::new)).collect::<Result<_, _>>()?,
-            ldap: settings.ldap.iter().map(|one| Directory::new(one).map(Asked::new)).collect::<Result<_, _>>()?,
+            oidc: oidc.collect::<Result<_, SettingsError>>()?,
+            ldap: ldap.collect::<Result<_, SettingsError>>()?,
             begun: Begun::default(),
         })
     }
@@ -85,18 +88,18 @@ impl Identity {
     ) -> Result<api::LoginResponse, Refused> {
         let directory = self.ldap.iter().find(|one| one.provider.name() == method);
         let directory = directory.ok_or_else(|| Refused::method_unknown(method))?;
+        let policy = &directory.policy;
         let api::LoginRequest { user, password, client_id, otp, .. } = request;
         core.checked_names(user, client_id)?;
         let _place = directory.place()?;
-        let attempt = core.attempt(Some(user), from, now)?;
+        let attempt = core.attempt(Some(Account::new(method, user)), from, now)?;
         let logged_in = async {
             let person = directory.provider.check(user, password, now).await.map_err(|failed| match failed {
                 // In the words of every wrong password.
                 Failed::Refused(_) => Refused::login(),
                 other => other.into(),
             })?;
-            let second = SecondFactor::Ours(otp.as_deref());
-            let by = ByProvider { method, person: &person, second, refresh: None };
+            let by = ByProvider { method, person: &person, policy, otp: otp.as_deref(), refresh: None };
             core.login_by_provider(by, client_id, key, from, now).await
         };
         attempt.ended(logged_in.await)
@@ -133,7 +136,7 @@ impl Identity {
             key,
             client_id: client_id.clone(),
             provider,
-            pending,
+            stage: Stage::Begun(pending),
             from: network(from),
             begun_at: Instant::now(),
         };
@@ -141,7 +144,8 @@ impl Identity {
         Ok(api::OidcBegun { url, handle, state, expires_at: (now + OIDC_LIFE).0 })
     }
 
-    /// Finishes it with what the browser brought.
+    /// Finishes it with what the browser brought. Where a one-time password is missing, or wrong, who they are is known, and the same
+    /// login is finished with the next one.
     pub(crate) async fn finish(
         &self,
         core: &Core,
@@ -150,46 +154,65 @@ impl Identity {
         from: IpAddr,
         now: UnixSeconds,
     ) -> Result<api::LoginResponse, Refused> {
-        let api::OidcFinish { handle, code, state, issuer } = request;
+        let api::OidcFinish { handle, code, state, issuer, otp } = request;
         // While it is good still: whoever is sent away may come again with it.
         let _place = self.begun.provider(handle).map(|provider| self.oidc[provider].place()).transpose()?;
         let attempt = core.attempt(None, from, now)?;
         let waiting = self.begun.take(handle, Instant::now()).filter(|waiting| waiting.key == key);
         // Not said to be none: whoever guesses handles is one who fails.
-        let Waiting { client_id, provider, pending, .. } = waiting.ok_or_else(Refused::login_unknown)?;
-        let provider = &self.oidc[provider].provider;
-        let returned = Returned { code, state, issuer: issuer.as_deref() };
-        let finished = provider.finish(pending, &returned, now).await;
-        // A code that the provider does not know may have been guessed.
-        if !matches!(finished, Err(Failed::Refused(_))) {
-            attempt.untried();
-        }
-        let finished = finished?;
+        let waiting = waiting.ok_or_else(Refused::login_unknown)?;
+        let Asked { provider, policy, .. } = &self.oidc[waiting.provider];
+        let finished = match waiting.stage {
+            Stage::Begun(pending) => {
+                let returned = Returned { code, state, issuer: issuer.as_deref() };
+                match provider.finish(pending, &returned, now).await {
+                    Ok(finished) => finished,
+                    // A code that the provider does not know may have been guessed.
+                    Err(failed @ Failed::Refused(_)) => return Err(failed.into()),
+                    Err(failed) => {
+                        attempt.untried();
+                        return Err(failed.into());
+                    }
+                }
+            }
+            Stage::Known(finished) => finished,
+        };
         let by = ByProvider {
             method: provider.name(),
             person: &finished.person,
-            second: SecondFactor::Theirs,
+            policy,
+            otp: otp.as_deref(),
             refresh: finished.refresh.as_ref().map(|refresh| refresh.as_str()),
         };
-        core.login_by_provider(by, &client_id, key, from, now).await
+        let logged_in = core.login_by_provider(by, &waiting.client_id, key, from, now).await;
+        if logged_in.as_ref().is_err_and(|refused| refused.code.starts_with("otp_")) {
+            // Without a place it is begun again, which is all that is lost.
+            self.begun.insert(handle.clone(), Waiting { stage: Stage::Known(finished), ..waiting });
+        }
+        attempt.ended(logged_in)
     }
 
     /// Asks the provider of a login whether its session goes on, when it is time to (R22). A provider that cannot be reached
     /// leaves the login's end where it is.
     pub(crate) async fn ask_again(&self, core: &Core, bearer: &Bearer, now: UnixSeconds) -> Result<(), Refused> {
         let Some(session) = core.renewable_session(bearer, now).await? else { return Ok(()) };
-        let mut providers = self.oidc.iter().map(|one| &one.provider);
-        let Some(provider) = providers.find(|provider| provider.name() == session.method) else { return Ok(()) };
-        match provider.refresh(&session.refresh, &session.subject, now).await {
+        let provider = self.oidc.iter().find(|one| one.provider.name() == session.method);
+        let Some(Asked { provider, policy, .. }) = provider else { return core.session_stays(bearer, &session).await };
+        let failed = match provider.refresh(&session.refresh, &session.subject, now).await {
             Ok(refreshed) => {
                 let refresh = refreshed.refresh.as_ref().unwrap_or(&session.refresh);
-                core.session_goes_on(bearer, refreshed.ends_at, refresh, now).await
+                let said = GoesOn { ends_at: refreshed.ends_at, refresh, email: refreshed.email.as_ref(), policy };
+                return core.session_goes_on(bearer, &session, &said, now).await;
             }
-            Err(error @ (Failed::Unreachable(_) | Failed::Answer(_))) => {
-                tracing::warn!(method = session.method, %error, "a login was not prolonged");
+            Err(failed) => failed,
+        };
+        core.session_stays(bearer, &session).await?;
+        match failed {
+            Failed::Unreachable(_) | Failed::Answer(_) => {
+                tracing::warn!(method = session.method, error = %failed, "a login was not prolonged");
                 Ok(())
             }
-            Err(refused) => Err(refused.into()),
+            refused => Err(refused.into()),
         }
     }
 }
@@ -210,6 +233,9 @@ mod tests {
             scopes: Vec::new(),
             groups_claim: "groups".into(),
             ca_file: None,
+            email_domains: None,
+            administrators: false,
+            second_factor: false,
         };
         let identity = Identity::new(&Settings { oidc: vec![oidc], ldap: Vec::new() }).unwrap();
         let (methods, providers) = identity.methods();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::rates::Rate;
+
 /// Connections that have shown no certificate, and those whose handshake is under way. More are dropped as soon as they are
 /// accepted: each costs a descriptor and some 40 KiB.
 pub(crate) const UNAUTHENTICATED_MAX: usize = 1_024;
@@ -63,6 +65,16 @@ pub(crate) const OIDC_OF_ONE_ADDRESS_MAX: usize = 16;
 /// Attempts under way at one identity provider: one that does not answer for ten seconds keeps nobody from another one, nor from a
 /// password of ours.
 pub(crate) const AT_ONE_PROVIDER_MAX: usize = 16;
+
+/// Requests of one device or host for tokens, certificates, registrations: logging in takes four, a client that does well asks a few
+/// times an hour, a host once a second at most.
+pub(crate) const DEVICE_RATE: Rate = Rate { burst: 60, every: Duration::from_secs(1) };
+/// The same of all devices of one user: four devices that do nothing else.
+pub(crate) const USER_RATE: Rate = Rate { burst: 240, every: Duration::from_millis(250) };
+/// Devices, and users, whose requests are counted, some 100 bytes each; beyond it those who ask least are forgotten.
+pub(crate) const RATES_MAX: usize = 16_384;
+/// How often it is written down of one of them that they ask too often.
+pub(crate) const LIMITED_WRITTEN_EVERY: Duration = Duration::from_secs(60);
 
 /// Audit rows a second that somebody can cause who is nobody; more are counted only, so that nobody fills the disk.
 pub(crate) const NOISE_ROWS_PER_SECOND: u32 = 20;

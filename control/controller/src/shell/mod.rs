@@ -38,6 +38,7 @@ mod nonces;
 mod openapi;
 mod operate;
 mod places;
+mod rates;
 mod receipts;
 mod server;
 mod settings;
@@ -58,7 +59,7 @@ use ringfort_token::Refusal;
 use ringfort_token::proof::ProofRefused;
 use tokio::sync::{Semaphore, watch};
 
-use crate::core::{Core, Event, Refused};
+use crate::core::{Bearer, Core, Event, Refused};
 use caller::Caller;
 use clocks::Clocks;
 use counters::Counters;
@@ -67,6 +68,7 @@ use identity::Identity;
 use limits::{OPEN_OF_ONE_ADDRESS_MAX, RECEIPTS_WAITING_MAX};
 use nonces::Nonces;
 use places::Places;
+use rates::Rates;
 
 /// What is counted besides refusals.
 mod counted {
@@ -119,6 +121,7 @@ pub(crate) struct Shell {
     nonces: Nonces,
     hub: Arc<Hub>,
     clocks: Clocks,
+    rates: Rates,
     noise: Noise,
     /// Whether this Controller can decide anything, as far as was seen.
     able: watch::Sender<bool>,
@@ -148,6 +151,7 @@ impl Shell {
             noise: Noise::default(),
             able: watch::Sender::new(true),
             open_requests: Places::new(OPEN_OF_ONE_ADDRESS_MAX),
+            rates: Rates::default(),
             waiting: Semaphore::new(RECEIPTS_WAITING_MAX),
             open: AtomicU64::new(0),
             stop,
@@ -165,15 +169,30 @@ impl Shell {
         drop(self.stop.clone().wait_for(|stop| *stop).await);
     }
 
+    /// Takes one request of a bearer.
+    ///
+    /// # Errors
+    /// [`TooOften`](rates::TooOften).
+    fn pace(&self, bearer: &Bearer) -> Result<(), rates::TooOften> {
+        let claims = bearer.claims();
+        self.rates.take(&claims.cnf.jkt, Some(&claims.user), Instant::now())
+    }
+
+    /// Counts a refusal that is not written down; gives the id of no event.
+    fn refuse_unwritten(&self, refused: &Refused) -> String {
+        self.counters.refused(refused.code);
+        self.counters.count(counted::UNWRITTEN);
+        String::new()
+    }
+
     /// Counts a refusal and writes it down; gives the audit event's id, which is empty when too many are refused for each to
     /// be written.
     async fn refuse(&self, caller: &Caller, action: &str, target: &str, refused: &Refused) -> String {
-        self.counters.refused(refused.code);
         // What somebody who is nobody causes must not fill the disk. A failed login is bounded by its cost, and always written.
         if !matches!(refused.code, "login_refused" | "otp_refused") && !self.noise.take(caller, Instant::now()) {
-            self.counters.count(counted::UNWRITTEN);
-            return String::new();
+            return self.refuse_unwritten(refused);
         }
+        self.counters.refused(refused.code);
         let actor = caller.actor();
         let event =
             Event { actor: &actor, action, target: short(target), outcome: refused.code, detail: &refused.message };

@@ -1,8 +1,8 @@
 //! Accounts, what identity providers say of people, one-time passwords, service accounts.
 
-use ringfort_controller::core::{ByProvider, EventsAsked, SecondFactor};
-use ringfort_directory::Person;
+use ringfort_controller::core::{ByProvider, EventsAsked};
 use ringfort_directory::totp::{SECRET_BYTES, Secret, Step};
+use ringfort_directory::{Person, ProviderPolicy};
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn named(name: &str) -> api::Named {
 }
 
 /// What a provider says of somebody.
-fn person(email: &str) -> Person {
+pub(crate) fn person(email: &str) -> Person {
     Person {
         subject: "subject-1".into(),
         email: Some(email.parse().unwrap()),
@@ -22,19 +22,26 @@ fn person(email: &str) -> Person {
 }
 
 impl World {
-    async fn set_email(&self, user: &str, email: Option<&str>) -> Result<api::Pushed, Refused> {
+    pub(crate) async fn set_email(&self, user: &str, email: Option<&str>) -> Result<api::Pushed, Refused> {
         let request = api::UserEmail { name: user.into(), email: email.map(str::to_owned) };
         self.core.admin_set_email(&self.admin(), request, NOW).await
     }
 
-    async fn by_provider(&self, client: &Client, person: &Person, now: UnixSeconds) -> Result<Bearer, Refused> {
-        let by = ByProvider { method: "sso", person, second: SecondFactor::Theirs, refresh: None };
+    pub(crate) async fn by_provider(
+        &self,
+        client: &Client,
+        person: &Person,
+        now: UnixSeconds,
+    ) -> Result<Bearer, Refused> {
+        // It asks for a second factor itself.
+        let policy = &ProviderPolicy { second_factor: true, ..ProviderPolicy::default() };
+        let by = ByProvider { method: "sso", person, policy, otp: None, refresh: None };
         let response = self.core.login_by_provider(by, &client.id, client.thumbprint(), FROM, now).await?;
         self.core.bearer(&response.claims, &client.thumbprint(), now)
     }
 
     /// Gives a user one-time passwords.
-    async fn totp(&self, user: &str) -> Secret {
+    pub(crate) async fn totp(&self, user: &str) -> Secret {
         let made = self.core.admin_new_totp(&self.admin(), named(user), NOW).await.unwrap();
         assert!(made.url.starts_with(&format!("otpauth://totp/Ringfort:{user}?")), "{}", made.url);
         secret_of(&made.secret)
@@ -170,7 +177,7 @@ async fn who_is_disabled_loses_everything_at_once() {
     let bearer = world.login("alice", &Client::new("laptop"), NOW).await;
     let serial = world.core.serial();
     let pushed = world.core.admin_disable_user(&world.admin(), named("alice"), NOW).await.unwrap();
-    assert_eq!(pushed.serial, format!("{}/{}", serial.epoch, serial.n + 1));
+    assert_eq!(pushed.serial, format!("{}/{}", serial.epoch, serial.n + 2), "the key of her machine, and her tokens");
     refused(world.core.entitlements(&bearer, NOW).await, "token_revoked");
     refused(world.core.renew(&bearer, NOW).await, "token_revoked");
     refused(Client::new("phone").login(&world.core, "alice", "alice password", NOW).await, "login_refused");
@@ -192,7 +199,7 @@ async fn a_one_time_password_is_asked_for_beside_the_password() {
     world.login_with("bob", None, NOW).await.unwrap();
     world.login_with("bob", Some("000000"), NOW).await.unwrap();
     assert!(world.core.users(&world.admin()).await.unwrap().iter().any(|row| row.name == "alice" && row.totp));
-    // It is asked for beside a directory's password as well, and not beside what an OpenID provider asks for.
+    // It is asked for beside what a provider says as well, unless the provider asks for a second factor itself.
     world.set_email("alice", Some("alice@example.org")).await.unwrap();
     let (laptop, person) = (Client::new("laptop"), person("alice@example.org"));
     world.by_provider(&laptop, &person, NOW).await.unwrap();
@@ -200,8 +207,8 @@ async fn a_one_time_password_is_asked_for_beside_the_password() {
     let login = |code: Option<String>| {
         let (core, laptop, person) = (&world.core, &laptop, &person);
         async move {
-            let second = SecondFactor::Ours(code.as_deref());
-            let by = ByProvider { method: "corp", person, second, refresh: None };
+            let (policy, otp) = (&ProviderPolicy::default(), code.as_deref());
+            let by = ByProvider { method: "corp", person, policy, otp, refresh: None };
             core.login_by_provider(by, &laptop.id, laptop.thumbprint(), FROM, at).await
         }
     };
@@ -257,6 +264,29 @@ async fn five_wrong_codes_lock() {
     let almost = later(60 + 899);
     refused(world.login_with("alice", Some(&secret.code(Step::at(almost))), almost).await, "otp_locked");
     let over = later(60 + 900);
+    world.login_with("alice", Some(&secret.code(Step::at(over))), over).await.unwrap();
+}
+
+#[tokio::test]
+async fn further_wrong_codes_lock_for_longer() {
+    let world = World::new().await;
+    let secret = world.totp("alice").await;
+    let mut at = NOW;
+    for seconds in [900, 1_800, 3_600, 3_600] {
+        for _ in 0..5 {
+            refused(world.login_with("alice", Some("000000"), at).await, "otp_refused");
+        }
+        let almost = UnixSeconds(at.0 + seconds - 1);
+        refused(world.login_with("alice", Some(&secret.code(Step::at(almost))), almost).await, "otp_locked");
+        at = UnixSeconds(at.0 + seconds);
+    }
+    world.login_with("alice", Some(&secret.code(Step::at(at))), at).await.unwrap();
+    // One that is right ends the count.
+    let at = UnixSeconds(at.0 + 60);
+    for _ in 0..5 {
+        refused(world.login_with("alice", Some("000000"), at).await, "otp_refused");
+    }
+    let over = UnixSeconds(at.0 + 900);
     world.login_with("alice", Some(&secret.code(Step::at(over))), over).await.unwrap();
 }
 
@@ -343,13 +373,22 @@ async fn a_service_has_no_other_login_and_nobody_else_has_this_one() {
     refused(world.core.login_service(&world.peer(&chain, Role::Device, NOW), NOW).await, "service_unknown");
     let (_, gateway) = world.gateway("gw", "east").await;
     refused(world.core.login_service(&world.peer(&gateway.chain, Role::Gateway, NOW), NOW).await, "wrong_role");
-    // Disabled, revoked and removed it is nobody.
+    // Disabled it is nobody, and its key stays dead: enabled again its machine joins anew, with another key.
     let bearer = world.core.login_service(&peer, NOW).await.unwrap();
     world.core.admin_disable_user(&world.admin(), named("backup"), NOW).await.unwrap();
     refused(world.core.login_service(&peer, NOW).await, "service_unknown");
     refused(world.core.bearer(&bearer.claims, &client.thumbprint(), NOW), "token_revoked");
     world.core.admin_enable_user(&world.admin(), named("backup"), NOW).await.unwrap();
+    refused(world.core.login_service(&peer, NOW).await, "service_unknown");
+    refused(world.core.standing(&peer, NOW), "certificate_revoked");
+    let invited = || world.invite(api::Invitee::Service { name: "backup".into() });
+    let (cookie, ticket) = invited().await;
+    refused(world.core.join(client.join(&cookie, &ticket), NOW).await, "certificate_revoked");
+    let (cookie, ticket) = invited().await;
+    let joined = world.core.join(Client::new("backup-host").join(&cookie, &ticket), NOW).await.unwrap();
+    let peer = world.peer(&joined.chain, Role::Device, NOW);
     world.core.login_service(&peer, NOW).await.unwrap();
+    // Revoked and removed it is nobody either.
     world.revoke(api::RevocationScope::Device("backup-host".into()), None, NOW).await.unwrap();
     refused(world.core.login_service(&peer, NOW).await, "certificate_revoked");
     refused(world.core.standing(&peer, NOW), "certificate_revoked");

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod accounts;
 mod audit;
+mod bindings;
 mod certificates;
 mod changes;
 #[path = "../support/database.rs"]
 mod database;
 mod gateways;
+mod hosts;
 mod identity;
 mod joining;
 mod logins;

@@ -143,3 +143,18 @@ async fn each_scope_has_the_end_of_what_it_takes() {
     world.core.confirmed(&[Confirmation { gateway: id, revocations: heard, took_ms: None }], NOW).await.unwrap();
     assert_eq!(receipts(&world, serial, later(51)).await[0].sessions_end, None, "there is no login left");
 }
+
+// Covers: X6 allow
+#[tokio::test]
+async fn a_shorter_second_login_hides_nothing_of_the_first() {
+    let world = World::new().await;
+    running(&world, "east-1", "east", NOW).await;
+    world.set_email("alice", Some("alice@example.org")).await.unwrap();
+    let laptop = Client::new("laptop");
+    let first = world.login("alice", &laptop, NOW).await;
+    let second = world.by_provider(&laptop, &identity::person("alice@example.org"), later(1)).await.unwrap();
+    assert_eq!((first.claims().exp, second.claims().exp), (later(12 * 3_600), later(3_600)));
+    world.revoke(api::RevocationScope::User("alice".into()), None, later(2)).await.unwrap();
+    let told = receipts(&world, world.core.serial(), later(3)).await[0].sessions_end;
+    assert_eq!(told, Some(later(12 * 3_600).0), "what the first login got still works there");
+}

@@ -48,7 +48,7 @@ async fn settings_of(world: &World, place: &Path, address: &str) -> Settings {
     settings
 }
 
-async fn another(world: &World) -> Core {
+pub(crate) async fn another(world: &World) -> Core {
     let (place, ..) = join(world, "second").await;
     let settings = settings_of(world, &place, "second.example:8443").await;
     let second = Core::open(&state(&place), &settings, None, NOW).await.unwrap();
@@ -257,4 +257,93 @@ async fn certificates_that_are_renewed_take_the_place_of_those_before() {
         assert_eq!((world.core.intermediates_der().len(), world.core.signers_der().len()), (1, 1), "{year}");
     }
     world.core.hear(now).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_key_seals_for_all() {
+    let world = World::new().await;
+    let (place, ..) = join(&world, "second").await;
+    let settings = settings_of(&world, &place, "second.example:8443").await;
+    let (own, key) = (state(world.folder.path()).join("sealing.key"), state(&place).join("sealing.key"));
+    let refusal = async || format!("{:#}", Core::open(&state(&place), &settings, None, NOW).await.err().unwrap());
+    std::fs::remove_file(&key).unwrap();
+    let error = refusal().await;
+    assert!(
+        error.contains("sealing.key") && error.contains("copy the file") && error.contains("found none"),
+        "{error}"
+    );
+    assert!(!key.exists(), "none is made in its place");
+    std::fs::write(&key, URL_SAFE_NO_PAD.encode([7; 32])).unwrap();
+    let error = refusal().await;
+    assert!(error.contains("sealing.key") && error.contains("found one with the digest"), "{error}");
+    std::fs::copy(&own, &key).unwrap();
+    Core::open(&state(&place), &settings, None, NOW).await.unwrap();
+    // The first one needs its own as well.
+    std::fs::rename(&own, place.join("safe")).unwrap();
+    let first = crate::settings(world.folder.path()).await;
+    let error = Core::open(&state(world.folder.path()), &first, None, NOW).await.err().unwrap();
+    assert!(error.to_string().contains("found none"), "{error}");
+}
+
+#[tokio::test]
+async fn no_host_is_called_like_any_controller() {
+    let world = World::new().await;
+    let add = async |name: &str| {
+        world.core.admin_add_host(&world.admin(), api::Named { name: name.into() }, NOW).await.map(drop)
+    };
+    add("third.example").await.unwrap();
+    add("second.example").await.unwrap();
+    let (place, ..) = join(&world, "second").await;
+    let mut settings = settings_of(&world, &place, "second.example:8443").await;
+    settings.names = vec!["Other.example".into()];
+    let error = Core::open(&state(&place), &settings, None, NOW).await.err().unwrap();
+    assert!(error.to_string().contains("second.example"), "{error}");
+    world.core.admin_remove_host(&world.admin(), api::Named { name: "second.example".into() }, NOW).await.unwrap();
+    let second = Core::open(&state(&place), &settings, None, NOW).await.unwrap();
+    for own in ["second.example", "other.example", "controller.example"] {
+        refused(add(own).await, "request_malformed");
+        let invitee = api::Invitee::Host { name: own.into() };
+        let request = api::NewInvitation { invitee, expires_in: None };
+        refused(world.core.admin_invite(&world.admin(), request, NOW).await, "request_malformed");
+    }
+    // Removed it gives its names back.
+    drop(second);
+    let named = api::Named { name: "second.example:8443".into() };
+    world.core.admin_remove_controller(&world.admin(), named, NOW).await.unwrap();
+    add("second.example").await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_first_starts_on_one_database_one_makes_the_organisation() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = ["one", "other"].map(|name| folder.path().join(name));
+    let settings = settings(&places[0]).await;
+    if settings.database.is_none() {
+        for place in &places {
+            std::fs::create_dir_all(state(place)).unwrap();
+            std::fs::set_permissions(state(place), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        }
+        std::os::unix::fs::symlink(
+            state(&places[0]).join("database.sqlite"),
+            state(&places[1]).join("database.sqlite"),
+        )
+        .unwrap();
+    }
+    // The tables are there, and nothing in them.
+    let error = Core::open(&state(&places[0]), &settings, None, NOW).await.err().unwrap();
+    assert!(error.to_string().contains("first administrator"), "{error}");
+    let first = FirstAdministrator { name: "root".into(), password: "first password".to_owned().into() };
+    let start = |place: &Path| {
+        let (place, settings, first) = (state(place), &settings, &first);
+        async move { Core::open(&place, settings, Some(first), NOW).await }
+    };
+    let (one, other) = tokio::join!(start(&places[0]), start(&places[1]));
+    let (core, error, loser) = match (one, other) {
+        (Ok(core), Err(error)) => (core, error, &places[1]),
+        (Err(error), Ok(core)) => (core, error, &places[0]),
+        _ => panic!("expected one organisation"),
+    };
+    assert!(error.to_string().contains("has an organisation"), "{error}");
+    assert!(!state(loser).join("rootCA.pem").exists(), "it made no root of its own");
+    Client::new("x").login(&core, "root", "first password", NOW).await.unwrap();
 }

@@ -174,7 +174,7 @@ pub(crate) async fn the_connection_is_secured_by_the_given_ca() {
 }
 
 /// RFC 4648 §6, backwards.
-fn secret_of(base32: &str) -> Secret {
+pub(crate) fn secret_of(base32: &str) -> Secret {
     let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);
     for letter in base32.bytes() {
         bits = bits << 5 | u32::from(if letter.is_ascii_uppercase() { letter - b'A' } else { letter - b'2' + 26 });

@@ -46,6 +46,7 @@ const CASES: &[Case] = cases! {
         a_fresh_login_is_asked_for_anew,
         a_url_is_brought_back_by_hand,
         a_provider_under_a_ca_of_its_own,
+        one_time_passwords_stand_beside_the_providers,
     }
     ldap {
         a_directorys_password_is_a_login,

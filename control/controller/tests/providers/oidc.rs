@@ -64,6 +64,15 @@ impl User {
     }
 
     async fn finish(&mut self, begun: &api::OidcBegun, returned: &str) -> Answered<api::LoginResponse> {
+        self.finish_with(begun, returned, None).await
+    }
+
+    async fn finish_with(
+        &mut self,
+        begun: &api::OidcBegun,
+        returned: &str,
+        otp: Option<&str>,
+    ) -> Answered<api::LoginResponse> {
         let value = |name| {
             form_urlencoded::parse(format!("x={}", parameter(returned, name)).as_bytes()).next().unwrap().1.into_owned()
         };
@@ -72,6 +81,7 @@ impl User {
             code: value("code"),
             state: value("state"),
             issuer: Some(value("iss")),
+            otp: otp.map(str::to_owned),
         };
         let answer: api::LoginResponse = self.post("login/oidc/finish", &finish).await?;
         self.claims.clone_from(&answer.claims);
@@ -310,4 +320,28 @@ pub(crate) async fn a_provider_under_a_ca_of_its_own() {
     let mut user = User::new(&world.controller).await;
     user.begin("trusted", false).await.unwrap();
     assert_eq!(code(user.begin("untrusted", false).await), "provider_unreachable");
+}
+
+// Covers: R20 allow
+// Covers: R20 refuse
+pub(crate) async fn one_time_passwords_stand_beside_the_providers() {
+    let Setting { mut world, provider: _provider, _place } = start().await;
+    let named = api::Named { name: "alice".into() };
+    let made: api::TotpSecret = world.administrator.ask("admin/users/totp", &named).await.unwrap();
+    let secret = crate::ldap::secret_of(&made.secret);
+    let mut user = User::new(&world.controller).await;
+    let begun = user.begin("sso", false).await.unwrap();
+    let returned = Browser::of("alice").follow(&begun.url).await;
+    assert_eq!(code(user.finish(&begun, &returned).await), "otp_required");
+    assert_eq!(code(user.finish_with(&begun, &returned, Some("000000")).await), "otp_refused");
+    // The provider has taken its code; what it said is kept, for this key.
+    let now = ringfort_directory::totp::Step::at(ringfort_enrol::wall_clock());
+    user.finish_with(&begun, &returned, Some(&secret.code(now))).await.unwrap();
+    assert_eq!(code(user.finish_with(&begun, &returned, Some(&secret.code(now))).await), "login_unknown");
+    // The real client asks for it, once.
+    let next = secret.code(ringfort_directory::totp::Step(now.0 + 1));
+    let mut alice = Someone::with_browser(Where::Elsewhere, "alice").and_otp(&next);
+    let login = || Login { method: Some("sso".into()), ..Login::default() };
+    assert_eq!(world.log_in("server", login(), &mut alice).await.unwrap().name, "alice");
+    assert!(world.log_in("server", login(), &mut alice).await.is_err(), "replayed");
 }

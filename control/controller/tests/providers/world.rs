@@ -94,6 +94,11 @@ impl Someone {
             ..Self::with_browser(Where::Here, "")
         }
     }
+
+    /// Who types this one-time password when asked.
+    pub(crate) fn and_otp(self, otp: &str) -> Self {
+        Self { otp: Some(otp.to_owned()), ..self }
+    }
 }
 
 impl Person for Someone {

@@ -8,6 +8,7 @@ mod backups;
 mod database;
 mod doors;
 mod joining;
+mod known;
 mod limits;
 mod openapi;
 mod operations;

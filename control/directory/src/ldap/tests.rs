@@ -33,6 +33,9 @@ fn settings(place: &Path, url: &str) -> LdapSettings {
         group_base: None,
         group_filter: "(member={})".into(),
         ca_file: None,
+        email_domains: None,
+        administrators: false,
+        second_factor: false,
     }
 }
 

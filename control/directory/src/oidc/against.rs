@@ -25,6 +25,9 @@ fn settings(issuer: &str) -> OidcSettings {
         scopes: Vec::new(),
         groups_claim: "groups".into(),
         ca_file: None,
+        email_domains: None,
+        administrators: false,
+        second_factor: false,
     }
 }
 

@@ -137,6 +137,8 @@ pub struct Refreshed {
     pub ends_at: UnixSeconds,
     /// With which to ask next; `None` where the same stays good.
     pub refresh: Option<Zeroizing<String>>,
+    /// The person's e-mail address, where the provider names one again.
+    pub email: Option<Email>,
 }
 
 /// An OpenID provider, and us as its client.
@@ -371,7 +373,9 @@ impl Provider {
             return Err(TokenRefused::Subject.into());
         }
         let ends_at = ends_at(claims.as_ref(), &tokens, now)?;
-        Ok(Refreshed { ends_at, refresh: tokens.refresh_token })
+        let about = claims.as_ref().map(|claims| &claims.about).filter(|about| about.contains_key("email"));
+        let email = about.map(|about| verified_email(about).ok_or(TokenRefused::Email)).transpose()?;
+        Ok(Refreshed { ends_at, refresh: tokens.refresh_token, email })
     }
 
     /// Asks the token endpoint (RFC 6749 §3.2).

@@ -75,6 +75,9 @@ pub enum TokenRefused {
     /// About somebody else.
     #[error("expected the same subject as before, found another")]
     Subject,
+    /// With an address that the provider does not vouch for, of a session that began with one.
+    #[error("expected an e-mail address that was verified, as when the session began")]
+    Email,
 }
 
 /// What an id_token must fit.

@@ -136,7 +136,7 @@ pub struct UserRow {
     /// Whether it is a program's account.
     #[serde(default)]
     pub service: bool,
-    /// Whether a one-time password is asked for beside the password.
+    /// Whether a one-time password is asked for.
     #[serde(default)]
     pub totp: bool,
 }

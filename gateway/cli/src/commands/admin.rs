@@ -152,24 +152,24 @@ enum UserCommand {
         #[arg(long, requires = "email", conflicts_with = "password_stdin")]
         no_password: bool,
     },
-    /// Set the address by which identity providers know a user.
+    /// Set the address by which identity providers know a user. Also the same one ends their logins there, and lets them begin anew.
     Email {
         /// Login name.
         name: String,
         /// The address; without one the user logs in at no provider.
         address: Option<String>,
     },
-    /// Let a user log in no more; what they have is revoked at once.
+    /// Let a user or service log in no more; what they have is revoked at once, the keys of their machines for good.
     Disable {
         /// Login name.
         name: String,
     },
-    /// Let a user log in again.
+    /// Let a user or service log in again, with new keys: from new state folders.
     Enable {
         /// Login name.
         name: String,
     },
-    /// Give a user one-time passwords, to be asked for beside the password; prints the secret, once.
+    /// Give a user one-time passwords, to be asked for whichever way they log in; prints the secret, once.
     Totp {
         /// Login name.
         name: String,
@@ -286,12 +286,12 @@ enum GatewayCommand {
 
 #[derive(Subcommand)]
 enum HostCommand {
-    /// Authorise a host by its name; an invitation does that as well.
+    /// Authorise a host by its name, which gets its key by an invitation; an invitation does both.
     Add {
         /// Its hostname.
         name: String,
     },
-    /// Take a host's right to register itself back, and forget what it said.
+    /// Take a host's right to register itself back: its key is revoked, and open invitations of its name are void.
     Remove {
         /// Its hostname.
         name: String,
@@ -457,7 +457,9 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
         }
         Command::User(UserCommand::Email { name, address }) => {
             let text = format!("{name}: {}", address.as_deref().unwrap_or("no e-mail address"));
-            (admin.set_email(&UserEmail { name, email: address }).await?, text)
+            let answer = admin.set_email(&UserEmail { name, email: address }).await?;
+            let text = format!("{text}; {}", pushed(&answer));
+            (answer, text)
         }
         Command::User(UserCommand::Disable { name }) => {
             let answer = admin.disable_user(&name).await?;
@@ -465,10 +467,10 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             (answer, text)
         }
         Command::User(UserCommand::Enable { name }) => {
-            (admin.enable_user(&name).await?, format!("{name} may log in again"))
+            (admin.enable_user(&name).await?, format!("{name} may log in again, from new state folders"))
         }
         Command::User(UserCommand::Totp { name, remove: true }) => {
-            (admin.remove_totp(&name).await?, format!("{name} is asked for the password only"))
+            (admin.remove_totp(&name).await?, format!("{name} is asked for no one-time password"))
         }
         Command::User(UserCommand::Totp { name, remove: false }) => {
             let made = admin.new_totp(&name).await?;
@@ -527,11 +529,9 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let host = Named { name };
             (admin.add_host(&host).await?, format!("host {} authorised", host.name))
         }
-        Command::Host(HostCommand::Remove { name }) => {
-            (admin.remove(Removed::Host, &name).await?, format!("host {name} removed"))
-        }
+        Command::Host(HostCommand::Remove { name }) => remove(admin, Removed::Host, &name).await?,
         Command::Host(HostCommand::List) => {
-            let answer = admin.list(List::Hosts).await?;
+            let answer = admin.hosts().await?;
             if !json {
                 table::print(&host_rows(&answer), &["name", "joined", "age", "port", "addresses", "version"]);
                 return Ok(());

@@ -37,7 +37,12 @@ pub(crate) fn a_service_comes_up_without_a_login() -> Result<()> {
         world.is_refused(MALLORY, 0)?;
         drop(service);
         ensure!(world.up(MALLORY).is_err(), "a disabled service came up");
+        // Enabled again it needs a new key: its own stays dead.
         world.admin(&["user", "enable", MALLORY])?;
+        ensure!(world.up(MALLORY).is_err(), "a service came up with a key that was denied");
+        std::fs::remove_dir_all(world.realm.state(MALLORY))?;
+        let line = world.realm.invite(&["service", MALLORY])?;
+        world.realm.join(MALLORY, world.realm.stage.lab.client(MALLORY)?, &line)?.ok()?;
         let _service = world.up(MALLORY)?;
         world.reaches(MALLORY, 0)
     })

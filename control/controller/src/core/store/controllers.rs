@@ -1,5 +1,7 @@
 //! The Controllers of this database, and what of their certificates everybody has to know.
 
+use std::collections::BTreeSet;
+
 use ringfort_types::UnixSeconds;
 use sqlx::{query, query_as, query_scalar};
 
@@ -139,4 +141,30 @@ pub(crate) async fn publish(
     let added = added.bind(&certificate.digest).bind(controller).bind(certificate.kind.as_str());
     let added = added.bind(&certificate.certificate).bind(int(certificate.expires_at.0)).execute(c).await?;
     Ok(added.rows_affected() == 1)
+}
+
+/// Keeps by which names a Controller is known.
+pub(crate) async fn set_controller_names(
+    c: &mut Connection,
+    id: &str,
+    names: &BTreeSet<String>,
+) -> Result<(), sqlx::Error> {
+    query("DELETE FROM controller_names WHERE controller = $1").bind(id).execute(&mut *c).await?;
+    for name in names {
+        let added = query("INSERT INTO controller_names (controller, name) VALUES ($1, $2)");
+        added.bind(id).bind(name).execute(&mut *c).await?;
+    }
+    Ok(())
+}
+
+/// Whether a Controller that has not been removed is known by this name.
+pub(crate) async fn is_a_controllers_name(c: &mut Connection, name: &str) -> Result<bool, sqlx::Error> {
+    let found: i64 = query_scalar(
+        "SELECT COUNT(*) FROM controller_names n LEFT JOIN controllers c ON c.id = n.controller \
+         WHERE n.name = $1 AND COALESCE(c.removed, 0) = 0",
+    )
+    .bind(name)
+    .fetch_one(c)
+    .await?;
+    Ok(found > 0)
 }

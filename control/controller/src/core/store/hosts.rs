@@ -2,9 +2,9 @@
 
 use ringfort_proto::api::HostInterface;
 use ringfort_types::UnixSeconds;
-use sqlx::{query, query_as};
+use sqlx::{query, query_as, query_scalar};
 
-use super::{Connection, at, int};
+use super::{Connection, at, int, uint};
 
 /// A host that may register itself.
 #[derive(Clone, Debug)]
@@ -39,9 +39,16 @@ pub(crate) async fn host(c: &mut Connection, name: &str) -> Result<Option<Host>,
     found.bind(name).fetch_optional(c).await?.map(host_of).transpose()
 }
 
-pub(crate) async fn hosts(c: &mut Connection) -> Result<Vec<Host>, sqlx::Error> {
-    let found = query_as("SELECT name, jkt, interfaces, port, version, last_seen FROM hosts ORDER BY name");
-    found.fetch_all(c).await?.into_iter().map(host_of).collect()
+/// At most `limit` hosts whose names come after `name`, in their order.
+pub(crate) async fn hosts_after(c: &mut Connection, name: &str, limit: u32) -> Result<Vec<Host>, sqlx::Error> {
+    let found = query_as(
+        "SELECT name, jkt, interfaces, port, version, last_seen FROM hosts WHERE name > $1 ORDER BY name LIMIT $2",
+    );
+    found.bind(name).bind(i64::from(limit)).fetch_all(c).await?.into_iter().map(host_of).collect()
+}
+
+pub(crate) async fn count_hosts(c: &mut Connection) -> Result<u64, sqlx::Error> {
+    query_scalar("SELECT COUNT(*) FROM hosts").fetch_one(c).await.map(uint)
 }
 
 /// Hosts with the name of a Gateway that have registered since `since`.

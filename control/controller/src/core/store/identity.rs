@@ -1,4 +1,4 @@
-//! What users have besides a password: an e-mail address, one-time passwords, sessions at identity providers.
+//! What users have besides a password: an e-mail address and one-time passwords.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +34,13 @@ pub(crate) async fn user_by_email(c: &mut Connection, email: &str) -> Result<Opt
         Some(id) => user_by_id(c, &id).await,
         None => Ok(None),
     }
+}
+
+/// The address by which identity providers know a user.
+pub(crate) async fn email_of(c: &mut Connection, id: &str) -> Result<Option<String>, sqlx::Error> {
+    let found: Option<Option<String>> =
+        query_scalar("SELECT email FROM users WHERE id = $1").bind(id).fetch_optional(c).await?;
+    Ok(found.flatten())
 }
 
 /// Makes an address a user's; `false` if it is another's.
@@ -97,55 +104,14 @@ pub(crate) async fn use_step(c: &mut Connection, user: &str, step: u64) -> Resul
     Ok(used.bind(user).bind(int(step)).execute(c).await?.rows_affected() == 1)
 }
 
-/// Counts a wrong code; at `failures_max` nothing counts until `locked_until`, and the count begins anew.
-pub(crate) async fn count_totp_failure(
-    c: &mut Connection,
-    user: &str,
-    failures_max: u64,
-    locked_until: UnixSeconds,
-) -> Result<(), sqlx::Error> {
-    let counted = query(
-        "UPDATE totp SET failures = CASE WHEN failures + 1 >= $2 THEN 0 ELSE failures + 1 END, \
-         locked_until = CASE WHEN failures + 1 >= $2 THEN $3 ELSE locked_until END WHERE user_id = $1",
-    );
-    counted.bind(user).bind(int(failures_max)).bind(int(locked_until.0)).execute(c).await.map(drop)
+/// Counts a wrong code; gives how many there were in a row.
+pub(crate) async fn count_totp_failure(c: &mut Connection, user: &str) -> Result<u64, sqlx::Error> {
+    let counted = query_scalar("UPDATE totp SET failures = failures + 1 WHERE user_id = $1 RETURNING failures");
+    counted.bind(user).fetch_one(c).await.map(uint)
 }
 
-/// A login's session at an identity provider.
-pub(crate) struct ProviderSession {
-    pub(crate) method: String,
-    pub(crate) subject: String,
-    /// Sealed.
-    pub(crate) refresh: String,
-    pub(crate) refreshed_at: UnixSeconds,
-    /// When the login ends whatever the provider says.
-    pub(crate) latest: UnixSeconds,
-}
-
-/// The provider's session of a login, or none.
-pub(crate) async fn put_provider_session(
-    c: &mut Connection,
-    dn: &str,
-    session: Option<&ProviderSession>,
-) -> Result<(), sqlx::Error> {
-    query("DELETE FROM provider_sessions WHERE dn = $1").bind(dn).execute(&mut *c).await?;
-    let Some(ProviderSession { method, subject, refresh, refreshed_at, latest }) = session else { return Ok(()) };
-    let put = query(
-        "INSERT INTO provider_sessions (dn, method, subject, refresh, refreshed_at, latest) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    );
-    let put = put.bind(dn).bind(method).bind(subject).bind(refresh).bind(int(refreshed_at.0)).bind(int(latest.0));
-    put.execute(c).await.map(drop)
-}
-
-pub(crate) async fn provider_session(c: &mut Connection, dn: &str) -> Result<Option<ProviderSession>, sqlx::Error> {
-    let found = query_as("SELECT method, subject, refresh, refreshed_at, latest FROM provider_sessions WHERE dn = $1");
-    let found: Option<(String, String, String, i64, i64)> = found.bind(dn).fetch_optional(c).await?;
-    Ok(found.map(|(method, subject, refresh, refreshed_at, latest)| ProviderSession {
-        method,
-        subject,
-        refresh,
-        refreshed_at: at(refreshed_at),
-        latest: at(latest),
-    }))
+/// Lets no code count until then.
+pub(crate) async fn lock_totp(c: &mut Connection, user: &str, until: UnixSeconds) -> Result<(), sqlx::Error> {
+    let locked = query("UPDATE totp SET locked_until = $2 WHERE user_id = $1").bind(user).bind(int(until.0));
+    locked.execute(c).await.map(drop)
 }

@@ -41,6 +41,17 @@ pub(crate) struct Invitation {
     pub(crate) expires_at: UnixSeconds,
 }
 
+/// A kind of invitee as its column has it.
+pub(crate) const fn kind_column(kind: InviteeKind) -> &'static str {
+    match kind {
+        InviteeKind::Gateway => "gateway",
+        InviteeKind::Device => "device",
+        InviteeKind::Controller => "controller",
+        InviteeKind::Host => "host",
+        InviteeKind::Service => "service",
+    }
+}
+
 pub(crate) async fn insert_invitation(
     c: &mut Connection,
     cookie_hash: &[u8],
@@ -49,14 +60,12 @@ pub(crate) async fn insert_invitation(
     let added = query(
         "INSERT INTO invitations (cookie_hash, kind, id, name, site, user_id, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
     );
-    let kind = match invitation.kind {
-        InviteeKind::Gateway => "gateway",
-        InviteeKind::Device => "device",
-        InviteeKind::Controller => "controller",
-        InviteeKind::Host => "host",
-        InviteeKind::Service => "service",
-    };
-    let added = added.bind(cookie_hash).bind(kind).bind(&invitation.id).bind(&invitation.name).bind(&invitation.site);
+    let added = added
+        .bind(cookie_hash)
+        .bind(kind_column(invitation.kind))
+        .bind(&invitation.id)
+        .bind(&invitation.name)
+        .bind(&invitation.site);
     added.bind(&invitation.user).bind(int(invitation.expires_at.0)).execute(c).await.map(drop)
 }
 

@@ -1,5 +1,7 @@
 //! Users, groups, devices and logins.
 
+use std::collections::BTreeSet;
+
 use ringfort_proto::api::AdministratorRole;
 use ringfort_types::UnixSeconds;
 use sqlx::{query, query_as, query_scalar};
@@ -112,6 +114,12 @@ pub(crate) async fn devices_of(c: &mut Connection, user: &str) -> Result<i64, sq
     query_scalar("SELECT COUNT(*) FROM devices WHERE user_id = $1").bind(user).fetch_one(c).await
 }
 
+/// Forgets a user's devices; gives their keys, each once.
+pub(crate) async fn delete_devices(c: &mut Connection, user: &str) -> Result<BTreeSet<String>, sqlx::Error> {
+    let deleted = query_scalar("DELETE FROM devices WHERE user_id = $1 RETURNING jkt").bind(user);
+    Ok(deleted.fetch_all(c).await?.into_iter().collect())
+}
+
 pub(crate) async fn insert_device(
     c: &mut Connection,
     client: &str,
@@ -195,6 +203,16 @@ pub(crate) async fn end_logins_of_user(c: &mut Connection, user: &str) -> Result
 
 pub(crate) async fn end_logins_of_key(c: &mut Connection, jkt: &str) -> Result<(), sqlx::Error> {
     query("DELETE FROM logins WHERE jkt = $1").bind(jkt).execute(c).await.map(drop)
+}
+
+/// Whose login it is that a claims token is the newest of.
+pub(crate) async fn user_of_claims(c: &mut Connection, jti: &str) -> Result<Option<User>, sqlx::Error> {
+    let user: Option<String> =
+        query_scalar("SELECT user_id FROM logins WHERE claims_jti = $1").bind(jti).fetch_optional(&mut *c).await?;
+    match user {
+        Some(user) => user_by_id(c, &user).await,
+        None => Ok(None),
+    }
 }
 
 pub(crate) async fn end_login_of_claims(c: &mut Connection, jti: &str) -> Result<(), sqlx::Error> {

@@ -30,7 +30,9 @@ pub(crate) async fn set_role(
     query("UPDATE users SET role = $2 WHERE id = $1").bind(user).bind(role_column(role)).execute(c).await.map(drop)
 }
 
-/// Owners who may log in. A program is none, whatever its account says.
-pub(crate) async fn active_owners(c: &mut Connection) -> Result<i64, sqlx::Error> {
-    query_scalar("SELECT COUNT(*) FROM users WHERE role = 'owner' AND active = 1 AND service = 0").fetch_one(c).await
+/// Owners who may log in, but for this user. A program is none, whatever its account says.
+pub(crate) async fn owners_besides(c: &mut Connection, user: &str) -> Result<i64, sqlx::Error> {
+    let owners =
+        query_scalar("SELECT COUNT(*) FROM users WHERE role = 'owner' AND active = 1 AND service = 0 AND id <> $1");
+    owners.bind(user).fetch_one(c).await
 }
