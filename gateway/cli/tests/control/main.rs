@@ -12,6 +12,7 @@ mod hosts;
 mod login;
 mod operations;
 mod receipts;
+mod renewals;
 mod restart;
 mod roles;
 mod service;
@@ -59,6 +60,11 @@ const CASES: &[Case] = cases! {
         the_sessions_of_a_drained_gateway_are_ended_when_it_is_asked,
         a_reload_brings_the_ceiling_without_dropping_anybody,
         a_gateway_logs_as_it_is_told,
+    }
+    renewals {
+        packets_flow_over_the_end_of_the_tokens_that_began_them,
+        who_cannot_renew_ends_at_the_time_that_was_told,
+        a_gateway_dials_out_and_needs_no_inbound_port,
     }
     roles {
         an_auditor_sees_and_an_admin_changes_but_neither_makes_administrators,

@@ -98,6 +98,12 @@ pub fn run(state: &Path, config: &Path, set_log: SetLog, stop_with_stdin: bool) 
     control.connect_stream(applied, Arc::clone(&again));
     runtime.spawn(stream::keep(link, confirmations, again));
 
+    let socket = match &section.status_socket {
+        Some(socket) => file::beside(config, socket),
+        None => folder.file("gateway.sock"),
+    };
+    let served = desk.serve_status(&socket).with_context(|| format!("cannot serve {}", socket.display()))?;
+
     // Without a configuration nothing is known of the pools, so the interface cannot be set up.
     let pools = loop {
         if let Some(pools) = control.pools() {
@@ -123,11 +129,6 @@ pub fn run(state: &Path, config: &Path, set_log: SetLog, stop_with_stdin: bool) 
     let tell: channel::Tell = Arc::new(move |told| tell(Told::Channel(told)));
     runtime.spawn(channel::listen(listener, acceptor, trust, tell));
 
-    let socket = match &section.status_socket {
-        Some(socket) => file::beside(config, socket),
-        None => folder.file("gateway.sock"),
-    };
-    let served = desk.serve_status(&socket).with_context(|| format!("cannot serve {}", socket.display()))?;
     let result = control.run(&desk, &workers);
     drop(served);
     workers.stop();
