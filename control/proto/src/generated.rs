@@ -674,7 +674,7 @@ pub struct Bind {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ToClient {
-    #[prost(oneof = "to_client::Say", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "to_client::Say", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub say: ::core::option::Option<to_client::Say>,
 }
 /// Nested message and enum types in `ToClient`.
@@ -695,6 +695,8 @@ pub mod to_client {
         RenewBy(super::RenewBy),
         #[prost(message, tag = "7")]
         Goodbye(super::Goodbye),
+        #[prost(message, tag = "8")]
+        Draining(super::Draining),
     }
 }
 /// The Gateway's first message.
@@ -754,6 +756,10 @@ pub struct RenewBy {
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
 }
+/// This Gateway is about to be worked on and takes no new sessions. A session that is live goes on for now; its client is asked to go
+/// to another Gateway of the site, if there is one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Draining {}
 /// The last message: why the channel, and with it the session, ends or did not come to be.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Goodbye {

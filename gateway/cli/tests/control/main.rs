@@ -10,6 +10,7 @@ mod changes;
 mod doors;
 mod hosts;
 mod login;
+mod moves;
 mod operations;
 mod receipts;
 mod renewals;
@@ -60,6 +61,10 @@ const CASES: &[Case] = cases! {
         the_sessions_of_a_drained_gateway_are_ended_when_it_is_asked,
         a_reload_brings_the_ceiling_without_dropping_anybody,
         a_gateway_logs_as_it_is_told,
+    }
+    moves {
+        a_drained_gateway_is_left_for_another_of_its_site,
+        a_new_certificate_is_not_noticed,
     }
     renewals {
         packets_flow_over_the_end_of_the_tokens_that_began_them,
