@@ -61,6 +61,8 @@ const CASES: &[Case] = cases! {
         the_sessions_of_a_drained_gateway_are_ended_when_it_is_asked,
         a_reload_brings_the_ceiling_without_dropping_anybody,
         a_gateway_logs_as_it_is_told,
+        a_signed_package_is_laid_for_the_sites_installer,
+        packets_are_captured_where_the_site_allows_it,
     }
     moves {
         a_drained_gateway_is_left_for_another_of_its_site,

@@ -4,6 +4,7 @@
 //! Controller and to the clients' channels, and the control thread, on which [`Admission`] decides. A push comes from the
 //! stream's task to the control thread and from there to every worker: two hand-overs, no lock on the way.
 
+mod capture;
 mod channel;
 mod clock;
 mod config;
@@ -12,6 +13,7 @@ mod kept;
 mod operate;
 mod rotation;
 mod stream;
+mod upgrade;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -92,7 +94,11 @@ pub fn run(state: &Path, config: &Path, set_log: SetLog, stop_with_stdin: bool) 
     };
     let report = desk.reporter();
     let writer = Writer::start(folder.clone(), move || drop(report(Told::Written)))?;
-    let operations = Operations::new(config.to_owned(), section.clone(), addresses, set_log);
+    let report = desk.waiting_reporter();
+    let later: operate::Tell = Arc::new(move |finished| {
+        report(Told::Finished(finished));
+    });
+    let operations = Operations::new(config.to_owned(), section.clone(), addresses, set_log, later);
     let dtls = section.plane.dtls;
     let mut control = Control::new(admission, clock, identity, (authorities, dtls), writer, standing, operations);
     control.connect_stream(applied, Arc::clone(&again));
