@@ -66,7 +66,6 @@ const CASES: &[Case] = cases! {
     }
     moves {
         a_drained_gateway_is_left_for_another_of_its_site,
-        a_new_certificate_is_not_noticed,
     }
     renewals {
         packets_flow_over_the_end_of_the_tokens_that_began_them,

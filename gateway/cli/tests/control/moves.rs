@@ -1,4 +1,4 @@
-//! Sessions that go over to another tunnel while packets flow: away from a Gateway that is drained, and to a new certificate.
+//! Sessions that go over to another tunnel: away from a Gateway that is drained.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -9,7 +9,6 @@ use ringfort_netlab::{address, http};
 use ringfort_stage::Process;
 use serde_json::Value;
 
-use crate::changes::flow_to;
 use crate::world::{ALICE, GATEWAY, PATIENCE, SITE, World, service, sessions};
 
 /// The site's other Gateway, at the laboratory's second site.
@@ -86,33 +85,6 @@ pub(crate) fn a_drained_gateway_is_left_for_another_of_its_site() -> Result<()> 
         there.wait_until(PATIENCE, |status| status["admitting"].to_string().contains("draining"))?;
         ensure!(is_at(there)?, "her session did not go on");
         lab.run_in(lab.client(ALICE)?, || http::get(reaches, PATIENCE))?.context("she is left without a Gateway")?;
-        Ok(())
-    })
-}
-
-/// Logged in again she has a new certificate, for which there is a new tunnel to the same Gateway. A thousand packets a second
-/// pass in each direction, and none is lost.
-// Covers: A24 allow
-pub(crate) fn a_new_certificate_is_not_noticed() -> Result<()> {
-    World::start("")?.play(|world| {
-        world.admin(&["resource", "add", "flow", "--site", SITE, "--to", "10.98.0.10", "--service", "udp/7000"])?;
-        world.admin(&["entitle", "flow", "--user", ALICE])?;
-        let flow = flow_to(world, ALICE, SocketAddr::new(service(0).ip(), 7_000))?;
-        let tunnel = |status: &Value| sessions(status).first().map(|session| session["session"].clone());
-        let before = tunnel(&world.gateway.status()?).context("no session")?;
-        world.login(ALICE)?;
-        // A client looks after a minute at the latest whether somebody has logged in again.
-        let another = |status: &Value| tunnel(status).is_some_and(|now| now != before);
-        world.gateway.wait_until(PATIENCE + Duration::from_secs(60), another)?;
-        // The tunnel before goes on for a second; whatever was lost with it is missed then.
-        std::thread::sleep(Duration::from_secs(2));
-        ensure!((flow.up().missing(), flow.down().missing()) == (0, 0), "packets were lost");
-        let received = flow.down().received();
-        while flow.down().received() < received + 100 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let status = world.alice()?.status()?;
-        ensure!(status["up"] == true && status["last_goodbye"].is_null(), "{status}");
         Ok(())
     })
 }
