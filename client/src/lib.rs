@@ -20,6 +20,7 @@ mod admin;
 mod channel;
 mod controller;
 mod down;
+mod follow;
 mod host;
 mod join;
 mod login;

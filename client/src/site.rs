@@ -80,6 +80,8 @@ pub(crate) enum Action {
     RenewAsked,
     /// The tokens are to be renewed now.
     Renew,
+    /// The Gateway would be rid of the session: another one is to be gone to, beside this one.
+    Go,
 }
 
 /// One site.
@@ -95,6 +97,8 @@ pub(crate) struct Site {
     downs: u32,
     /// Whether a renewal was asked for because of a Goodbye, and nothing was bound since.
     renewed_for_goodbye: bool,
+    /// The Gateway of this channel has asked to be left.
+    is_asked_to_go: bool,
     seq: u64,
     ends_at: u64,
     denials: VecDeque<Denied>,
@@ -182,6 +186,7 @@ impl Site {
             lost_since: None,
             downs: 0,
             renewed_for_goodbye: false,
+            is_asked_to_go: false,
             seq: 0,
             ends_at: 0,
             denials: VecDeque::new(),
@@ -272,6 +277,10 @@ impl Site {
             }
             Some(Say::Entitlement(entitlement)) => self.actions.push_back(Action::Pushed(entitlement.token)),
             Some(Say::RenewBy(_)) => self.actions.push_back(Action::RenewAsked),
+            Some(Say::Draining(_)) => {
+                self.is_asked_to_go = true;
+                self.actions.push_back(Action::Go);
+            }
             Some(Say::Goodbye(goodbye)) => self.take_leave(goodbye, now),
             // Of a later version.
             None => {}
@@ -374,6 +383,7 @@ impl Site {
             return self.lose("expected one Welcome with a session id of 16 bytes".into(), now);
         };
         (open.stage, open.answer_by) = (Stage::Presented { session }, Some(now + ANSWER_TIME_MAX));
+        self.is_asked_to_go = false;
         let Some(gateway) = self.gateways.get(self.at).cloned() else { return };
         if self.tunnel.gateway.as_ref() != Some(&gateway.id) {
             self.stop_tunnel();
@@ -472,6 +482,27 @@ impl Site {
         }
         self.channel = Channel::Closed { retry_at: now + self.pause };
         self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+
+    /// What is shown.
+    pub(crate) const fn present(&self) -> &Present {
+        &self.present
+    }
+
+    /// The site's Gateways, the preferred one first.
+    pub(crate) fn gateways(&self) -> &[SiteGateway] {
+        &self.gateways
+    }
+
+    /// Whether the Gateway that has our session asks us to go to another one.
+    pub(crate) const fn is_asked_to_go(&self) -> bool {
+        self.is_asked_to_go && self.is_bound()
+    }
+
+    /// The preferred one of the site's other Gateways.
+    pub(crate) fn elsewhere(&self) -> Option<&SiteGateway> {
+        let here = self.gateway()?;
+        self.gateways.iter().find(|gateway| gateway.id != here.id)
     }
 
     /// Whether there is a Gateway to go to.

@@ -82,12 +82,22 @@ impl Interface {
         config: Config,
         core: Option<usize>,
     ) -> Result<(Worker<Client>, OuterPath)> {
+        let (udp, path) = self.outside(gateway)?;
+        Ok((self.carry(Client::new(config, now()), udp, core)?, path))
+    }
+
+    /// A socket for a tunnel to `gateway`, and what keeps it on the path there.
+    pub(crate) fn outside(&self, gateway: SocketAddr) -> Result<(UdpSocket, OuterPath)> {
         let any: IpAddr = if gateway.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         let udp = UdpSocket::bind((any, 0).into(), PortSharing::Exclusive, SOCKET_BUFFER_BYTES)?;
         udp.connect(gateway).with_context(|| format!("no way to the Gateway at {gateway}"))?;
-        let tun = self.queue.try_clone()?;
         let path = OuterPath { socket: udp.try_clone()?, gateway };
-        Ok((Worker { machine: Client::new(config, now()), udp, tun, core }, path))
+        Ok((udp, path))
+    }
+
+    /// A worker that carries packets between this interface and a tunnel over `udp`.
+    pub(crate) fn carry(&self, machine: Client, udp: UdpSocket, core: Option<usize>) -> Result<Worker<Client>> {
+        Ok(Worker { machine, udp, tun: self.queue.try_clone()?, core })
     }
 }
 

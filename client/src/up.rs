@@ -1,9 +1,10 @@
 //! The process of a client that joined and logged in: a tunnel and a session channel to each site.
 //!
-//! The control thread owns everything and decides nothing by itself: [`crate::site`] says what to do for a site,
+//! The control thread owns everything and decides nothing by itself: [`crate::site`] says what to do for a connection of a site,
 //! [`crate::routes`] what is routed where, [`crate::renewal`] when tokens are renewed. Channels and renewals run as tasks
 //! beside it, packets on a worker's thread per site.
 
+mod lines;
 mod sites;
 mod status;
 
@@ -13,30 +14,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use ringfort_dtls::ClientConfig;
-use ringfort_engine::client::{Command, Config, Event as TunnelEvent, Release};
+use anyhow::{Context, Result, bail};
+use ringfort_engine::client::Event as TunnelEvent;
 use ringfort_enrol::tls::OwnCertificate;
 use ringfort_enrol::{Folder, Identity, Kind, PrivateKey, file, wall_clock};
 use ringfort_identity::Credentials;
-use ringfort_proto::v1::to_client::Say;
-use ringfort_proto::v1::{Denied, Goodbye};
 use ringfort_service::desk::{Desk, Letter};
+use ringfort_service::notify_ready;
 use ringfort_service::settings::{Backend, Mtu};
-use ringfort_service::{notify_ready, random};
 use ringfort_types::UnixSeconds;
-use ringfort_worker::{Report, Sink, now, spawn};
+use ringfort_worker::{Report, now};
 use tokio::runtime::Runtime;
 
-use crate::channel::{Channel, Told};
+use crate::channel;
 use crate::down::Running;
+use crate::follow;
 use crate::login::login_service;
 use crate::network;
 use crate::renewal::{self, Renewed, Schedule};
 use crate::routes::LeftOut;
-use crate::site::{Action, SiteGateway};
 use crate::tokens::{self, Judge, Tokens};
-use crate::tunnel::{self, OuterPath};
+use crate::tunnel;
+use crate::up::lines::Reason;
 use crate::up::sites::SiteRun;
 
 /// Name of the status socket in the state folder.
@@ -96,7 +95,9 @@ enum Event {
     /// From the worker of a site; the number says which of its workers.
     Worker(String, u64, Report<TunnelEvent>),
     /// From the channel of a site, likewise.
-    Channel(String, u64, Told),
+    Channel(String, u64, channel::Told),
+    /// From a tunnel that is to take the place of a site's, likewise.
+    Follower(String, u64, follow::Told),
     /// The machine's addresses or routes have changed.
     NetworkChanged,
     /// A renewal came to its end.
@@ -186,15 +187,16 @@ impl<'a> Control<'a> {
                 Letter::Report(Event::Renewed(result)) => self.renewed(result)?,
                 Letter::Report(Event::Worker(site, number, report)) => self.hear_worker(&site, number, report)?,
                 Letter::Report(Event::Channel(site, number, told)) => self.hear_channel(&site, number, told),
+                Letter::Report(Event::Follower(site, number, told)) => self.hear_follower(&site, number, told)?,
             }
         }
     }
 
     fn stop(&mut self) {
         let mut closing = Vec::new();
-        for site in &mut self.sites {
-            closing.extend(site.channel.take().map(|(_, channel)| channel.close()));
-            site.stop_worker();
+        for line in self.sites.iter_mut().flat_map(SiteRun::lines) {
+            closing.extend(line.close());
+            line.stop_worker();
         }
         // So that a Gateway learns that the session is over, and does not wait for us to come back.
         self.runtime.block_on(async {
@@ -206,172 +208,10 @@ impl<'a> Control<'a> {
     /// How long nothing is due.
     fn patience(&self) -> Duration {
         let now = now().boot;
-        let sites = self.sites.iter().filter_map(|site| site.machine.poll_timeout());
+        let sites = self.sites.iter().filter_map(SiteRun::due);
         let renewal = self.schedule.poll_timeout(&self.tokens, self.certificate_ends, (now, wall_clock()));
         let next = sites.chain(renewal).min();
         next.map_or(LOOK_EVERY, |at| at.saturating_since(now).min(LOOK_EVERY))
-    }
-
-    /// Does what sites are due for and ask for.
-    fn drive(&mut self) -> Result<()> {
-        for index in 0..self.sites.len() {
-            self.sites[index].machine.handle_timeout(now().boot);
-            while let Some(action) = self.sites[index].machine.poll_action() {
-                self.act(index, action)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn act(&mut self, index: usize, action: Action) -> Result<()> {
-        self.made += 1;
-        let number = self.made;
-        let site = &mut self.sites[index];
-        match action {
-            Action::Open(gateway) => {
-                let (report, id) = (Arc::clone(&self.report), site.id.clone());
-                let tell = move |told| hand_in(Arc::clone(&report), Event::Channel(id.clone(), number, told));
-                let _runtime = self.runtime.enter();
-                site.channel = Some((number, Channel::open(gateway, &self.own, self.judge.trust(), tell)));
-            }
-            Action::Close => site.channel = None,
-            Action::Say(message) => {
-                let said = site.channel.as_ref().is_some_and(|(_, channel)| channel.say(message));
-                if !said {
-                    site.channel = None;
-                    site.machine.handle_closed("the channel takes nothing more".into(), now().boot);
-                }
-            }
-            Action::StartTunnel(gateway) => {
-                site.stop_worker();
-                if let Err(error) = self.start_tunnel(index, number, gateway) {
-                    let site = &mut self.sites[index];
-                    let why = format!("{error:#}");
-                    tracing::warn!(site = site.name, error = why, "no tunnel");
-                    site.machine.handle_tunnel_failed(why, now().boot);
-                }
-            }
-            Action::StopTunnel => site.stop_worker(),
-            Action::Release(tunnel) => {
-                tracing::info!(site = site.name, "tunnel bound");
-                site.command(&Command::Release(tunnel))?;
-            }
-            Action::Pushed(token) => {
-                let id = site.id.clone();
-                if let Err(error) = self.pushed(&id, &token) {
-                    tracing::warn!(site = id, error = format!("{error:#}"), "entitlement token refused");
-                }
-            }
-            Action::RenewAsked => self.schedule.ask(),
-            Action::Renew => self.schedule.demand(),
-        }
-        Ok(())
-    }
-
-    /// Tunnels go on from the machine's new address, channels are opened anew and bind them again.
-    fn follow_network(&mut self) -> Result<()> {
-        for site in &mut self.sites {
-            match site.path.as_ref().map_or(Ok(false), OuterPath::follow) {
-                Ok(true) => {
-                    tracing::info!(site = site.name, "this machine's address has changed");
-                    site.command(&Command::PathChanged)?;
-                    site.channel = None;
-                    site.machine.handle_network_changed(now().boot);
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    let error = format!("{error:#}");
-                    tracing::warn!(site = site.name, error, "the change of address was not followed");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn start_tunnel(&mut self, index: usize, number: u64, gateway: SiteGateway) -> Result<()> {
-        let site = &mut self.sites[index];
-        let dtls = ClientConfig::pinned(&self.credentials, self.judge.trust().clone(), gateway.digests)?;
-        let config = Config {
-            dtls: Arc::new(dtls),
-            gateway_id: Some(gateway.id),
-            offloads: site.interface.offloads(),
-            inner: site.inner,
-            routes: site.routes.iter().copied().collect(),
-            release: Release::ByCommand,
-            random: random()?,
-        };
-        let (worker, path) = site.interface.worker(gateway.address, config, None)?;
-        site.path = Some(path);
-        let (report, id) = (Arc::clone(&self.report), site.id.clone());
-        let sink: Sink<TunnelEvent> = Arc::new(move |_, told| {
-            report(Event::Worker(id.clone(), number, told)).map_err(|back| match back {
-                Event::Worker(_, _, told) => told,
-                // The desk gives back what it was given.
-                _ => Report::Ended(Ok(())),
-            })
-        });
-        site.worker = Some((number, spawn(vec![worker], self.backend.into(), 0, &sink)?));
-        Ok(())
-    }
-
-    fn hear_worker(&mut self, site: &str, number: u64, report: Report<TunnelEvent>) -> Result<()> {
-        let now = now().boot;
-        let found = self.sites.iter_mut().find(|run| run.id == site);
-        let Some(site) = found.filter(|run| run.worker.as_ref().is_some_and(|(known, _)| *known == number)) else {
-            // Of a worker that was stopped.
-            return Ok(());
-        };
-        match report {
-            Report::Started { backend, fallback, .. } => {
-                if let Some(reason) = fallback {
-                    tracing::warn!(reason, "io_uring is not available, using epoll");
-                }
-                site.backend = backend.to_string();
-            }
-            Report::Event(TunnelEvent::Established { tunnel, gateway, exporter }) => {
-                site.machine.handle_established(tunnel, *gateway.certificate_digest(), exporter, now);
-            }
-            Report::Event(TunnelEvent::Up(gateway)) => {
-                tracing::info!(site = site.name, gateway = gateway.id(), "tunnel up");
-                site.machine.handle_up();
-            }
-            Report::Event(TunnelEvent::Down(reason)) => {
-                tracing::warn!(site = site.name, %reason, "tunnel down, trying again");
-                site.machine.handle_down(reason.to_string(), now);
-            }
-            Report::Ended(Ok(())) => {}
-            Report::Ended(Err(error)) => return Err(anyhow!(error).context("the worker ended")),
-        }
-        Ok(())
-    }
-
-    fn hear_channel(&mut self, site: &str, number: u64, told: Told) {
-        let now = now().boot;
-        let found = self.sites.iter_mut().find(|run| run.id == site);
-        let Some(site) = found.filter(|run| run.channel.as_ref().is_some_and(|(known, _)| *known == number)) else {
-            // Of a channel that was closed.
-            return;
-        };
-        match told {
-            Told::Opened(digest) => site.machine.handle_opened(digest, now),
-            Told::Message(message) => {
-                if let Some(Say::Goodbye(Goodbye { code, message, event })) = &message.say {
-                    tracing::warn!(site = site.name, code, message, event, "the Gateway says goodbye");
-                }
-                if let Some(Say::Denied(Denied { destination, rule, reason })) = &message.say {
-                    tracing::info!(site = site.name, destination, rule, reason, "denied");
-                }
-                site.machine.handle_message(message, now);
-                if site.machine.is_ended() {
-                    tracing::error!(site = site.name, "nothing is tried again with these tokens; run `ringfort login`");
-                }
-            }
-            Told::Closed(why) => {
-                tracing::warn!(site = site.name, why, "session channel closed, trying again");
-                site.channel = None;
-                site.machine.handle_closed(why, now);
-            }
-        }
     }
 
     /// Takes an entitlement token that a Gateway passed on: verified, stored, routed; the tunnel stays.
@@ -380,7 +220,10 @@ impl<'a> Control<'a> {
         self.tokens.store(&self.folder)?;
         let seq = self.tokens.entitlements.get(site).map_or(0, |held| held.token.seq);
         if let Some(run) = self.sites.iter_mut().find(|run| run.id == site) {
-            run.machine.set_pushed(token.to_owned(), seq);
+            run.line.machine.set_pushed(token.to_owned(), seq);
+            if let Some(next) = &mut run.next {
+                next.line.machine.set_pushed(token.to_owned(), seq);
+            }
         }
         self.route()
     }
@@ -444,7 +287,7 @@ impl<'a> Control<'a> {
                 (self.judge, self.tokens, self.schedule) = (judge, tokens, Schedule::default());
                 self.renew_certificate(true)?;
                 for site in &mut self.sites {
-                    site.machine.begin_anew(now().boot);
+                    site.line.machine.begin_anew(now().boot);
                 }
                 Ok(())
             }
@@ -468,14 +311,19 @@ impl<'a> Control<'a> {
         }
         self.apply()?;
         for site in self.sites.iter_mut().filter(|_| is_new) {
-            site.machine.set_certificate(now().boot);
+            let bound = site.line.machine.gateway().cloned().filter(|_| site.line.machine.is_bound());
+            match bound {
+                Some(gateway) => site.follow(gateway, Reason::Certificate),
+                None => site.line.machine.set_certificate(now().boot),
+            }
         }
         Ok(())
     }
 
     fn is_up(&self) -> bool {
-        let mut with_gateway = self.sites.iter().filter(|run| run.machine.has_gateway()).peekable();
-        self.tokens.connect.is_some() && with_gateway.all(|run| run.machine.is_up() && run.machine.is_bound())
+        let mut with_gateway =
+            self.sites.iter().map(|run| &run.line.machine).filter(|line| line.has_gateway()).peekable();
+        self.tokens.connect.is_some() && with_gateway.all(|line| line.is_up() && line.is_bound())
     }
 
     fn tell_ready(&mut self) {

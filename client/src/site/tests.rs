@@ -1,4 +1,5 @@
-use ringfort_proto::v1::{Accepted, Entitlement, RenewBy, Welcome};
+use prost::Message as _;
+use ringfort_proto::v1::{Accepted, Draining, Entitlement, RenewBy, Welcome};
 
 use super::*;
 use crate::testing::Organisation;
@@ -285,6 +286,45 @@ fn new_tokens_are_shown_while_the_tunnel_stays() {
     // A new certificate needs both anew.
     world.site.set_certificate(world.now);
     assert!(matches!(world.actions()[..], [Action::StopTunnel, Action::Close, Action::Open(_)]));
+}
+
+// Covers: K6 allow
+#[test]
+fn a_gateway_that_is_drained_asks_and_the_session_goes_on_meanwhile() {
+    let mut world = World::new(&["g1", "g2"]);
+    world.bound();
+    assert_eq!(world.says(to_client::Say::Draining(Draining {})), [Action::Go]);
+    assert!(world.site.is_up() && world.site.is_bound() && world.site.is_asked_to_go());
+    assert_eq!(world.site.elsewhere().map(|gateway| &*gateway.id), Some("g2"));
+    // Where there is no other, there is none to go to, until the Controller names one.
+    world.site.set_gateways(gateways(&["g1"]));
+    assert_eq!(world.site.elsewhere(), None);
+    world.site.set_gateways(gateways(&["g3", "g1"]));
+    assert_eq!(world.site.elsewhere().map(|gateway| &*gateway.id), Some("g3"));
+    // A new channel has not asked.
+    world.site.handle_closed("lost".into(), world.now);
+    assert!(!world.site.is_asked_to_go());
+    world.passes(PAUSE_FIRST);
+    world.site.handle_opened(DIGEST, world.now);
+    world.says(welcome());
+    world.says(accepted(4));
+    let answer = world.answer();
+    world.says(to_client::Say::Bound(answer));
+    assert!(world.site.is_bound() && !world.site.is_asked_to_go());
+}
+
+/// A message of a later version is one without content to this one.
+// Covers: K6 refuse
+#[test]
+fn what_this_version_does_not_know_changes_nothing() {
+    let mut world = World::new(&["g1"]);
+    world.bound();
+    // Field 99, an empty message.
+    let unknown = ToClient::decode(&b"\x9a\x06\x00"[..]).unwrap();
+    assert_eq!(unknown, ToClient { say: None });
+    world.site.handle_message(unknown, world.now);
+    assert_eq!(world.actions(), []);
+    assert!(world.site.is_up() && world.site.is_bound());
 }
 
 #[test]

@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use ipnet::IpNet;
-use ringfort_engine::client::{Client, Command};
+use ringfort_engine::client::Command;
 use ringfort_proto::v1::Present;
 use ringfort_rules::InnerAddresses;
 use ringfort_token::{ConnectGateway, ConnectSite, EntitlementToken};
-use ringfort_worker::{Workers, now};
+use ringfort_worker::now;
 
 use super::Control;
-use crate::channel::Channel;
+use super::lines::{Line, Next, Past};
 use crate::login::parse_hex;
 use crate::routes::{self, SiteGrants};
-use crate::site::{Site, SiteGateway};
-use crate::tunnel::{self, Interface, OuterPath};
+use crate::site::SiteGateway;
+use crate::tunnel::{self, Interface};
 
 /// Prefix of interface names; a number follows.
 const INTERFACE_PREFIX: &str = "ringfort";
@@ -24,15 +24,15 @@ const INTERFACE_PREFIX: &str = "ringfort";
 pub(super) struct SiteRun {
     pub(super) id: String,
     pub(super) name: String,
-    pub(super) machine: Site,
     pub(super) interface: Interface,
     pub(super) inner: InnerAddresses,
     pub(super) routes: BTreeSet<IpNet>,
-    pub(super) worker: Option<(u64, Workers<Client>)>,
-    /// The worker's way to its Gateway.
-    pub(super) path: Option<OuterPath>,
-    pub(super) channel: Option<(u64, Channel)>,
-    pub(super) backend: String,
+    /// The one that carries packets.
+    pub(super) line: Line,
+    /// The one that is to take its place.
+    pub(super) next: Option<Next>,
+    /// The one whose place it took.
+    pub(super) past: Option<Past>,
 }
 
 impl Control<'_> {
@@ -51,8 +51,12 @@ impl Control<'_> {
                 tracing::warn!(site = site.name, "no Gateway of the site is alive; waiting for one");
             }
             if let Some(run) = self.sites.iter_mut().find(|run| run.id == site.site) {
-                run.machine.set_gateways(gateways);
-                run.machine.set_tokens(present, now().boot);
+                run.line.machine.set_gateways(gateways);
+                run.line.machine.set_tokens(present.clone(), now().boot);
+                if let Some(next) = &mut run.next {
+                    next.line.machine.set_tokens(present, now().boot);
+                }
+                run.follow_request();
                 continue;
             }
             let interface = Interface::open(&self.free_name(), self.mtu)?;
@@ -60,14 +64,12 @@ impl Control<'_> {
             let mut run = SiteRun {
                 id: site.site.clone(),
                 name: site.name.clone(),
-                machine: Site::new(gateways, present, now().boot),
                 interface,
                 inner: InnerAddresses::default(),
                 routes: BTreeSet::new(),
-                worker: None,
-                path: None,
-                channel: None,
-                backend: String::new(),
+                line: Line::new(gateways, present),
+                next: None,
+                past: None,
             };
             run.set_inner(inner)?;
             run.interface.set_up()?;
@@ -119,7 +121,7 @@ impl Control<'_> {
                 run.interface.add_route(*net)?;
             }
             run.routes = wanted;
-            run.command(&Command::Reach { inner: run.inner, routes: run.routes.iter().copied().collect() })?;
+            run.line.command(&Command::Reach { inner: run.inner, routes: run.routes.iter().copied().collect() })?;
         }
         Ok(())
     }
@@ -132,20 +134,6 @@ impl Control<'_> {
 }
 
 impl SiteRun {
-    pub(super) fn stop_worker(&mut self) {
-        self.path = None;
-        if let Some((_, mut workers)) = self.worker.take() {
-            workers.stop();
-        }
-    }
-
-    pub(super) fn command(&self, command: &Command) -> Result<()> {
-        match &self.worker {
-            Some((_, workers)) => workers.broadcast(command).map_err(Into::into),
-            None => Ok(()),
-        }
-    }
-
     /// The interface keeps an address that is no longer ours until the end; the machine sends nothing from it.
     fn set_inner(&mut self, inner: InnerAddresses) -> Result<()> {
         for address in inner.iter() {

@@ -1,5 +1,6 @@
 //! The state of a running client, as `ringfort status` prints it.
 
+use ringfort_worker::Workers;
 use serde_json::{Map, Value, json};
 
 use super::Control;
@@ -10,7 +11,7 @@ impl Control<'_> {
     pub(super) fn document(&self) -> Value {
         let mut totals = Map::new();
         let sites: Vec<Value> = self.sites.iter().map(|run| run.document(&mut totals)).collect();
-        let goodbye = self.sites.iter().find_map(|run| run.machine.goodbye());
+        let goodbye = self.sites.iter().find_map(|run| run.line.machine.goodbye());
         let claims = &self.tokens.claims.token;
         json!({
             "role": "client",
@@ -33,14 +34,14 @@ impl Control<'_> {
 impl SiteRun {
     /// This site's part; its counters are added to `totals` as well.
     fn document(&self, totals: &mut Map<String, Value>) -> Value {
-        let snapshots = self.worker.as_ref().map(|(_, workers)| workers.snapshot()).unwrap_or_default();
+        let snapshots = self.line.worker().map(Workers::snapshot).unwrap_or_default();
         let mut own = Map::new();
         for (name, count) in snapshots.iter().flat_map(|snapshot| &snapshot.counters) {
             own.insert((*name).to_owned(), Value::from(*count));
             let sum = totals.get(*name).and_then(Value::as_u64).unwrap_or(0) + count;
             totals.insert((*name).to_owned(), Value::from(sum));
         }
-        let machine = &self.machine;
+        let machine = &self.line.machine;
         let (seq, ends_at) = machine.standing();
         let denials: Vec<Value> = machine
             .denials()
@@ -55,10 +56,11 @@ impl SiteRun {
             "bound": machine.is_bound(),
             "ended": machine.is_ended(),
             "trouble": machine.trouble(),
+            "going_to": self.next.as_ref().and_then(|next| next.line.machine.gateway()).map(|gateway| gateway.id.to_string()),
             "seq": seq,
             "ends_at": ends_at,
             "interface": self.interface.name(),
-            "backend": self.backend,
+            "backend": self.line.backend,
             "inner": self.inner.iter().map(|address| address.to_string()).collect::<Vec<_>>(),
             "routes": self.routes.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "denials": denials,

@@ -116,7 +116,7 @@ pub struct CaughtUp {}
 pub struct Operation {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    #[prost(oneof = "operation::What", tags = "2, 3, 4")]
+    #[prost(oneof = "operation::What", tags = "2, 3, 4, 5, 6")]
     pub what: ::core::option::Option<operation::What>,
 }
 /// Nested message and enum types in `Operation`.
@@ -129,6 +129,10 @@ pub mod operation {
         SetLogLevel(super::SetLogLevel),
         #[prost(message, tag = "4")]
         EndSessions(super::EndSessions),
+        #[prost(message, tag = "5")]
+        Upgrade(super::Upgrade),
+        #[prost(message, tag = "6")]
+        Capture(super::Capture),
     }
 }
 /// Read the Gateway's own file again.
@@ -143,11 +147,35 @@ pub struct SetLogLevel {
 /// End every session, whose clients then go to other Gateways. Only while this one is drained: they would come back at once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndSessions {}
+/// Take the signed package of this version, for the installer of the Gateway's site. Where it comes from, whose signature counts and
+/// where it is laid is in the Gateway's own file.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Upgrade {
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    /// SHA-256 of the package.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub sha256: ::prost::bytes::Bytes,
+}
+/// Write packets of the tunnel interface to a file at the Gateway, where its own file allows that.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Capture {
+    #[prost(uint32, tag = "1")]
+    pub seconds: u32,
+    #[prost(uint32, tag = "2")]
+    pub packets: u32,
+    /// Of the file.
+    #[prost(uint32, tag = "3")]
+    pub bytes: u32,
+    /// Of each packet.
+    #[prost(uint32, tag = "4")]
+    pub snap_bytes: u32,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OperationDone {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// Empty for success; else why not: reload_refused, log_level_malformed, not_draining, operation_unknown.
+    /// Empty for success; else why not: reload_refused, log_level_malformed, not_draining, operation_unknown, upgrade_…, capture_….
     #[prost(string, tag = "2")]
     pub code: ::prost::alloc::string::String,
     /// For people.
@@ -674,7 +702,7 @@ pub struct Bind {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ToClient {
-    #[prost(oneof = "to_client::Say", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "to_client::Say", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub say: ::core::option::Option<to_client::Say>,
 }
 /// Nested message and enum types in `ToClient`.
@@ -695,6 +723,8 @@ pub mod to_client {
         RenewBy(super::RenewBy),
         #[prost(message, tag = "7")]
         Goodbye(super::Goodbye),
+        #[prost(message, tag = "8")]
+        Draining(super::Draining),
     }
 }
 /// The Gateway's first message.
@@ -754,6 +784,10 @@ pub struct RenewBy {
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
 }
+/// This Gateway is about to be worked on and takes no new sessions. A session that is live goes on for now; its client is asked to go
+/// to another Gateway of the site, if there is one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Draining {}
 /// The last message: why the channel, and with it the session, ends or did not come to be.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Goodbye {

@@ -39,8 +39,8 @@ struct Source {
 }
 
 impl Arrivals {
-    /// Allocates the slots, each of [`SLOT_BYTES`]. The counts are raised to at least 1 and lowered to at most
-    /// 65,535 (slots are numbered by `u16`).
+    /// Allocates the slots, each of [`SLOT_BYTES`]. The counts are lowered to at most 65,535 (slots are numbered by
+    /// `u16`). Where there is no inside slot, nothing is read from the queue.
     #[must_use]
     pub fn new(outside_slots: usize, inside_slots: usize) -> Self {
         Self::with_slot_bytes(outside_slots, inside_slots, SLOT_BYTES)
@@ -174,7 +174,7 @@ pub(crate) struct Slots {
 
 impl Slots {
     fn new(count: usize, slot_bytes: usize) -> Self {
-        let count = count.clamp(1, usize::from(u16::MAX));
+        let count = count.min(usize::from(u16::MAX));
         let mut bytes = vec![0; count * slot_bytes].into_boxed_slice();
         sys::advise_huge_pages(&mut bytes);
         Self { bytes, slot_bytes, filled: vec![(0, 0); count].into(), used: 0, next_buffer: 0 }

@@ -36,6 +36,40 @@ pub(crate) fn bind(fd: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
+/// A non-blocking socket for copies of packets, from their network header on. It receives nothing until it is bound.
+pub(crate) fn packet_socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: takes no pointers.
+    let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+    // SAFETY: the kernel has just made this descriptor and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Has a packet socket receive copies of everything that passes an interface.
+pub(crate) fn bind_packets(fd: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: c_int::try_from(interface).map_err(|_| io::ErrorKind::InvalidInput)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes of `address`, which lives until the call returns.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) })?;
+    Ok(())
+}
+
+/// Receives the beginning of a packet, and says how long the whole is.
+pub(crate) fn receive_cut(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let (start, length) = (buffer.as_mut_ptr().cast::<c_void>(), buffer.len());
+    // SAFETY: the kernel writes at most `length` bytes to `buffer`, which is borrowed mutably until the call returns.
+    let received = unsafe { libc::recv(fd.as_raw_fd(), start, length, libc::MSG_TRUNC) };
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
+}
+
 /// Undoes a `connect`: the socket has no peer then, nor an address or a port that it was not bound to (connect(2), `AF_UNSPEC`).
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };

@@ -100,21 +100,7 @@ impl<'a, M: Machine> Loop<'a, M> {
         let mut next = Arrivals::new(OUTSIDE_SLOTS, INSIDE_SLOTS);
         while !self.mailbox.is_stopped() {
             let now = now();
-            for slot in 0..arrived.outside_len() as u16 {
-                let Some(batch) = arrived.outside_slot(slot) else { continue };
-                let owner = self.machine.handle_outside(slot, batch.from, batch.bytes, batch.segment_bytes, now);
-                if let Some(owner) = owner {
-                    let (from, segment_bytes) = (batch.from, batch.segment_bytes);
-                    let mail = Mail::Outside { from, segment_bytes, datagrams: (&*batch.bytes).into() };
-                    self.hand_over(owner, mail);
-                }
-            }
-            for (_, frame) in arrived.inside() {
-                if let Some(owner) = self.machine.handle_inside(frame, now) {
-                    let mail = Mail::Inside((&*frame).into());
-                    hand_over::<M>(self.shared.mailboxes, owner, mail, &mut self.mail_refused);
-                }
-            }
+            self.take_arrived(&mut arrived, now);
             if self.machine.poll_timeout().is_some_and(|at| at <= now.boot) {
                 self.machine.handle_timeout(now);
             }
@@ -125,7 +111,26 @@ impl<'a, M: Machine> Loop<'a, M> {
             self.turn(&mut arrived, &mut next, wait)?;
             std::mem::swap(&mut arrived, &mut next);
         }
-        self.farewell(&mut arrived, &mut next)
+        self.farewell(&mut arrived)
+    }
+
+    /// Gives the machine what the last turn received.
+    fn take_arrived(&mut self, arrived: &mut Arrivals, now: Now) {
+        for slot in 0..arrived.outside_len() as u16 {
+            let Some(batch) = arrived.outside_slot(slot) else { continue };
+            let owner = self.machine.handle_outside(slot, batch.from, batch.bytes, batch.segment_bytes, now);
+            if let Some(owner) = owner {
+                let (from, segment_bytes) = (batch.from, batch.segment_bytes);
+                let mail = Mail::Outside { from, segment_bytes, datagrams: (&*batch.bytes).into() };
+                self.hand_over(owner, mail);
+            }
+        }
+        for (_, frame) in arrived.inside() {
+            if let Some(owner) = self.machine.handle_inside(frame, now) {
+                let mail = Mail::Inside((&*frame).into());
+                hand_over::<M>(self.shared.mailboxes, owner, mail, &mut self.mail_refused);
+            }
+        }
     }
 
     /// Writes what the machine put out, which refers to `arrived`, and receives into `next`.
@@ -137,11 +142,15 @@ impl<'a, M: Machine> Loop<'a, M> {
         Ok(())
     }
 
-    fn farewell(&mut self, arrived: &mut Arrivals, next: &mut Arrivals) -> Result<(), WorkerError> {
+    /// What the last turn brought is carried first. Then no frame is read any more: another worker may read on from the same queue.
+    fn farewell(&mut self, arrived: &mut Arrivals) -> Result<(), WorkerError> {
+        let mut rest = Arrivals::new(OUTSIDE_SLOTS, 0);
+        self.take_arrived(arrived, now());
+        self.turn(arrived, &mut rest, Wait::Poll)?;
         for _ in 0..FAREWELL_TURNS_MAX {
+            rest.clear();
             let more = self.machine.handle_stop(now());
-            self.turn(arrived, next, Wait::Poll)?;
-            next.clear();
+            self.turn(arrived, &mut rest, Wait::Poll)?;
             if !more {
                 break;
             }

@@ -128,6 +128,8 @@ pub enum ToClient {
         /// What the administrator said.
         reason: String,
     },
+    /// The Gateway is drained: the client is asked to go to another one of the site.
+    Draining,
     /// The last message.
     Goodbye {
         /// A stable code.
@@ -148,6 +150,7 @@ impl fmt::Debug for ToClient {
             Self::Denied { destination, rule, .. } => write!(f, "Denied {{ {destination} by {rule} }}"),
             Self::Entitlement { .. } => f.write_str("Entitlement"),
             Self::RenewBy { time, .. } => write!(f, "RenewBy {{ {time} }}"),
+            Self::Draining => f.write_str("Draining"),
             Self::Goodbye { code, event, .. } => write!(f, "Goodbye {{ {code}, {event} }}"),
         }
     }

@@ -10,6 +10,8 @@ use super::{Administrator, Core, Event, action, store, to_the_end};
 
 /// Longest log filter, in bytes.
 const FILTER_BYTES_MAX: usize = 256;
+/// Longest version, in bytes.
+const VERSION_BYTES_MAX: usize = 32;
 
 impl Core {
     /// Drains a Gateway or ends that. Its configuration says so from then on, over every new stream and restart.
@@ -53,6 +55,19 @@ impl Core {
         {
             return Err(Refused::malformed(format!("expected a log filter of 1 to {FILTER_BYTES_MAX} bytes")));
         }
+        match &request.operation {
+            api::Operation::Upgrade { version, sha256 } => {
+                let is_version = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+                if version.is_empty() || version.len() > VERSION_BYTES_MAX || !version.bytes().all(is_version) {
+                    return Err(Refused::malformed("expected a version of three numbers, such as 1.2.3".to_owned()));
+                }
+                if api::parse_sha256(sha256).is_none() {
+                    return Err(Refused::malformed("expected a SHA-256 digest of 64 hexadecimal digits".to_owned()));
+                }
+            }
+            api::Operation::Capture(limits) => limits.check().map_err(Refused::malformed)?,
+            _ => {}
+        }
         let mut c = self.inner.store.read().await?;
         administrator.still(self, &mut c, now).await?;
         let found = store::gateway_key(&mut c, &request.name).await?;
@@ -71,6 +86,10 @@ impl Core {
             api::Operation::Reload => "reload".to_owned(),
             api::Operation::LogLevel(filter) => format!("log-level {filter}"),
             api::Operation::EndSessions => "end-sessions".to_owned(),
+            api::Operation::Upgrade { version, sha256 } => format!("upgrade {version} {sha256}"),
+            api::Operation::Capture(api::CaptureLimits { seconds, packets, bytes, snap_bytes }) => {
+                format!("capture {seconds} s, {packets} packets, {bytes} bytes, {snap_bytes} of each")
+            }
         };
         let (actor, target) = (administrator.name(), request.name.as_str());
         self.audit(Event { actor, action: &action, target, outcome: "ok", detail: id }, now).await

@@ -48,6 +48,13 @@ async fn ask(
         api::Operation::Reload => What::Reload(v1::Reload {}),
         api::Operation::LogLevel(filter) => What::SetLogLevel(v1::SetLogLevel { filter: filter.clone() }),
         api::Operation::EndSessions => What::EndSessions(v1::EndSessions {}),
+        api::Operation::Upgrade { version, sha256 } => {
+            let sha256 = api::parse_sha256(sha256).unwrap_or_default().to_vec().into();
+            What::Upgrade(v1::Upgrade { version: version.clone(), sha256 })
+        }
+        api::Operation::Capture(api::CaptureLimits { seconds, packets, bytes, snap_bytes }) => {
+            What::Capture(v1::Capture { seconds: *seconds, packets: *packets, bytes: *bytes, snap_bytes: *snap_bytes })
+        }
     };
     let (answer, answered) = oneshot::channel();
     let operation = v1::Operation { id: id.into(), what: Some(what) };

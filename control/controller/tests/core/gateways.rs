@@ -96,6 +96,57 @@ async fn only_digests_of_certificates_that_were_issued_to_a_gateway_are_passed_o
     assert_eq!(digests().await, [new]);
 }
 
+/// What a user may reach is signed for that user: the addresses of Resources, and which Gateways serve each of them.
+// Covers: R23 allow
+// Covers: R23 refuse
+#[tokio::test]
+async fn a_user_is_told_the_addresses_and_the_gateways_that_serve_each() {
+    let world = World::new().await;
+    let serial = world.core.serial();
+    let mut of_site = Vec::new();
+    for (name, site) in [("east-1", "east"), ("east-2", "east"), ("west-1", "west")] {
+        let (_, joined) = world.gateway(name, site).await;
+        world.core.report(&joined.id, &report(&joined, 0, serial, &[]), NOW).await.unwrap();
+        of_site.push((site, joined.id));
+    }
+    for resource in ["wiki", "db"] {
+        world.grant(resource, "alice", NOW).await;
+    }
+    world.grant("build", "bob", NOW).await;
+    let bearer = world.login("alice", &Client::new("laptop"), NOW).await;
+    let (tokens, connect) = world.entitlements(&bearer, NOW).await;
+    for (site, address) in [("east", "10.1.0.1"), ("west", "10.2.0.1")] {
+        let place = connect.sites.iter().position(|one| one.name == site).unwrap();
+        let token = &tokens[place];
+        assert_eq!(token.aud, [audience::site(&connect.sites[place].site)]);
+        assert_eq!((token.grants.len(), token.grants[0].to.as_slice()), (1, [address.to_owned()].as_slice()));
+        let mut serving: Vec<_> = connect.sites[place].gateways.iter().map(|one| one.id.clone()).collect();
+        serving.sort_unstable();
+        let mut expected: Vec<_> = of_site.iter().filter(|(of, _)| *of == site).map(|(_, id)| id.clone()).collect();
+        expected.sort_unstable();
+        assert_eq!(serving, expected, "{site}");
+    }
+    // Nobody else's is in it, nobody else can show it, and it says nothing else under its signature.
+    let bob = world.login("bob", &Client::new("desktop"), NOW).await;
+    let (his, _) = world.entitlements(&bob, NOW).await;
+    assert_eq!((his.len(), names(&his[0])), (1, vec!["build"]));
+    let deny = DenyList::default();
+    let response = world.core.entitlements(&bearer, NOW).await.unwrap();
+    let session = audience::session(&bearer.session().to_string());
+    let verify = |text: &str, holder: &KeyThumbprint| {
+        let expectation = Expectation { audience: &session, holder: Holder::Key(holder), now: NOW, deny: &deny };
+        world.core.verifier().verify::<ConnectToken>(&Signed::from_text(text).unwrap(), &expectation).map(drop)
+    };
+    let own = bearer.claims().cnf.jkt;
+    verify(&response.connect, &own).unwrap();
+    assert_eq!(verify(&response.connect, &bob.claims().cnf.jkt).unwrap_err().code(), "token_wrong_holder");
+    let [header, payload, signature] = response.connect.split('.').collect::<Vec<_>>()[..] else { panic!("no JWS") };
+    let mut said: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+    said["sites"][0]["gateways"][0]["address"] = "198.51.100.66:443".into();
+    let other = format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(said.to_string()));
+    assert_eq!(verify(&other, &own).unwrap_err().code(), "token_bad_signature");
+}
+
 #[tokio::test]
 async fn a_certificate_is_renewed_for_the_gateway_and_the_key_it_has() {
     let world = World::new().await;

@@ -10,6 +10,7 @@ fn gateway_invitation(name: &str) -> api::Invitee {
 
 // Covers: R1 allow
 // Covers: R3 allow
+// Covers: R4 allow
 // Covers: R6 allow
 // Covers: I1 allow
 // Covers: I2 allow
@@ -162,6 +163,11 @@ async fn of_a_thousand_who_race_exactly_one_joins() {
     }
     assert_eq!((won, lost), (1, 999));
     assert_eq!(world.core.gateways(&world.admin(), NOW).await.unwrap().len(), 1);
+    // Each of both tokens is of no use any more with the other of a good pair.
+    let (fresh, other) = world.invite(gateway_invitation("east-2")).await;
+    let client = Client::new("east-2");
+    refused(world.core.join(client.join(&cookie, &other), NOW).await, "invitation_used");
+    refused(world.core.join(client.join(&fresh, &ticket), NOW).await, "ticket_mismatch");
 }
 
 // Covers: I10 refuse

@@ -27,6 +27,7 @@ fn joiner() -> Joiner {
 // Covers: I7 allow
 // Covers: I8 allow
 // Covers: I8 refuse
+// Covers: R4 refuse
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_joins_once() {
     let controller = Controller::start().await;
@@ -48,7 +49,8 @@ async fn a_gateway_joins_once() {
     let answer = ringfort_enrol::join(&invitation, &invited.ticket, &joiner(), &second).await;
     let Err(JoinError::Refused { code, event, .. }) = answer else { panic!("{answer:?}") };
     assert_eq!(code, "invitation_used");
-    assert!(!event.is_empty(), "it is in the audit log");
+    let rows: Vec<ringfort_proto::api::AuditRow> = administrator.list("admin/audit?limit=1").await.unwrap();
+    assert_eq!((&rows[0].id, rows[0].outcome.as_str()), (&event, "invitation_used"));
     let unknown = Invitation::new(invitation.address(), *invitation.key_hash(), [9; 18]).unwrap();
     let answer = ringfort_enrol::join(&unknown, &invited.ticket, &joiner(), &second).await;
     assert!(matches!(&answer, Err(JoinError::Refused { code, .. }) if code == "invitation_unknown"), "{answer:?}");

@@ -55,6 +55,58 @@ async fn an_operation_is_passed_on_and_its_answer_comes_back() {
     assert_eq!(seen, [&done.event, "log-level debug", "gw1", &id]);
 }
 
+// Covers: K6 allow
+// Covers: K6 refuse
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upgrades_and_captures_are_passed_on_with_their_bounds_and_name_no_place() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let gateway = administrator.new_gateway("gw1", "berlin", controller.place.path()).await;
+    let mut subscriber = gateway.subscribe(Hello::default()).await.unwrap();
+    subscriber.backlog().await;
+    let sha256 = "ab".repeat(32);
+    let upgrade =
+        |version: &str, sha256: &str| api::Operation::Upgrade { version: version.into(), sha256: sha256.into() };
+    let limits = api::CaptureLimits { seconds: 30, packets: 1_000, bytes: 1 << 20, snap_bytes: 64 };
+    for (operation, expected, action) in [
+        (
+            upgrade("1.2.3", &sha256),
+            operation::What::Upgrade(v1::Upgrade { version: "1.2.3".into(), sha256: vec![0xab; 32].into() }),
+            format!("upgrade 1.2.3 {sha256}"),
+        ),
+        (
+            api::Operation::Capture(limits),
+            operation::What::Capture(v1::Capture { seconds: 30, packets: 1_000, bytes: 1 << 20, snap_bytes: 64 }),
+            "capture 30 s, 1000 packets, 1048576 bytes, 64 of each".to_owned(),
+        ),
+    ] {
+        let answering = async {
+            let asked = asked(&mut subscriber).await;
+            answer(&subscriber, &asked.id, "", "done").await;
+            asked.what
+        };
+        let (what, done) = tokio::join!(answering, operate(&mut administrator, operation));
+        done.unwrap();
+        assert_eq!(what, Some(expected));
+        let events: Vec<api::AuditRow> = administrator.list("admin/audit?limit=1").await.unwrap();
+        assert_eq!((&events[0].action, events[0].outcome.as_str()), (&action, "ok"));
+    }
+    for wrong in [
+        upgrade("", &sha256),
+        upgrade("../1.2.3", &sha256),
+        upgrade(&"1".repeat(33), &sha256),
+        upgrade("1.2.3", &sha256[1..]),
+        upgrade("1.2.3", &"xy".repeat(32)),
+        api::Operation::Capture(api::CaptureLimits { seconds: 301, ..limits }),
+        api::Operation::Capture(api::CaptureLimits { packets: 0, ..limits }),
+        api::Operation::Capture(api::CaptureLimits { bytes: u32::MAX, ..limits }),
+        api::Operation::Capture(api::CaptureLimits { snap_bytes: 65_536, ..limits }),
+    ] {
+        assert_eq!(code(operate(&mut administrator, wrong).await), "request_malformed");
+    }
+}
+
 // Covers: K6 refuse
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_gateway_does_not_do_is_told_with_its_reason() {

@@ -80,6 +80,64 @@ pub enum Operation {
     LogLevel(String),
     /// End every session, while it is drained.
     EndSessions,
+    /// Take the signed package of this version, for the installer of the Gateway's site.
+    Upgrade {
+        /// Three numbers: `1.2.3`.
+        version: String,
+        /// SHA-256 of the package, in hexadecimal.
+        sha256: String,
+    },
+    /// Write packets of the tunnel interface to a file at the Gateway.
+    Capture(CaptureLimits),
+}
+
+/// A SHA-256 digest as people write it: 64 hexadecimal digits.
+#[must_use]
+pub fn parse_sha256(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+/// Where a capture ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CaptureLimits {
+    /// Time, in seconds.
+    pub seconds: u32,
+    /// Packets.
+    pub packets: u32,
+    /// Bytes of the file.
+    pub bytes: u32,
+    /// Bytes of each packet.
+    pub snap_bytes: u32,
+}
+
+impl CaptureLimits {
+    /// Whether it is bounded as every capture must be.
+    ///
+    /// # Errors
+    /// What was expected and what came.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { seconds, packets, bytes, snap_bytes } = *self;
+        for (what, found, most) in [
+            ("seconds", seconds, 300),
+            ("packets", packets, 100_000),
+            ("bytes", bytes, 64 << 20),
+            ("bytes of each packet", snap_bytes, 65_535),
+        ] {
+            if !(1..=most).contains(&found) {
+                return Err(format!("expected 1 to {most} {what} of a capture, found {found}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Answer to `POST admin/gateways/operations`: it was done.

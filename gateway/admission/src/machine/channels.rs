@@ -12,7 +12,7 @@ use crate::held::{Certificate, Held};
 use crate::interface::{ChannelId, FromClient, Moment, ToClient};
 use crate::machine::Admission;
 use crate::machine::tables::{Bind, Channel, Session};
-use crate::machine::time::{BIND_PATIENCE, CHANNEL_PATIENCE, LOST_PATIENCE, Timer};
+use crate::machine::time::{BIND_PATIENCE, CHANNEL_PATIENCE, FADE, LOST_PATIENCE, Timer};
 use crate::refused::Refused;
 
 /// Live sessions of a Gateway.
@@ -254,7 +254,7 @@ impl Admission {
         }
         let held = channel.held.as_ref().or(self.sessions.get(&dn).map(|session| &session.held));
         let Some((held, tunnel)) = held.zip(self.tunnels.get(&tunnel_id)) else { return };
-        let deadline = held.ends().min(tunnel.certificate.until);
+        let (deadline, key) = (held.ends().min(tunnel.certificate.until), held.certificate.key);
         let bound =
             ToClient::Bound { exported: binding::by_gateway(&tunnel.exporter, &session_id), tunnel: tunnel.name };
         let rules = match self.compiler.compile(&held.entitlement.grants) {
@@ -263,12 +263,24 @@ impl Admission {
         };
 
         let own = channel.held.take();
+        self.end_fading(&dn);
         let old = self.sessions.remove(&dn);
+        // The client's own packets are on their way through the tunnel that this one follows; another key's are not its own.
+        let follows = old.as_ref().filter(|old| old.tunnel != tunnel_id && old.held.certificate.key == key);
+        let fading = follows.map(|old| old.tunnel);
         let older = old.as_ref().map(|old| (old.channel, old.tunnel));
         let in_force = old.as_ref().map(|old| (old.tunnel, old.inner(), Arc::clone(&old.rules), old.deadline));
         let Some(held) = own.or_else(|| old.map(|old| old.held)) else { return };
-        let session =
-            Session { channel: Some(id), lost_at: None, tunnel: tunnel_id, held, rules, deadline, notice: None };
+        let session = Session {
+            channel: Some(id),
+            lost_at: None,
+            tunnel: tunnel_id,
+            held,
+            rules,
+            deadline,
+            fading: None,
+            notice: None,
+        };
         // A running tunnel that comes back to the same rules is not disturbed.
         let is_in_force = in_force.is_some_and(|(tunnel, inner, rules, deadline)| {
             (tunnel, inner, deadline) == (session.tunnel, session.inner(), session.deadline)
@@ -281,14 +293,25 @@ impl Admission {
         if !is_in_force {
             self.install(&dn);
         }
+        if let Some(session) = self.sessions.get_mut(&dn) {
+            session.fading = fading;
+        }
         self.plan_notice(&dn, now);
         self.send(id, bound);
+        if self.is_draining() {
+            self.send(id, ToClient::Draining);
+        }
         if let Some((older_channel, older_tunnel)) = older {
             if let Some(older_channel) = older_channel.filter(|older| *older != id) {
                 self.goodbye(older_channel, &Refused::Replaced, now);
             }
-            if older_tunnel != tunnel_id {
-                self.remove_tunnel(older_tunnel);
+            match fading {
+                Some(fading) => {
+                    self.let_go(fading);
+                    self.timers.add(now.boot + FADE, Timer::Linger(fading));
+                }
+                None if older_tunnel != tunnel_id => self.remove_tunnel(older_tunnel),
+                None => {}
             }
         }
     }

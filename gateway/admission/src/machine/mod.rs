@@ -172,6 +172,11 @@ impl Admission {
         }
     }
 
+    /// Whether the Controller has this Gateway drained.
+    fn is_draining(&self) -> bool {
+        self.configuration.as_ref().is_some_and(|current| current.token.draining)
+    }
+
     /// The Gateway stops: every client is told, and none is heard any more. The workers end their tunnels themselves.
     pub fn stop(&mut self, now: Moment) {
         self.admitting = Err(NotAdmitting::Draining);
@@ -327,6 +332,7 @@ impl Admission {
 
     /// Ends a live session: goodbye on its channel, and its tunnel is removed.
     fn end_session(&mut self, dn: &str, refused: &Refused, now: Moment) {
+        self.end_fading(dn);
         let Some(session) = self.sessions.remove(dn) else { return };
         self.remove_tunnel(session.tunnel);
         match session.channel {
@@ -367,6 +373,14 @@ impl Admission {
         self.actions.push_back(Action::Engine(Command::Remove { session: id }));
     }
 
+    /// Ends the tunnel that the session's tunnel has followed, if it still takes packets.
+    fn end_fading(&mut self, dn: &str) {
+        let fading = self.sessions.get_mut(dn).and_then(|session| session.fading.take());
+        if let Some(fading) = fading.filter(|fading| self.tunnels.contains_key(fading)) {
+            self.urgent.push_back(Action::Engine(Command::Remove { session: fading }));
+        }
+    }
+
     /// A tunnel that ends, now or soon, can be bound no more.
     fn let_go(&mut self, id: SessionId) {
         if let Some(tunnel) = self.tunnels.get(&id)
@@ -378,6 +392,7 @@ impl Admission {
 
     /// Puts a session's rules in force as they are now; gives what the workers are to confirm.
     fn install(&mut self, dn: &str) -> Option<(SessionId, u64)> {
+        self.end_fading(dn);
         let (dn, session) = self.sessions.get_key_value(dn)?;
         let not_after = session.deadline.at;
         self.timers.add(not_after, Timer::Session(Arc::clone(dn)));

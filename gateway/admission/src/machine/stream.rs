@@ -35,8 +35,12 @@ impl Admission {
                 return;
             }
         };
-        let seq = token.seq;
+        let (seq, was_draining) = (token.seq, self.is_draining());
         let changed = self.put_in_force(token, rules, text, now);
+        if self.is_draining() && !was_draining {
+            let live: Vec<ChannelId> = self.sessions.values().filter_map(|session| session.channel).collect();
+            live.into_iter().for_each(|channel| self.send(channel, ToClient::Draining));
+        }
         self.actions.push_back(Action::Persist(Part::Configuration));
         self.write_sequences(now);
         let missing = if changed { self.recompile(now) } else { Missing::new() };
@@ -159,6 +163,9 @@ impl Admission {
 
     /// Judges everything that is there by the deny list as it is now.
     fn enforce(&mut self, now: Moment) -> Missing {
+        let fading = self.sessions.iter().filter(|(_, session)| session.fading.is_some());
+        let fading: Vec<Arc<str>> = fading.map(|(dn, _)| Arc::clone(dn)).collect();
+        fading.iter().for_each(|dn| self.end_fading(dn));
         let (mut revoked, mut demanded) = (Vec::new(), Vec::new());
         for (dn, session) in &self.sessions {
             let tunnel = self.tunnels.get(&session.tunnel).map(|tunnel| tunnel.certificate.standing(&self.deny));
@@ -197,6 +204,7 @@ impl Admission {
         });
         let mut missing = Missing::new();
         for (dn, _) in &revoked {
+            self.end_fading(dn);
             let Some((tunnel, inner)) = self.sessions.get(dn).map(|session| (session.tunnel, session.inner())) else {
                 continue;
             };

@@ -57,6 +57,8 @@ pub(super) struct Session {
     pub(super) held: Held,
     pub(super) rules: Arc<RuleSet>,
     pub(super) deadline: Deadline,
+    /// The tunnel before this one, while what the client has sent through it may still be on its way.
+    pub(super) fading: Option<SessionId>,
     /// When its client is told that it ends.
     pub(super) notice: Option<Notice>,
 }

@@ -18,6 +18,9 @@ pub(super) const BIND_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const CHANNEL_PATIENCE: Duration = Duration::from_secs(30);
 /// A session whose channel was lost goes on for so long.
 pub(super) const LOST_PATIENCE: Duration = Duration::from_secs(60);
+/// A tunnel that another one of its session has followed takes packets for so long: those that were on their way, and those that the
+/// client sends before it has heard that the other one is bound. Whatever changes the session's rights ends it at once.
+pub(super) const FADE: Duration = Duration::from_secs(3);
 /// A client is told that its session ends when a quarter of the time is left that it had, and at most so long before. It renews by
 /// itself at two thirds of each life: whoever has not done so by then is asked while it can still try again.
 const NOTICE_MAX: Duration = Duration::from_secs(15 * 60);

@@ -118,6 +118,9 @@ impl Admission {
         }
         self.tunnels.remove(&id);
         self.effects.confirmed(id, u64::MAX);
+        if is_bound {
+            self.end_fading(&dn);
+        }
         let session = if is_bound { self.sessions.remove(&dn) } else { None };
         let Some(session) = session else { return };
         // The channel stays, and may bind another tunnel.

@@ -247,8 +247,18 @@ fn a_drained_gateway_keeps_its_sessions_and_admits_nobody_new() {
     let grants = || vec![grant("wiki", "10.98.0.10", "any")];
     let drained = GatewayConfiguration { draining: true, ..configuration(2, grants()) };
     world.machine.pushed_configuration(&sign(&drained), world.now);
-    world.drain();
+    assert_eq!(sent(&world.drain(), channel), [ToClient::Draining], "its client is asked to go");
     assert_eq!(world.machine.admitting(world.now), Err(NotAdmitting::Draining));
+    // A new lease is no reason to ask again, a channel that came back is.
+    let again = GatewayConfiguration { jti: "again".into(), iat: WALL + HOUR / 60, ..drained.clone() };
+    world.step(HOUR / 60);
+    world.machine.pushed_configuration(&sign(&again), world.now);
+    assert_eq!(sent(&world.drain(), channel), []);
+    world.machine.channel_closed(channel, world.now);
+    let (channel, session_id) = world.open(&ALICE);
+    world.present(channel, &ALICE.claims(), &ALICE.entitlement(1));
+    world.say(channel, ALICE.tunnels[0].bind(&session_id));
+    assert_eq!(sent(&world.drain(), channel).last(), Some(&ToClient::Draining));
     assert!(world.allows(session, "10.98.0.10", 80), "a live session goes on");
     world.present(channel, &ALICE.claims(), &ALICE.entitlement(2));
     assert!(matches!(sent(&world.drain(), channel)[..], [ToClient::Accepted { seq: 2, .. }]), "and is renewed");

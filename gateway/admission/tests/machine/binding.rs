@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rcgen::KeyPair;
 use ringfort_admission::{FromClient, ToClient};
+use ringfort_token::{Effect, EntryScope};
 
 use crate::world::*;
 
@@ -164,9 +165,13 @@ fn a_second_tunnel_replaces_the_first() {
     let second = world.authenticated(&ALICE.tunnels[1]);
     world.say(channel, ALICE.tunnels[1].bind(&session_id));
     let actions = world.drain();
-    assert_eq!((installs(&actions), removes(&actions)), (1, vec![first]));
+    assert_eq!((installs(&actions), removes(&actions)), (1, vec![]));
     assert!(world.allows(second, "10.98.0.10", 80));
     assert_eq!(sent(&actions, channel), [ALICE.tunnels[1].answer(&session_id)]);
+    // What the client has sent already still arrives through the first.
+    assert_eq!(removes(&world.pass(Duration::from_millis(2_999))), []);
+    assert!(world.allows(first, "10.98.0.10", 80));
+    assert_eq!(removes(&world.pass(Duration::from_millis(1))), [first]);
     world.ended(first);
     world.drain();
     assert_eq!(world.machine.sessions().next().unwrap().tunnel, second, "the old one's end touches nothing");
@@ -185,8 +190,8 @@ fn the_newest_session_of_a_name_replaces_the_older_once_it_is_bound() {
     assert!(world.allows(old_tunnel, "10.98.0.10", 80));
     world.say(new, ALICE.tunnels[1].bind(&session_id));
     let actions = world.drain();
-    assert_eq!(removes(&actions), [old_tunnel]);
     assert!(matches!(sent(&actions, old)[..], [ToClient::Goodbye { code: "replaced", .. }]));
+    assert_eq!(removes(&world.pass(Duration::from_secs(3))), [old_tunnel]);
     assert!(world.allows(new_tunnel, "10.98.0.10", 80));
     assert_eq!((world.refused("replaced"), world.refusals()), (1, 1));
     assert_eq!(world.machine.live().collect::<Vec<_>>(), [(&*ALICE.dn, 2)]);
@@ -197,6 +202,49 @@ fn the_newest_session_of_a_name_replaces_the_older_once_it_is_bound() {
     world.say(failing, ALICE.tunnels[1].bind(&session_id));
     assert_eq!(refusal(&world.drain(), Some(failing)), "binding_failed");
     assert!(world.allows(new_tunnel, "10.98.0.10", 80));
+}
+
+/// A tunnel that another one has followed lives on its session's rights, and never longer than they do.
+#[test]
+fn what_changes_a_sessions_rights_ends_the_tunnel_before_its_tunnel() {
+    type Change = fn(&mut World);
+    let changes: [(&str, Change); 4] = [
+        ("a push", |world| world.machine.pushed_entitlement(&sign(&ALICE.entitlement(2)), world.now)),
+        ("a revocation", |world| {
+            let scope = EntryScope::Key(*ALICE.peer.key());
+            let list = revocations(0, vec![entry(scope, Effect::Revoke)]);
+            world.machine.pushed_revocations(&sign(&list), world.now);
+        }),
+        ("another's revocation", |world| {
+            let list = revocations(0, vec![entry(EntryScope::Token("x".into()), Effect::Revoke)]);
+            world.machine.pushed_revocations(&sign(&list), world.now);
+        }),
+        ("the end", |world| world.machine.dismiss(world.now)),
+    ];
+    for (what, change) in changes {
+        let mut world = World::new();
+        let (channel, first) = world.admit(&ALICE, 0, 1);
+        world.authenticated(&ALICE.tunnels[1]);
+        // The session id of the first channel of a world.
+        world.say(channel, ALICE.tunnels[1].bind(&1_u128.to_be_bytes()));
+        assert_eq!(removes(&world.drain()), [], "{what}");
+        change(&mut world);
+        assert!(removes(&world.drain()).contains(&first), "{what}");
+        assert!(!world.allows(first, "10.98.0.10", 80), "{what}");
+        assert!(!removes(&world.pass(Duration::from_secs(1))).contains(&first), "{what}: once");
+    }
+}
+
+#[test]
+fn another_keys_tunnel_is_not_waited_for() {
+    let mut world = World::new();
+    let (_, first) = world.admit(&ALICE, 0, 1);
+    let other = Device::with_key("laptop", "alice", 23, &rcgen::KeyPair::generate().unwrap(), 1);
+    let (channel, session_id) = world.open_as(&other.peer);
+    world.present(channel, &other.claims(), &other.entitlement(2));
+    world.authenticated(&other.tunnels[0]);
+    world.say(channel, other.tunnels[0].bind(&session_id));
+    assert_eq!(removes(&world.drain()), [first]);
 }
 
 #[test]

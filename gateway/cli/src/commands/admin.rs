@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ringfort_client::{Admin, List, PasswordSource, Removed};
 use ringfort_proto::api::{
-    AdministratorRole, Drain, EntitlementChange, Invitee, Membership, Named, NewGroup, NewInvitation, NewResource,
-    NewRevocation, NewService, NewSite, NewUser, Operation, OperationRequest, Principal, RevocationScope, RoleChange,
-    UserEmail,
+    AdministratorRole, CaptureLimits, Drain, EntitlementChange, Invitee, Membership, Named, NewGroup, NewInvitation,
+    NewResource, NewRevocation, NewService, NewSite, NewUser, Operation, OperationRequest, Principal, RevocationScope,
+    RoleChange, UserEmail,
 };
 use ringfort_types::UnixSeconds;
 use serde_json::Value;
@@ -275,6 +275,34 @@ enum GatewayCommand {
         /// A level, or filters such as `info,ringfort_daemon=debug`.
         filter: String,
     },
+    /// Have a Gateway take the signed package of a version, for the installer of its site. What it takes, and whose signature
+    /// counts, is in the Gateway's own file.
+    Upgrade {
+        /// Name.
+        name: String,
+        /// The version: three numbers.
+        version: String,
+        /// SHA-256 of the package, in hexadecimal.
+        #[arg(long, value_name = "HEX")]
+        sha256: String,
+    },
+    /// Write packets of a Gateway's tunnel interface to a file there, where the Gateway's own file allows that.
+    Capture {
+        /// Name.
+        name: String,
+        /// How long, in seconds.
+        #[arg(long, default_value_t = 30)]
+        seconds: u32,
+        /// At most so many packets.
+        #[arg(long, default_value_t = 10_000)]
+        packets: u32,
+        /// At most so many bytes of the file.
+        #[arg(long, default_value_t = 4 << 20)]
+        bytes: u32,
+        /// So many bytes of each packet.
+        #[arg(long, default_value_t = 64)]
+        snap: u32,
+    },
     /// List them: whether they are alive and connected, and what they have applied.
     List,
     /// Remove a Gateway: its key is revoked, and nobody is sent there any more.
@@ -513,6 +541,13 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
         Command::Gateway(GatewayCommand::Reload { name }) => operate(admin, name, Operation::Reload).await?,
         Command::Gateway(GatewayCommand::LogLevel { name, filter }) => {
             operate(admin, name, Operation::LogLevel(filter)).await?
+        }
+        Command::Gateway(GatewayCommand::Upgrade { name, version, sha256 }) => {
+            operate(admin, name, Operation::Upgrade { version, sha256 }).await?
+        }
+        Command::Gateway(GatewayCommand::Capture { name, seconds, packets, bytes, snap }) => {
+            let limits = CaptureLimits { seconds, packets, bytes, snap_bytes: snap };
+            operate(admin, name, Operation::Capture(limits)).await?
         }
         Command::Gateway(GatewayCommand::List) => return list(admin, Listed::Gateways, json).await,
         Command::Group(GroupCommand::Member(MemberCommand::Add(Member { group, user }))) => {

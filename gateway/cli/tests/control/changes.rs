@@ -97,19 +97,7 @@ pub(crate) fn a_renewal_is_not_noticed() -> Result<()> {
     World::start("")?.play(|world| {
         world.admin(&["resource", "add", "flow", "--site", "berlin", "--to", "10.98.0.10", "--service", "udp/7000"])?;
         world.admin(&["entitle", "flow", "--user", ALICE])?;
-        let (lab, to) = (&world.realm.stage.lab, SocketAddr::new(service(0).ip(), 7_000));
-        let far = lab.run_in(lab.site(), || UdpSocket::bind(to))??;
-        let near = lab.run_in(lab.client(ALICE)?, || {
-            let near = UdpSocket::bind("0.0.0.0:0")?;
-            near.connect(to)?;
-            std::io::Result::Ok(near)
-        })??;
-        let flow = Flow::start(near, far, 1_000)?;
-        let begun = Instant::now();
-        while flow.down().received() < 100 {
-            ensure!(begun.elapsed() < PATIENCE, "no packets pass");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let flow = flow_to(world, ALICE, SocketAddr::new(service(0).ip(), 7_000))?;
         let before = world.gateway.status()?;
         world.admin(&["renew", "user", ALICE, "--grace", "20", "--reason", "exercise"])?;
         let horizon = before["controller"]["time"].as_u64().unwrap_or_default() + 3_600;
@@ -120,4 +108,22 @@ pub(crate) fn a_renewal_is_not_noticed() -> Result<()> {
         ensure!((flow.up().missing(), flow.down().missing()) == (0, 0), "packets were lost");
         Ok(())
     })
+}
+
+/// A thousand datagrams a second from `user` to `to` at the site, and as many back. The tunnel carries them when it returns.
+pub(crate) fn flow_to(world: &World, user: &str, to: SocketAddr) -> Result<Flow> {
+    let lab = &world.realm.stage.lab;
+    let far = lab.run_in(lab.site(), || UdpSocket::bind(to))??;
+    let near = lab.run_in(lab.client(user)?, || {
+        let near = UdpSocket::bind("0.0.0.0:0")?;
+        near.connect(to)?;
+        std::io::Result::Ok(near)
+    })??;
+    let flow = Flow::start(near, far, 1_000)?;
+    let begun = Instant::now();
+    while flow.down().received() < 100 {
+        ensure!(begun.elapsed() < PATIENCE, "no packets pass");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(flow)
 }

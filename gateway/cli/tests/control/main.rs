@@ -11,8 +11,10 @@ mod clock;
 mod doors;
 mod hosts;
 mod login;
+mod moves;
 mod operations;
 mod receipts;
+mod renewals;
 mod restart;
 mod roles;
 mod service;
@@ -60,6 +62,16 @@ const CASES: &[Case] = cases! {
         the_sessions_of_a_drained_gateway_are_ended_when_it_is_asked,
         a_reload_brings_the_ceiling_without_dropping_anybody,
         a_gateway_logs_as_it_is_told,
+        a_signed_package_is_laid_for_the_sites_installer,
+        packets_are_captured_where_the_site_allows_it,
+    }
+    moves {
+        a_drained_gateway_is_left_for_another_of_its_site,
+    }
+    renewals {
+        packets_flow_over_the_end_of_the_tokens_that_began_them,
+        who_cannot_renew_ends_at_the_time_that_was_told,
+        a_gateway_dials_out_and_needs_no_inbound_port,
     }
     roles {
         an_auditor_sees_and_an_admin_changes_but_neither_makes_administrators,

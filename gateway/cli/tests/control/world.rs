@@ -57,7 +57,16 @@ impl World {
 
     /// The same, with the organisation that `realm` makes of the usual one.
     pub(crate) fn with_realm(gateway: &str, realm: impl FnOnce(Realm) -> Realm) -> Result<Self> {
-        let lab = Lab::build(&Spec::new([ALICE, MALLORY, ADMINISTRATOR]).with_controller())?;
+        Self::in_laboratory(&laboratory(), gateway, realm)
+    }
+
+    /// The same as [`World::without_tunnel`] in a laboratory with so many sites, of which one is the organisation's.
+    pub(crate) fn with_sites(sites: usize) -> Result<Self> {
+        Self::in_laboratory(&laboratory().with_sites(sites), "", |realm| realm)
+    }
+
+    fn in_laboratory(spec: &Spec, gateway: &str, realm: impl FnOnce(Realm) -> Realm) -> Result<Self> {
+        let lab = Lab::build(spec)?;
         let realm = realm(Realm::new(lab, Path::new(PROGRAM), "auto")?);
         let mut services = Vec::new();
         for (n, name) in [WIKI, PAYROLL].into_iter().enumerate() {
@@ -156,6 +165,10 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn laboratory() -> Spec {
+    Spec::new([ALICE, MALLORY, ADMINISTRATOR]).with_controller()
 }
 
 /// The live sessions in a Gateway's state.

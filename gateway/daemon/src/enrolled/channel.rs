@@ -253,6 +253,7 @@ fn encode(message: ToClient) -> Bytes {
         ToClient::Denied { destination, rule, reason } => Say::Denied(v1::Denied { destination, rule, reason }),
         ToClient::Entitlement { token } => Say::Entitlement(v1::Entitlement { token }),
         ToClient::RenewBy { time, reason } => Say::RenewBy(v1::RenewBy { time: time.0, reason }),
+        ToClient::Draining => Say::Draining(v1::Draining {}),
         ToClient::Goodbye { code, message, event } => Say::Goodbye(v1::Goodbye { code: code.into(), message, event }),
     };
     v1::ToClient { say: Some(say) }.encode_to_vec().into()

@@ -6,6 +6,8 @@ use anyhow::{Context, Result, ensure};
 use ringfort_policy::Bound;
 use serde::Deserialize;
 
+use super::capture::Capture;
+use super::upgrade::Upgrade;
 use crate::plane::Plane;
 
 /// Addresses under which clients may find one Gateway.
@@ -30,6 +32,10 @@ pub(super) struct Section {
     pub(super) never_beyond: Option<Bound>,
     /// Where `ringfort status` may ask, relative to this file; by default `gateway.sock` in the state folder.
     pub(super) status_socket: Option<PathBuf>,
+    /// Upgrades that may be asked for from afar; none without it.
+    pub(super) upgrade: Option<Upgrade>,
+    /// Captures that may be asked for from afar; none without it.
+    pub(super) capture: Option<Capture>,
 }
 
 pub(super) fn read(path: &Path) -> Result<Section> {
@@ -53,6 +59,9 @@ impl Section {
             "gateway.listen: {} is every address of this machine; say with `addresses` where clients reach it",
             self.plane.listen
         );
+        if let Some(upgrade) = &self.upgrade {
+            upgrade.check().map_err(anyhow::Error::msg)?;
+        }
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use ringfort_engine::gateway::{Command, Event, Gateway};
 use ringfort_enrol::tls::LiveTrust;
 use ringfort_enrol::{Folder, Identity, file, token_keys};
 use ringfort_identity::{Credentials, Trust};
-use ringfort_proto::v1::LiveSession;
+use ringfort_proto::v1::{LiveSession, OperationDone};
 use ringfort_service::desk::{Desk, Letter};
 use ringfort_types::{BootInstant, UnixSeconds, WorkerIndex};
 use ringfort_worker::{Report, Sink, Workers, now};
@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc};
 use super::channel::FromChannel;
 use super::clock::Clock;
 use super::kept::Writer;
-use super::operate::{Effect, Operations};
+use super::operate::{Effect, Finished, Operations};
 use super::parse_pools;
 use super::stream::{FromStream, Standing, ToController};
 use crate::plane::{Dtls, Pools};
@@ -49,6 +49,8 @@ pub(super) enum Told {
     },
     /// Something came to disk.
     Written,
+    /// An operation was carried out beside this thread.
+    Finished(Finished),
 }
 
 impl Told {
@@ -232,6 +234,10 @@ impl Control {
                 }
             }
             Told::Stream { told, arrived } => self.handle_stream(told, arrived, workers)?,
+            Told::Finished(finished) => {
+                let done = self.operations.finished(finished);
+                self.answer(done);
+            }
             Told::Written => {
                 if self.writer.is_idle() {
                     std::mem::take(&mut self.unwritten).into_iter().for_each(|applied| self.tell_applied(applied));
@@ -295,7 +301,7 @@ impl Control {
                     Effect::Ceiling(ceiling) => self.admission.set_ceiling(ceiling, moment),
                     Effect::EndSessions => self.admission.dismiss(moment),
                 }
-                self.tell_controller(ToController::Done(done));
+                self.answer(done);
             }
             FromStream::Removed => {
                 if self.withdrawn != Some(NotAdmitting::Removed) {
@@ -414,6 +420,12 @@ impl Control {
     fn tell_applied(&self, applied: Applied) {
         // Without a stream nobody waits for it; the next hello and report say the same.
         self.tell_controller(ToController::Applied(applied));
+    }
+
+    fn answer(&self, done: Option<OperationDone>) {
+        if let Some(done) = done {
+            self.tell_controller(ToController::Done(done));
+        }
     }
 
     fn tell_controller(&self, said: ToController) {

@@ -4,6 +4,7 @@
 //! Controller and to the clients' channels, and the control thread, on which [`Admission`] decides. A push comes from the
 //! stream's task to the control thread and from there to every worker: two hand-overs, no lock on the way.
 
+mod capture;
 mod channel;
 mod clock;
 mod config;
@@ -12,6 +13,7 @@ mod kept;
 mod operate;
 mod rotation;
 mod stream;
+mod upgrade;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -92,11 +94,21 @@ pub fn run(state: &Path, config: &Path, set_log: SetLog, stop_with_stdin: bool) 
     };
     let report = desk.reporter();
     let writer = Writer::start(folder.clone(), move || drop(report(Told::Written)))?;
-    let operations = Operations::new(config.to_owned(), section.clone(), addresses, set_log);
+    let report = desk.waiting_reporter();
+    let later: operate::Tell = Arc::new(move |finished| {
+        report(Told::Finished(finished));
+    });
+    let operations = Operations::new(config.to_owned(), section.clone(), addresses, set_log, later);
     let dtls = section.plane.dtls;
     let mut control = Control::new(admission, clock, identity, (authorities, dtls), writer, standing, operations);
     control.connect_stream(applied, Arc::clone(&again));
     runtime.spawn(stream::keep(link, confirmations, again));
+
+    let socket = match &section.status_socket {
+        Some(socket) => file::beside(config, socket),
+        None => folder.file("gateway.sock"),
+    };
+    let served = desk.serve_status(&socket).with_context(|| format!("cannot serve {}", socket.display()))?;
 
     // Without a configuration nothing is known of the pools, so the interface cannot be set up.
     let pools = loop {
@@ -123,11 +135,6 @@ pub fn run(state: &Path, config: &Path, set_log: SetLog, stop_with_stdin: bool) 
     let tell: channel::Tell = Arc::new(move |told| tell(Told::Channel(told)));
     runtime.spawn(channel::listen(listener, acceptor, trust, tell));
 
-    let socket = match &section.status_socket {
-        Some(socket) => file::beside(config, socket),
-        None => folder.file("gateway.sock"),
-    };
-    let served = desk.serve_status(&socket).with_context(|| format!("cannot serve {}", socket.display()))?;
     let result = control.run(&desk, &workers);
     drop(served);
     workers.stop();
