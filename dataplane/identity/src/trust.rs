@@ -196,12 +196,23 @@ impl VerifyError {
     }
 }
 
+/// What to do where the time is what differs: most often it is the clock of this machine that is wrong.
+const fn clock_hint(error: &webpki::Error) -> &'static str {
+    match error {
+        webpki::Error::CertNotValidYet { .. } => ": it is of the future: check the clock of this machine",
+        webpki::Error::CertExpired { .. } => {
+            ": it has to be renewed, or the clock of this machine is ahead: check the clock"
+        }
+        _ => "",
+    }
+}
+
 /// Why a peer's certificate was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
     /// Form, chain, time, signature or extended key usage.
-    #[error("certificate refused: {0}")]
+    #[error("certificate refused: {0}{hint}", hint = clock_hint(.0))]
     Certificate(webpki::Error),
     /// The certificate says of no usage that it is for it.
     #[error("expected a certificate with the extended key usage of side {expected:?}, found one without any")]

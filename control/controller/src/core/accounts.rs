@@ -14,7 +14,7 @@ use super::admin::KEY_SECONDS;
 use super::decision::Decision;
 use super::refused::Refused;
 use super::store::{self, Connection, User};
-use super::{Administrator, Core, action, to_the_end};
+use super::{Action, Administrator, Core, action, to_the_end};
 
 /// An address as users have it.
 ///
@@ -96,7 +96,7 @@ impl Core {
         self.change_account(administrator, request, Account::Open, now).await
     }
 
-    async fn change_account<A: 'static>(
+    async fn change_account<A: Action + 'static>(
         &self,
         administrator: &Administrator<A>,
         request: api::Named,
@@ -162,7 +162,7 @@ impl Decision {
     ///
     /// # Errors
     /// `not_found`, `role_insufficient`.
-    pub(super) async fn about<A>(
+    pub(super) async fn about<A: Action>(
         core: &Core,
         administrator: &Administrator<A>,
         name: &str,

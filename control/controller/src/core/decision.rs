@@ -86,7 +86,7 @@ impl Decision {
     /// # Errors
     /// `request_malformed` when somebody's token would be too long, whether they are logged in or not.
     async fn push(&mut self) -> Result<(), Refused> {
-        let touched = std::mem::take(&mut self.touched);
+        let (touched, mut pushed) = (std::mem::take(&mut self.touched), Vec::new());
         let known = if touched.is_empty() { BTreeMap::new() } else { store::sites(&mut self.tx).await? };
         for (user, sites) in touched {
             let grants = store::grants_of(&mut self.tx, &user).await?;
@@ -103,7 +103,7 @@ impl Decision {
                     match self.core.entitlement(tx, &subject, site, grants, seq, self.now).await {
                         Ok(token) => {
                             let (site, token) = (site.id.clone(), token.as_str().to_owned());
-                            self.consequences.push(Consequence::Entitlement { site, token });
+                            pushed.push(Consequence::Entitlement { site, token });
                         }
                         // It has no address there, so it has no token there that a Gateway could hold.
                         Err(refused) if refused.code == "pool_exhausted" => {
@@ -117,6 +117,8 @@ impl Decision {
                 }
             }
         }
+        // What users may do comes before what anybody may.
+        self.consequences.splice(0..0, pushed);
         Ok(())
     }
 

@@ -66,6 +66,7 @@ use store::{Place, Store};
 pub use audit::EventsAsked;
 pub(crate) use failures::Account;
 pub use host::HostsAsked;
+pub(crate) use host::PAGE_MAX as HOSTS_OF_A_PAGE_MAX;
 pub use provider::{ByProvider, GoesOn, RenewableSession};
 pub use receipts::{Confirmation, serial_text};
 pub use refused::Refused;

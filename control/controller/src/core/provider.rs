@@ -64,7 +64,7 @@ impl AtProvider {
         let Person { subject, email, ends_at, .. } = by.person;
         if !(1..=SUBJECT_BYTES_MAX).contains(&subject.len()) || subject.chars().any(char::is_control) {
             let why = format!("a subject that is not 1 to {SUBJECT_BYTES_MAX} bytes without control characters");
-            return Err(Failed::Answer(why).into());
+            return Err(Failed::Answer(why.into()).into());
         }
         Ok(Self {
             method: by.method.to_owned(),

@@ -91,8 +91,7 @@ actions! {
     RemoveController, "remove-controller" => Owner;
 }
 
-/// Proof that a bearer was an administrator who may do `A` when it was asked; a decision asks again
-/// ([`Administrator::still`]).
+/// Proof that a bearer was an administrator who may do `A` when it was asked; a decision asks again, in its own transaction.
 #[derive(Debug)]
 pub struct Administrator<A> {
     bearer: Arc<Bearer>,

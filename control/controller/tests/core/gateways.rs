@@ -106,7 +106,7 @@ async fn a_user_is_told_the_addresses_and_the_gateways_that_serve_each() {
     let mut of_site = Vec::new();
     for (name, site) in [("east-1", "east"), ("east-2", "east"), ("west-1", "west")] {
         let (_, joined) = world.gateway(name, site).await;
-        world.core.report(&joined.id, &report(&joined, 0, serial, &[]), NOW).await.unwrap();
+        world.core.report(&world.gateway_peer(&joined), &report(&joined, 0, serial, &[]), NOW).await.unwrap();
         of_site.push((site, joined.id));
     }
     for resource in ["wiki", "db"] {

@@ -66,7 +66,7 @@ async fn hints_lead_to_a_gateway_from_outside_and_its_digests_are_named_once() {
     let addresses = vec!["203.0.113.10:443".into(), "203.0.113.11:443".into()];
     let certificate_digest = leaf.as_ref().to_vec().into();
     let report = v1::ReportRequest { addresses, certificate_digest, ..Default::default() };
-    world.core.report(&joined.id, &report, NOW).await.unwrap();
+    world.core.report(&world.gateway_peer(&joined), &report, NOW).await.unwrap();
     let (cookie, ticket) = world.invite(api::Invitee::Host { name: "east-1".into() }).await;
     world.core.join(Client::new("").join(&cookie, &ticket), NOW).await.unwrap();
     // East's pool, west's, and an address of the machine's own.

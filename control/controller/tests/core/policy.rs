@@ -109,7 +109,9 @@ async fn a_policy_that_cannot_be_carried_out_is_none() {
         change(&mut policy);
         policy
     };
-    let unknown_user = broken(|policy| drop(policy.groups.get_mut("staff").unwrap().members.insert("nobody".into())));
+    let unknown_user = broken(|policy| {
+        policy.groups.get_mut("staff").unwrap().members.insert("nobody".into());
+    });
     let refusal = apply(&world, &unknown_user).await.unwrap_err();
     assert_eq!(refusal.code, "not_found");
     assert!(refusal.message.contains("nobody"), "{refusal}");

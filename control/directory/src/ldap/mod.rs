@@ -4,8 +4,8 @@
 //! (RFC 4513 §5.1.2). Passwords never go in the clear: the connection is TLS from the start, or by StartTLS, unless it stays on
 //! this machine.
 //!
-//! The protocol is our own, as far as that takes: [`ber`] and [`message`] are pure and bounded, [`filter`] is what the organisation
-//! wrote, [`connection`] sends and receives.
+//! The protocol is our own, as far as that takes: `ber` and `message` are pure and bounded, `filter` is what the organisation
+//! wrote, `connection` sends and receives.
 //!
 //! What it deliberately does not do: follow referrals, keep connections, write.
 

@@ -6,7 +6,7 @@ use super::Known;
 #[cfg(feature = "schema")]
 use super::bounds::*;
 
-/// Path of the request by which a host registers itself (W5), which is not below [`BASE`]: other implementations know it as this.
+/// Path of the request by which a host registers itself (W5), which is not below [`super::BASE`]: other implementations know it as this.
 #[must_use]
 pub fn registration_path(hostname: &str) -> String {
     format!("/api/hosts/{hostname}/client")

@@ -28,7 +28,7 @@ static ROOTS: AtomicU32 = AtomicU32::new(0);
 /// Whoever issues certificates: a root, or an intermediate with what stands between it and its root.
 pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    pub(crate) trust: Trust,
+    root: CertificateDer<'static>,
     above: Vec<CertificateDer<'static>>,
 }
 
@@ -53,16 +53,22 @@ impl Ca {
         let number = ROOTS.fetch_add(1, Ordering::Relaxed);
         params.distinguished_name.push(rcgen::DnType::CommonName, format!("root {number}"));
         let certificate = params.self_signed(&key).unwrap();
-        Self { trust: Trust::new(certificate.der(), []).unwrap(), issuer: Issuer::new(params, key), above: Vec::new() }
+        Self { root: certificate.der().clone(), issuer: Issuer::new(params, key), above: Vec::new() }
     }
 
-    /// An intermediate that nobody knows beforehand: its certificate is sent.
+    /// Believes whoever stands under this root, if need be by the intermediates behind these leaves.
+    pub(crate) fn trust(&self, known: &[&Credentials]) -> Trust {
+        let above = known.iter().flat_map(|credentials| credentials.chain()[1..].to_vec());
+        Trust::new(&self.root, above).unwrap()
+    }
+
+    /// An intermediate: its certificate is sent, which counts for nothing, and known beforehand, where it is.
     pub(crate) fn intermediate(&self) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = ca_params();
         params.distinguished_name.push(rcgen::DnType::CommonName, "intermediate");
         let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        Self { trust: self.trust.clone(), issuer: Issuer::new(params, key), above: vec![certificate] }
+        Self { root: self.root.clone(), issuer: Issuer::new(params, key), above: vec![certificate] }
     }
 
     pub(crate) fn issue(
@@ -129,8 +135,9 @@ impl Ends {
     }
 
     pub(crate) fn with(ca: &Ca, gateway: &Credentials, device: &Credentials, ours: Settings, theirs: Settings) -> Self {
-        let clients = ClientAuth::Required(Arc::new(Trusted::new(ca.trust.clone(), Side::Client, Role::Device)));
-        let gateways = Arc::new(Trusted::new(ca.trust.clone(), Side::Server, Role::Gateway));
+        let trust = ca.trust(&[gateway, device]);
+        let clients = ClientAuth::Required(Arc::new(Trusted::new(trust.clone(), Side::Client, Role::Device)));
+        let gateways = Arc::new(Trusted::new(trust, Side::Server, Role::Gateway));
         Self {
             server: Arc::new(ServerConfig::with_settings(gateway, clients, ours).unwrap()),
             client: Arc::new(ClientConfig::with_settings(Some(device), gateways, theirs).unwrap()),

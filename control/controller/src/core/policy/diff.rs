@@ -24,6 +24,8 @@ fn take(current: &Policy, wanted: &Policy, steps: &mut Vec<PolicyStep>) {
             steps.push(PolicyStep::TakeBack { resource: name.clone(), principal });
         }
     }
+    let gone = current.resources.iter().filter(|(name, resource)| kept(wanted, name, resource).is_none());
+    steps.extend(gone.map(|(resource, _)| PolicyStep::RemoveResource { resource: resource.clone() }));
     for (name, group) in &current.groups {
         let Some(stays) = wanted.groups.get(name) else { continue };
         for user in group.members.difference(&stays.members) {
@@ -32,8 +34,6 @@ fn take(current: &Policy, wanted: &Policy, steps: &mut Vec<PolicyStep>) {
     }
     let gone = current.groups.keys().filter(|name| !wanted.groups.contains_key(*name));
     steps.extend(gone.map(|group| PolicyStep::RemoveGroup { group: group.clone() }));
-    let gone = current.resources.iter().filter(|(name, resource)| kept(wanted, name, resource).is_none());
-    steps.extend(gone.map(|(resource, _)| PolicyStep::RemoveResource { resource: resource.clone() }));
     let gone = current.sites.keys().filter(|name| !wanted.sites.contains_key(*name));
     steps.extend(gone.map(|site| PolicyStep::RemoveSite { site: site.clone() }));
 }
