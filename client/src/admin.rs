@@ -8,7 +8,8 @@ use hyper::Method;
 use ringfort_enrol::{Folder, wall_clock};
 use ringfort_proto::api::{
     Drain, EntitlementChange, InvitationResponse, Membership, Named, NewGroup, NewInvitation, NewResource,
-    NewRevocation, NewService, NewSite, NewUser, OperationRequest, Receipts, RoleChange, TotpSecret, UserEmail,
+    NewRevocation, NewService, NewSite, NewUser, OperationRequest, PolicyApplied, PolicyChange, PolicyPlan,
+    PolicyState, PolicyWanted, Receipts, RoleChange, TotpSecret, UserEmail,
 };
 use ringfort_types::UnixSeconds;
 use serde::Serialize;
@@ -339,6 +340,33 @@ impl Admin {
         };
         let answer = self.controller.admin::<()>(&self.claims, Method::GET, path, None).await;
         answer.map_err(with_remedy)
+    }
+
+    /// What is in force, declared as a whole.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn policy(&mut self) -> Result<PolicyState> {
+        let answer = self.controller.admin::<()>(&self.claims, Method::GET, "policy", None).await;
+        serde_json::from_value(answer.map_err(with_remedy)?).context("expected a policy in the Controller's answer")
+    }
+
+    /// What would have to be done for another policy to be in force.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn plan_policy(&mut self, wanted: &PolicyWanted) -> Result<PolicyPlan> {
+        let answer = self.post("policy/plan", wanted).await?;
+        serde_json::from_value(answer).context("expected a plan in the Controller's answer")
+    }
+
+    /// Puts a policy into force, all of it or nothing.
+    ///
+    /// # Errors
+    /// As [`Admin::add_user`].
+    pub async fn apply_policy(&mut self, change: &PolicyChange) -> Result<PolicyApplied> {
+        let answer = self.post("policy", change).await?;
+        serde_json::from_value(answer).context("expected the steps in the Controller's answer")
     }
 
     async fn post<B: Serialize>(&mut self, path: &str, body: &B) -> Result<Value> {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use zeroize::Zeroize;
 
 use super::client::totp_text;
-use super::{receipts, since, state_folder, table, wait_for};
+use super::{policy, receipts, since, state_folder, table, wait_for};
 
 /// Grace of a demanded renewal, in seconds (A23).
 const GRACE_SECONDS: u32 = 30;
@@ -70,6 +70,12 @@ enum Command {
     /// Invite a Gateway, a user's machine, a service's, a host or another Controller: prints the command with which it joins.
     #[command(subcommand)]
     Invite(InviteCommand),
+    /// Put a policy into force that is declared in a file: shows the difference first.
+    Apply(policy::Apply),
+    /// Print what is in force, as such a file.
+    Export,
+    /// Show what is wrong with such a file, without asking the Controller.
+    Lint(policy::File),
     /// Take back at once what a user, a group, a device or everybody has, or one token.
     Revoke(Revocation),
     /// Demand that a user, a group or everybody renews their tokens, which they do unnoticed.
@@ -458,8 +464,11 @@ enum Listed {
 }
 
 pub(crate) fn run(options: Options) -> Result<()> {
-    let state = state_folder(options.state, "client")?;
     let json = options.json;
+    if let Command::Lint(file) = &options.command {
+        return policy::check(file, json);
+    }
+    let state = state_folder(options.state, "client")?;
     wait_for(async {
         let mut admin = Admin::open(&state)?;
         carry_out(&mut admin, options.command, json).await
@@ -597,6 +606,9 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let revocation = NewRevocation { scope: scope.parse()?, reason, grace_seconds: Some(grace) };
             return revoke(admin, &revocation, wait, json).await;
         }
+        Command::Apply(apply) => return policy::apply(admin, apply, json).await,
+        Command::Export => return policy::export(admin, json).await,
+        Command::Lint(file) => return policy::check(&file, json),
         Command::List { what: Listed::Audit, since, limit } => return list_audit(admin, since, limit, json).await,
         Command::List { what, since, limit } => {
             ensure!(since.is_none() && limit.is_none(), "--since and --limit are for `list audit`");

@@ -8,6 +8,7 @@ pub(crate) mod gateway;
 pub(crate) mod host;
 pub(crate) mod join;
 pub(crate) mod openapi;
+mod policy;
 mod receipts;
 mod since;
 pub(crate) mod status;

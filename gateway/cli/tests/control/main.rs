@@ -13,6 +13,7 @@ mod hosts;
 mod login;
 mod moves;
 mod operations;
+mod policies;
 mod receipts;
 mod renewals;
 mod restart;
@@ -72,6 +73,9 @@ const CASES: &[Case] = cases! {
         packets_flow_over_the_end_of_the_tokens_that_began_them,
         who_cannot_renew_ends_at_the_time_that_was_told,
         a_gateway_dials_out_and_needs_no_inbound_port,
+    }
+    policies {
+        a_policy_is_exported_changed_and_applied,
     }
     roles {
         an_auditor_sees_and_an_admin_changes_but_neither_makes_administrators,
