@@ -68,11 +68,11 @@ fn table() -> Routes {
     r.add(Route::post("login", Who::Prover, "Logs in by password (A3)").refuses(&LOGIN), login);
     r.add(Route::post("login/oidc/begin", Who::Prover, "Begins a login at an OpenID provider (R20)").refuses(&LOGIN), oidc_begin);
     r.add(Route::post("login/oidc/finish", Who::Prover, "Finishes a login at an OpenID provider (R20–R22)").refuses(&LOGIN), oidc_finish);
-    r.add(Route::post("login/service", Who::Certificate(Role::Device), "Logs in a service account (X12)"), login_service);
-    r.add(Route::post("entitlements", Who::Holder, "Entitlement tokens, one per site, and the connect token (A7, C1)").refuses(&[503]), entitlements);
-    r.add(Route::post("certificate", Who::Holder, "A certificate for the key of the claims token (A8, A9)"), certificate);
-    r.add(Route::post("renew", Who::HolderWithCertificate, "New claims within the same login (R22)").refuses(&[502, 503]), renew);
-    r.add(Route::post("totp", Who::HolderWithCertificate, "One-time passwords for oneself; authenticated in the last 5 minutes"), totp);
+    r.add(Route::post("login/service", Who::Certificate(Role::Device), "Logs in a service account (X12)").refuses(&PACED), login_service);
+    r.add(Route::post("entitlements", Who::Holder, "Entitlement tokens, one per site, and the connect token (A7, C1)").refuses(&[429, 503]), entitlements);
+    r.add(Route::post("certificate", Who::Holder, "A certificate for the key of the claims token (A8, A9)").refuses(&PACED), certificate);
+    r.add(Route::post("renew", Who::HolderWithCertificate, "New claims within the same login (R22)").refuses(&[429, 502, 503]), renew);
+    r.add(Route::post("totp", Who::HolderWithCertificate, "One-time passwords for oneself; authenticated in the last 5 minutes").refuses(&PACED), totp);
     list!(r: "admin/users", ListUsers, "All users", |shell, administrator, _now| shell.core.users(&administrator));
     change!(r: "admin/users", NewUser, admin_new_user: api::NewUser, [409, 503], "A new user");
     change!(r: "admin/users/role", ChangeRole, admin_change_role: api::RoleChange, [404], "Gives or takes a role of administrators");
@@ -108,13 +108,15 @@ fn table() -> Routes {
     r.add(Route::get("admin/hosts", Who::administrator::<action::ListHosts>(), "A page of the hosts that register themselves").query(&hosts::QUERY), hosts::list);
     change!(r: "admin/hosts", AddHost, admin_add_host: api::Named, [409], "Authorises a host to register itself (W6)");
     change!(r: "admin/hosts/remove", RemoveHost, admin_remove_host: api::Named, [404], "A host may not register itself any more");
-    r.add(Route::post("hosts/certificate", Who::Certificate(Role::Host), "A new certificate for a host's key"), host_certificate);
-    r.add(Route::registration(Who::Certificate(Role::Host), "Where a host can be reached (W5)"), register_host);
+    r.add(Route::post("hosts/certificate", Who::Certificate(Role::Host), "A new certificate for a host's key").refuses(&PACED), host_certificate);
+    r.add(Route::registration(Who::Certificate(Role::Host), "Where a host can be reached (W5)").refuses(&PACED), register_host);
     list!(r: "admin/sessions", ListSessions, "All logins that have not ended", |shell, administrator, now| shell.core.sessions(&administrator, now));
     r.add(Route::get("admin/audit", Who::administrator::<action::ListAudit>(), "A page of the audit log").query(&audit::QUERY), audit::events);
     routes
 }
 
+/// What is refused beyond a rate (X12).
+const PACED: [u16; 1] = [429];
 /// Refusals of a login besides a wrong proof: unknown methods and users, too many attempts, providers.
 const LOGIN: [u16; 5] = [403, 404, 429, 502, 503];
 
