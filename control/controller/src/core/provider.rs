@@ -125,10 +125,10 @@ pub struct GoesOn<'a> {
 }
 
 impl Core {
-    /// Begins an attempt that a provider checks; it is bounded as those by password are.
+    /// Begins an attempt that a provider checks; its failures are counted as those by password are.
     ///
     /// # Errors
-    /// `login_limited`, `login_busy`.
+    /// `login_limited`.
     pub(crate) fn attempt(
         &self,
         account: Option<Account>,

@@ -63,7 +63,7 @@ async fn a_policy_is_put_into_force_whole_and_once() {
     while let Ok(change) = changes.try_recv() {
         if let ringfort_controller::core::Change::Entitlement { token, .. } = change {
             let key = bearer.claims().cnf.jkt;
-            let site = hostile_audience(&token);
+            let site = audience_of(&token);
             let token: Verified<EntitlementToken> = world.verify(&token, &site, Holder::Key(&key), NOW);
             pushed.extend(token.grants.iter().map(|grant| (grant.name.clone(), grant.services.clone())));
         }
@@ -83,7 +83,7 @@ async fn a_policy_is_put_into_force_whole_and_once() {
 }
 
 /// Whom a token is for, unchecked: the check that follows is told.
-fn hostile_audience(token: &str) -> String {
+fn audience_of(token: &str) -> String {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
     payload["aud"].as_str().or(payload["aud"][0].as_str()).unwrap().to_owned()
