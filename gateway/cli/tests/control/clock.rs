@@ -86,6 +86,7 @@ fn tell_metrics(world: &mut World) -> Result<()> {
     world.gateway_is_alive()
 }
 
+// Covers: X14 refuse
 pub(crate) fn a_gateway_whose_clock_is_hours_ahead_admits_nobody_and_says_why() -> Result<()> {
     World::start("")?.play(|world| {
         tell_metrics(world)?;
