@@ -38,6 +38,8 @@ pub enum List {
     Controllers,
     /// Logins that have not ended.
     Sessions,
+    /// Relays.
+    Relays,
 }
 
 /// What can be removed.
@@ -57,6 +59,8 @@ pub enum Removed {
     Gateway,
     /// A host.
     Host,
+    /// A Relay, by its FQDN.
+    Relay,
 }
 
 /// An administrator's connection.
@@ -178,7 +182,7 @@ impl Admin {
         self.post("hosts", host).await
     }
 
-    /// Removes a user with all that they have, a site, a Resource, a group, a Gateway, a host or another Controller.
+    /// Removes a user with all that they have, a site, a Resource, a group, a Gateway, a host, a Relay or another Controller.
     ///
     /// # Errors
     /// As [`Admin::add_user`].
@@ -191,6 +195,7 @@ impl Admin {
             Removed::Controller => "controllers/remove",
             Removed::Gateway => "gateways/remove",
             Removed::Host => "hosts/remove",
+            Removed::Relay => "relays/remove",
         };
         self.post(path, &Named { name: name.into() }).await
     }
@@ -337,6 +342,7 @@ impl Admin {
             List::Gateways => "gateways",
             List::Controllers => "controllers",
             List::Sessions => "sessions",
+            List::Relays => "relays",
         };
         let answer = self.controller.admin::<()>(&self.claims, Method::GET, path, None).await;
         answer.map_err(with_remedy)

@@ -99,6 +99,7 @@ pub async fn join(invitation: &str, ticket: &Ticket, state: &Path, addresses: &[
         (InviteeKind::Device, _) => (Kind::Device, Some(joiner.client_id.as_str())),
         (InviteeKind::Service, _) => (Kind::Service, Some(joiner.client_id.as_str())),
         (InviteeKind::Host, hostname) => (Kind::Host, hostname.as_ref().map(Hostname::as_str)),
+        (InviteeKind::Relay, _) => (Kind::Relay, Some(ticket.id.as_str())),
         (InviteeKind::Gateway, _) => (Kind::Gateway, None),
         (InviteeKind::Controller, _) => (Kind::Controller, None),
     };

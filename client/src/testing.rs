@@ -129,6 +129,7 @@ impl Organisation {
             user: "u1".into(),
             generation: 1,
             sites: sites.iter().map(site).collect(),
+            relays: Vec::new(),
         }
     }
 

@@ -73,6 +73,8 @@ pub enum Kind {
     Host,
     /// A program's machine, whose certificate is its login (X12).
     Service,
+    /// A Relay, whose id is its FQDN.
+    Relay,
 }
 
 /// Who we are, as the Controller said when we joined.

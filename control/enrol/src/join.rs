@@ -135,6 +135,7 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
         "controller" => Kind::Controller,
         "host" => Kind::Host,
         "service" => Kind::Service,
+        "relay" => Kind::Relay,
         other => return Err(JoinError::Answer(format!("a {other:?}"))),
     };
     let der = |bytes: &[u8]| CertificateDer::from(bytes.to_vec());
@@ -145,7 +146,7 @@ fn keep(folder: &Folder, joined: Joined) -> Result<Identity, JoinError> {
     folder.write_ca([der(&root)].iter().chain(&intermediates))?;
     folder.write_certificates(file::SIGNERS, &signers)?;
     match kind {
-        Kind::Gateway | Kind::Host | Kind::Service => {
+        Kind::Gateway | Kind::Host | Kind::Service | Kind::Relay => {
             folder.write_chain(&chain)?;
             folder.credentials()?;
         }

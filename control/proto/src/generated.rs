@@ -204,6 +204,9 @@ pub struct ReportRequest {
     /// The Gateway's clock, in milliseconds since 1970.
     #[prost(uint64, tag = "8")]
     pub gateway_time_ms: u64,
+    /// FQDNs of the Relays that it is connected to.
+    #[prost(string, repeated, tag = "9")]
+    pub relays: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportResponse {

@@ -176,7 +176,16 @@ token! {
         generation: u64,
         /// The sites where the session has entitlements, and no other.
         sites: Vec<ConnectSite>,
+        /// FQDNs of the Relays through which their Gateways may be reached. Left out where there is none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        relays: Vec<String>,
     }
+}
+
+token! {
+    /// What admits a Gateway to one Relay (R11, R13). `sub` is a keyed hash of the Gateway's id, another one each day, so that the Relay
+    /// learns neither name, place nor address (R14); there is nothing else in it by which one Gateway could be told from another.
+    RelayPass, "rf-relay+jwt", 2 << 10, holder: |this| None, generation: None, {}
 }
 
 token! {
@@ -194,8 +203,8 @@ token! {
         /// After this the Gateway admits no new session until it hears from a Controller (X14).
         #[serde(with = "seconds")]
         lease: UnixSeconds,
-        /// DNS names or addresses of Relays (R10).
-        relays: Vec<String>,
+        /// The Relays that it is to be reached through, none or several (R10).
+        relays: Vec<GatewayRelay>,
         /// Whether it is drained for maintenance: it admits no new session. Left out where it is not.
         #[serde(default, skip_serializing_if = "is_false")]
         draining: bool,
@@ -234,6 +243,8 @@ pub enum InviteeKind {
     Host,
     /// A program's machine.
     Service,
+    /// A Relay.
+    Relay,
 }
 
 /// Addresses of a session inside the tunnel, the same at every Gateway of the site.
@@ -256,6 +267,16 @@ pub struct Grant {
     pub to: Vec<String>,
     /// Services there, such as `tcp/80`.
     pub services: Vec<String>,
+}
+
+/// A Relay as a Gateway needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayRelay {
+    /// Its FQDN, by which its certificate is known (C9).
+    pub fqdn: String,
+    /// What admits the Gateway to it (rf-relay+jwt, R11). Only the Relay can judge it.
+    pub pass: String,
 }
 
 /// A site as the client needs it.
@@ -320,6 +341,12 @@ pub mod audience {
     #[must_use]
     pub fn gateway(gateway: &str) -> String {
         format!("gateway:{gateway}")
+    }
+
+    /// One Relay, by its FQDN.
+    #[must_use]
+    pub fn relay(fqdn: &str) -> String {
+        format!("relay:{fqdn}")
     }
 
     /// All Gateways of an organisation.

@@ -7,6 +7,7 @@
 //! | [`EntitlementToken`] | `rf-entitlement+jwt` | one site | client → Gateways; also pushed |
 //! | [`ConnectToken`] | `rf-connect+jwt` | one session | read by the client only |
 //! | [`GatewayConfiguration`] | `rf-gateway+jwt` | one Gateway | Controller → Gateway |
+//! | [`RelayPass`] | `rf-relay+jwt` | one Relay | Gateway → Relay |
 //! | [`RevocationList`] | `rf-revocations+jwt` | all Gateways | Controller → Gateways |
 //!
 //! Bytes become [`Signed`] when they are short enough, and [`Verified`] only through [`Verifier::verify`]: signature,
@@ -37,6 +38,7 @@ pub use jws::{Signed, TooLong};
 pub use keys::{KeyRefused, KeySet, SigningKey};
 pub use kinds::{
     ClaimsToken, Confirmation, ConnectGateway, ConnectSite, ConnectToken, EnrolTicket, EntitlementToken,
-    GatewayConfiguration, Grant, InnerAddresses, InviteeKind, Registered, RevocationList, Token, audience,
+    GatewayConfiguration, GatewayRelay, Grant, InnerAddresses, InviteeKind, Registered, RelayPass, RevocationList,
+    Token, audience,
 };
 pub use verify::{Expectation, Holder, LEEWAY_SECONDS, Refusal, Verified, Verifier};

@@ -394,7 +394,8 @@ impl Decision {
     /// The Gateways of a site need their configuration anew, and must be able to hear of it.
     async fn reconfigure_whole(&mut self, site: &Site) -> Result<(), Refused> {
         let allow = store::resources_at(&mut self.tx, &site.id).await?;
-        let whole = self.core.sign_configuration(&site.id, site, allow, (u64::MAX, true), self.now);
+        let relays = self.core.relays_for(&site.id, &store::relays(&mut self.tx).await?, self.now)?;
+        let whole = self.core.sign_configuration(&site.id, site, (allow, relays), (u64::MAX, true), self.now);
         whole.map_err(|_| Refused::malformed("the Resources of this site would not fit into one configuration"))?;
         self.reconfigure(&site.id);
         Ok(())

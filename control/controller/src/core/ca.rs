@@ -37,6 +37,8 @@ const SERVER_LIFE: u64 = 90 * DAY;
 pub(crate) const GATEWAY_LIFE: u64 = 7 * DAY;
 /// Life of a host's certificate, in seconds: hosts may be off for weeks, and what they may do is looked up with every request.
 pub(crate) const HOST_LIFE: u64 = 30 * DAY;
+/// Life of a Relay's certificate, in seconds: as a host's, what it may do is looked up.
+const RELAY_LIFE: u64 = 30 * DAY;
 /// Life of a program's certificate, in seconds: it is what the program logs in with, which may be away for some weeks.
 pub(crate) const SERVICE_LIFE: u64 = 30 * DAY;
 /// Life of the signer's certificate, in seconds.
@@ -224,6 +226,21 @@ impl Authority {
         Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
     }
 
+    /// A Relay's certificate: a server's, by its FQDN (C9), which is its id.
+    pub(crate) fn relay(
+        &self,
+        fqdn: &Hostname,
+        key: &RequestedKey,
+        now: UnixSeconds,
+    ) -> Result<CertificateDer<'static>, Refused> {
+        let uri = RoleUri::new(&self.organisation, Role::Relay, fqdn.as_str())?;
+        let mut params = self.leaf_params(&uri, now, now + Duration::from_secs(RELAY_LIFE))?;
+        params.subject_alt_names.push(SanType::DnsName(fqdn.as_str().try_into()?));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name.push(DnType::CommonName, fqdn.as_str());
+        Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
+    }
+
     /// A device's certificate: its subject is the session's name (A5, A9). A person's ends with the claims token.
     pub(crate) fn device(
         &self,
@@ -242,7 +259,7 @@ impl Authority {
 
     /// Whether the root's key is in the state folder, which another Controller's intermediate needs.
     pub(crate) fn has_root_key(&self) -> bool {
-        self.folder.path(ROOT_KEY).exists()
+        self.folder.key_path(ROOT_KEY).exists()
     }
 
     /// The intermediate of another Controller, whose key stays where it is.

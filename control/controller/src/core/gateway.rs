@@ -1,17 +1,21 @@
 //! What Gateways are told, and what they report.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringfort_identity::{PeerIdentity, Role};
 use ringfort_proto::{state_digest, v1};
-use ringfort_token::{Entry, GatewayConfiguration, Grant, RevocationList, Serial, Shown, Signed, audience};
+use ringfort_token::{
+    Entry, GatewayConfiguration, GatewayRelay, Grant, RevocationList, Serial, Shown, Signed, audience,
+};
 use ringfort_types::UnixSeconds;
 use uuid::Uuid;
 
 use super::ca::RequestedKey;
 use super::issue::Subject;
 use super::refused::Refused;
+use super::relays;
 use super::store::{self, Connection, Gateway, Site};
 use super::{Core, Event, hex};
 
@@ -28,13 +32,16 @@ const ADDRESSES_MAX: usize = 8;
 /// Longest address, in bytes: a DNS name of 253 with a port.
 const ADDRESS_BYTES_MAX: usize = 260;
 
-/// The lists that were signed last for a Gateway that lacked them: reading and signing thousands of entries anew for each of a thousand
-/// Gateways takes longer than sending them.
+/// Signed lists (rf-revocations+jwt) in order, each with where the Gateway stands that has taken it.
+pub type RevocationLists = Arc<[(Arc<str>, Serial)]>;
+
+/// The lists that were signed last for a Gateway that lacked them: reading, signing and encoding thousands of entries anew for each of
+/// a thousand Gateways takes longer than sending them.
 pub(crate) struct Backlog {
     after: Serial,
     ours: Serial,
     signed_at: UnixSeconds,
-    lists: Vec<String>,
+    lists: RevocationLists,
 }
 
 impl Backlog {
@@ -58,7 +65,8 @@ impl Core {
         let allow = store::resources_at(&mut tx, &site.id).await?;
         let seq = store::next_configuration(&mut tx, &gateway.id).await?;
         let draining = store::draining(&mut tx).await?.contains(&gateway.id);
-        let signed = self.sign_configuration(&gateway.id, &site, allow, (seq, draining), now)?;
+        let relays = self.relays_for(&gateway.id, &store::relays(&mut tx).await?, now)?;
+        let signed = self.sign_configuration(&gateway.id, &site, (allow, relays), (seq, draining), now)?;
         store::set_lease(&mut tx, &gateway.id, now + Duration::from_secs(CONFIGURATION_SECONDS)).await?;
         tx.commit().await?;
         Ok(signed.as_str().to_owned())
@@ -77,7 +85,7 @@ impl Core {
         &self,
         gateway: &str,
         site: &Site,
-        allow: Vec<Grant>,
+        (allow, relays): (Vec<Grant>, Vec<GatewayRelay>),
         (seq, draining): (u64, bool),
         now: UnixSeconds,
     ) -> Result<Signed<GatewayConfiguration>, Refused> {
@@ -95,18 +103,18 @@ impl Core {
             pools: site.pools.clone(),
             allow,
             lease: until,
-            relays: Vec::new(),
+            relays,
             draining,
         };
         Ok(self.authority().signing_key().sign(&token)?)
     }
 
-    /// The revocations after `after` (rf-revocations+jwt), in order; all, if its epoch is another. Of another epoch it hears also
-    /// while nothing was taken back in that yet: the state digest names it.
+    /// The revocations after `after`; all, if its epoch is another. Of another epoch it hears also while nothing was taken back in
+    /// that yet: the state digest names it.
     ///
     /// # Errors
     /// `internal`.
-    pub async fn revocations_after(&self, after: Serial, now: UnixSeconds) -> Result<Vec<String>, Refused> {
+    pub async fn revocations_after(&self, after: Serial, now: UnixSeconds) -> Result<RevocationLists, Refused> {
         let ours = self.serial();
         if after.epoch == ours.epoch && after.n > ours.n {
             tracing::error!(
@@ -118,7 +126,7 @@ impl Core {
         // After a Controller's start all Gateways ask for the same.
         let mut last = self.inner.backlog.lock().await;
         if let Some(backlog) = last.as_ref().filter(|backlog| backlog.serves(after, ours, now)) {
-            return Ok(backlog.lists.clone());
+            return Ok(Arc::clone(&backlog.lists));
         }
         let n = if after.epoch == ours.epoch { after.n } else { 0 };
         let entries = store::revocations_after(&mut *self.inner.store.read().await?, n).await?;
@@ -127,8 +135,9 @@ impl Core {
             true => vec![self.sign_list(n, &[], now)?],
             false => self.sign_revocations(n, &entries, now)?,
         };
-        let lists: Vec<String> = lists.into_iter().map(|(list, _)| list.as_str().to_owned()).collect();
-        *last = Some(Backlog { after, ours, signed_at: now, lists: lists.clone() });
+        let lists: RevocationLists =
+            lists.into_iter().map(|(list, serial)| (Arc::from(list.as_str()), serial)).collect();
+        *last = Some(Backlog { after, ours, signed_at: now, lists: Arc::clone(&lists) });
         Ok(lists)
     }
 
@@ -242,10 +251,10 @@ impl Core {
         Ok([&leaf, self.authority().intermediate()].map(|certificate| certificate.to_vec()).into())
     }
 
-    /// Takes a Gateway's report (R16, R18) and says whether it is in the state that we believe it to be in.
+    /// Takes a Gateway's report (R15, R16, R18) and says whether it is in the state that we believe it to be in.
     ///
     /// # Errors
-    /// `not_found`, `key_mismatch`; `request_malformed` for addresses that are none, and for the digest of a certificate that was
+    /// `not_found`, `key_mismatch`; `request_malformed` for addresses and Relays that are none, and for the digest of a certificate that was
     /// not issued to it.
     pub async fn report(
         &self,
@@ -255,6 +264,7 @@ impl Core {
     ) -> Result<bool, Refused> {
         let addresses = checked_addresses(&report.addresses)?;
         let digest = hex(&report.certificate_digest);
+        let relays = relays::checked_connected(&report.relays)?;
         let mut tx = self.inner.store.begin().await?;
         let mut gateway = gateway_with_key(&mut tx, peer).await?;
         if digest == gateway.next_digest {
@@ -267,6 +277,7 @@ impl Core {
         }
         gateway.last_seen = now;
         store::set_reported(&mut tx, &gateway).await?;
+        store::set_connected_relays(&mut tx, &gateway.id, &relays).await?;
         let sequences = match report.sessions.is_empty() {
             true => Vec::new(),
             false => store::sequences_at(&mut tx, &gateway.site, now).await?,

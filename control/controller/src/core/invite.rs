@@ -22,6 +22,7 @@ use super::gateway::{certificate_digest, checked_addresses};
 use super::host;
 use super::login::register;
 use super::refused::Refused;
+use super::relays;
 use super::store::{self, Gateway, Invitation, User};
 use super::{Administrator, Core, Event, action, to_the_end};
 
@@ -33,10 +34,10 @@ const LIFE_SECONDS: u64 = 7 * 86_400;
 const LIFE_SECONDS_ALLOWED: std::ops::RangeInclusive<u64> = api::INVITATION_SECONDS_MIN..=api::INVITATION_SECONDS_MAX;
 
 impl Core {
-    /// Invites a Gateway, a device, a host, a service or another Controller (R1–R3, I1, I2, I10); the answer is the only place where the cookie stands.
+    /// Invites a Gateway, a device, a host, a service, a Relay or another Controller (R1–R3, I1, I2, I10); the answer is the only place where the cookie stands.
     ///
     /// # Errors
-    /// `authentication_not_fresh`, `request_malformed`, `not_found`, `already_exists` for the name of another Gateway or host,
+    /// `authentication_not_fresh`, `request_malformed`, `not_found`, `already_exists` for the name of another Gateway, host or Relay,
     /// `root_key_absent` for a Controller, `role_insufficient` for one, and for a machine of another administrator.
     pub async fn admin_invite(
         &self,
@@ -98,6 +99,11 @@ impl Core {
                     let (kind, name, site) = (InviteeKind::Service, String::new(), String::new());
                     (Invitation { kind, id, name, site, user: user.id, expires_at }, user.name)
                 }
+                api::Invitee::Relay { name } => {
+                    let name = relays::checked_relay(&core, &mut decision.tx, &name).await?.to_string();
+                    let (kind, site, user) = (InviteeKind::Relay, String::new(), String::new());
+                    (Invitation { kind, id: name.clone(), name: name.clone(), site, user, expires_at }, name)
+                }
             };
             let mut cookie = zeroize::Zeroizing::new([0; COOKIE_BYTES]);
             aws_lc_rs::rand::fill(&mut cookie[..]).map_err(|_| Refused::internal("no randomness"))?;
@@ -135,7 +141,7 @@ impl Core {
         audience::join(&URL_SAFE_NO_PAD.encode(self.join_key_hash()))
     }
 
-    /// Lets a Gateway, a device, a host or another Controller join by its invitation, which is used up first (R3, R4, I6–I10).
+    /// Lets a Gateway, a device, a host, a Relay or another Controller join by its invitation, which is used up first (R3, R4, I6–I10).
     ///
     /// # Errors
     /// `request_malformed`, `invitation_unknown`, `invitation_used`, `invitation_expired`, `ticket_mismatch`, `token_…`,
@@ -226,6 +232,12 @@ impl Core {
                 (joined.id, joined.kind) = (name.clone(), "host".into());
                 joined.chain = [&leaf, self.authority().intermediate()].map(|one| one.to_vec().into()).into();
             }
+            InviteeKind::Relay => {
+                let leaf = self.authority().relay(&name.parse()?, &key, now)?;
+                relays::admit(&mut tx, name, jkt, now).await?;
+                (joined.id, joined.kind) = (name.clone(), "relay".into());
+                joined.chain = [&leaf, self.authority().intermediate()].map(|one| one.to_vec().into()).into();
+            }
             InviteeKind::Device | InviteeKind::Service => {
                 let client = &request.client_id;
                 let session = SessionDn::new(client, user, self.organisation())?;
@@ -252,6 +264,12 @@ impl Core {
         let event = Event { actor: id, action: "join", target: &joined.id, outcome: "ok", detail: &joined.kind };
         store::insert_event(&mut tx, &event.recorded(now)).await?;
         tx.commit().await?;
+        if *kind == InviteeKind::Relay {
+            // It has joined in any case; who was not told yet is told with what is decided next, or within a second.
+            if let Err(error) = self.hear(now).await {
+                tracing::warn!(%error, "Gateways were not told of a Relay yet");
+            }
+        }
         Ok(joined)
     }
 }

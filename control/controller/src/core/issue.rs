@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::host;
 use super::refused::Refused;
-use super::store::{self, Connection, Gateway, Login, Occasion, Site, User};
+use super::store::{self, Connection, Gateway, Login, Occasion, Relay, Site, User};
 use super::{Bearer, Core};
 
 /// Life of a connect token, in seconds: Gateways come and go.
@@ -97,7 +97,8 @@ impl Core {
         let draining = store::draining(&mut tx).await?;
         gateways.sort_by_key(|gateway| draining.contains(&gateway.id));
         let hints = host::hints(&mut tx, &gateways, &sites, now).await?;
-        let connect = self.connect(&subject, &reachable, &gateways, &hints, now)?;
+        let relays = store::relays(&mut tx).await?;
+        let connect = self.connect(&subject, &reachable, (&gateways, &hints, &relays), now)?;
         tx.commit().await?;
         let (connect, known) = (connect.as_str().to_owned(), self.known_to_clients());
         Ok(api::EntitlementsResponse { entitlements: tokens, connect, known })
@@ -180,8 +181,7 @@ impl Core {
         &self,
         subject: &Subject,
         sites: &[&Site],
-        gateways: &[Gateway],
-        hints: &BTreeMap<String, Vec<String>>,
+        (gateways, hints, relays): (&[Gateway], &BTreeMap<String, Vec<String>>, &[Relay]),
         now: UnixSeconds,
     ) -> Result<Signed<ConnectToken>, Refused> {
         let sites = sites.iter().map(|site| {
@@ -214,6 +214,7 @@ impl Core {
             user: subject.user.clone(),
             generation: subject.generation,
             sites: sites.collect(),
+            relays: relays.iter().map(|relay| relay.name.clone()).collect(),
         };
         Ok(self.authority().signing_key().sign(&token)?)
     }

@@ -33,6 +33,7 @@ pub mod policy;
 mod provider;
 mod receipts;
 mod refused;
+mod relays;
 mod removal;
 mod restore;
 mod roles;
@@ -65,6 +66,7 @@ use store::{Place, Store};
 
 pub use audit::EventsAsked;
 pub(crate) use failures::Account;
+pub use gateway::RevocationLists;
 pub use host::HostsAsked;
 pub(crate) use host::PAGE_MAX as HOSTS_OF_A_PAGE_MAX;
 pub use provider::{ByProvider, GoesOn, RenewableSession};

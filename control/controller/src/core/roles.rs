@@ -57,6 +57,7 @@ actions! {
     ListGateways, "list-gateways" => Auditor;
     ListControllers, "list-controllers" => Auditor;
     ListHosts, "list-hosts" => Auditor;
+    ListRelays, "list-relays" => Auditor;
     ListSessions, "list-sessions" => Auditor;
     ListAudit, "list-audit" => Auditor;
     SeeReceipts, "see-receipts" => Auditor;
@@ -77,6 +78,7 @@ actions! {
     Invite, "invite" => Admin;
     Revoke, "revoke" => Admin;
     RemoveGateway, "remove-gateway" => Admin;
+    RemoveRelay, "remove-relay" => Admin;
     AddHost, "add-host" => Admin;
     RemoveHost, "remove-host" => Admin;
     SetEmail, "set-email" => Admin;

@@ -7,7 +7,7 @@
 
 use anyhow::{Context, bail};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::digest;
+use aws_lc_rs::{digest, hkdf, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
@@ -22,11 +22,14 @@ const KEY_BYTES: usize = 32;
 
 /// Of what the digest of a key is one, beside the key.
 const DIGEST_OF: &[u8] = b"ringfort sealing key\0";
+/// For what further keys are derived from it.
+const DERIVED: &[u8] = b"ringfort derived keys";
 
 /// Seals and opens.
 pub(crate) struct Sealing {
     key: RandomizedNonceKey,
     digest: String,
+    derived: hkdf::Prk,
 }
 
 impl Sealing {
@@ -36,15 +39,15 @@ impl Sealing {
             format!(
                 "expected in {} the key that this database is sealed by, with the digest {expected}: copy the file from another \
                  Controller of this database, or from a backup",
-                folder.path(FILE).display()
+                folder.key_path(FILE).display()
             )
         };
         let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-        match folder.read(FILE)? {
+        match folder.read_key(FILE)? {
             Some(kept) => {
                 let decoded = URL_SAFE_NO_PAD.decode_slice(kept.trim_ascii_end(), &mut bytes[..]);
                 if !matches!(decoded, Ok(KEY_BYTES)) {
-                    bail!("expected a key of {KEY_BYTES} bytes in base64url in {}", folder.path(FILE).display());
+                    bail!("expected a key of {KEY_BYTES} bytes in base64url in {}", folder.key_path(FILE).display());
                 }
             }
             None if !expected.is_empty() => bail!("{}; found none", remedy()),
@@ -61,7 +64,14 @@ impl Sealing {
             bail!("{}; found one with the digest {digest}", remedy());
         }
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes[..]).ok().context("make the key that seals")?;
-        Ok(Self { key, digest })
+        let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, DERIVED).extract(&bytes[..]);
+        Ok(Self { key, digest, derived })
+    }
+
+    /// A key for something else that all Controllers of this database have, and nobody else (HKDF, RFC 5869). `info` says for what.
+    pub(crate) fn derive(&self, info: &[&[u8]]) -> Result<hmac::Key, Refused> {
+        let key = self.derived.expand(info, hmac::HMAC_SHA256);
+        key.map(hmac::Key::from).map_err(|_| Refused::internal("a key could not be derived"))
     }
 
     /// By which the key is known again; it tells nothing of the key.

@@ -104,6 +104,8 @@ fn table() -> Routes {
     change!(r: "admin/gateways/drain", OperateGateway, admin_drain: api::Drain, [404], "Drains a Gateway, or ends that (K6)");
     r.add(Route::post("admin/gateways/operations", Who::administrator::<action::OperateGateway>(), "Asks something of a Gateway (K6)").refuses(&[404, 409, 503, 504]), operate::operate);
     change!(r: "admin/gateways/remove", RemoveGateway, admin_remove_gateway: api::Named, [404], "Revokes a Gateway's key and removes it");
+    list!(r: "admin/relays", ListRelays, "All Relays", |shell, administrator, _now| shell.core.relays(&administrator));
+    change!(r: "admin/relays/remove", RemoveRelay, admin_remove_relay: api::Named, [404], "Revokes a Relay's key and removes it");
     r.add(Route::get("admin/receipts", Who::administrator::<action::SeeReceipts>(), "Who has applied what was taken back (X6)").query(&receipts::QUERY), receipts::receipts);
     r.add(Route::get("admin/hosts", Who::administrator::<action::ListHosts>(), "A page of the hosts that register themselves").query(&hosts::QUERY), hosts::list);
     change!(r: "admin/hosts", AddHost, admin_add_host: api::Named, [409], "Authorises a host to register itself (W6)");

@@ -97,18 +97,11 @@ struct Sent {
     entitlements: BTreeMap<String, u64>,
 }
 
-/// What the text of a token of our own says, as far as its order goes.
+/// What the text of an entitlement token of our own says, as far as its order goes.
 #[derive(Deserialize)]
 struct Numbers {
     sub: String,
-    #[serde(default)]
     seq: u64,
-    #[serde(default)]
-    epoch: u64,
-    #[serde(default)]
-    after: u64,
-    #[serde(default)]
-    entries: Vec<serde::de::IgnoredAny>,
 }
 
 impl Numbers {
@@ -134,14 +127,13 @@ impl Session {
             took_ms: None,
         };
         self.place.note(had, &[]);
-        for token in core.revocations_after(self.sent.revocations, now).await? {
-            let Numbers { epoch, after, entries, .. } = Numbers::of(&token)?;
-            self.sent.revocations = Serial { epoch, n: after + entries.len() as u64 };
-            self.ready.push_back(push(What::Revocations(token)));
+        for (token, serial) in core.revocations_after(self.sent.revocations, now).await?.iter() {
+            self.sent.revocations = *serial;
+            self.ready.push_back(push(What::Revocations(token.to_string())));
         }
         self.sent.entitlements = hello.sessions.iter().map(|live| (live.dn.clone(), live.seq)).collect();
         for token in core.entitlements_newer(&self.gateway, &hello.sessions, now).await? {
-            let Numbers { sub, seq, .. } = Numbers::of(&token)?;
+            let Numbers { sub, seq } = Numbers::of(&token)?;
             self.sent.entitlements.insert(sub, seq);
             self.ready.push_back(push(What::Entitlement(token)));
         }
@@ -210,7 +202,7 @@ impl Session {
             // The hub ends the stream instead of saying so.
             Change::Missed => {}
             Change::Entitlement { token, .. } => {
-                let Numbers { sub, seq, .. } = Numbers::of(token)?;
+                let Numbers { sub, seq } = Numbers::of(token)?;
                 if self.sent.entitlements.get(&sub).is_none_or(|sent| seq > *sent) {
                     // From here on what happens comes in order.
                     self.sent.entitlements.remove(&sub);

@@ -253,7 +253,7 @@ async fn revocations_follow_what_a_gateway_has_and_another_epoch_has_nothing() {
     ] {
         let lists = world.core.revocations_after(after, NOW).await.unwrap();
         assert_eq!(lists.len(), 1);
-        let list: Verified<RevocationList> = world.verify(&lists[0], &audience, Holder::Nobody, NOW);
+        let list: Verified<RevocationList> = world.verify(&lists[0].0, &audience, Holder::Nobody, NOW);
         assert_eq!((list.epoch, list.after, list.entries.len()), (ours.epoch, first, count));
         let mut deny = DenyList::restore(Serial { epoch: ours.epoch, n: first }, []);
         assert_eq!(deny.apply(&list).unwrap().len(), count);
@@ -272,7 +272,7 @@ async fn a_new_gateway_hears_of_the_epoch_before_anything_is_revoked() {
     let audience = audience::gateways(world.core.organisation());
     let lists = world.core.revocations_after(Serial::default(), NOW).await.unwrap();
     assert_eq!(lists.len(), 1);
-    let list: Verified<RevocationList> = world.verify(&lists[0], &audience, Holder::Nobody, NOW);
+    let list: Verified<RevocationList> = world.verify(&lists[0].0, &audience, Holder::Nobody, NOW);
     let mut deny = DenyList::default();
     let agrees = async |serial| {
         world.core.report(&world.gateway_peer(&joined), &report(&joined, 0, serial, &[]), NOW).await.unwrap()

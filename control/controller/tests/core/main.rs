@@ -16,6 +16,7 @@ mod joining;
 mod logins;
 mod policy;
 mod receipts;
+mod relays;
 mod roles;
 mod several;
 mod starts;

@@ -9,12 +9,12 @@ use ringfort_enrol::{
     Folder, Invitation, JoinError, Joiner, Kind, PrivateKey, key_hash, read_message, wall_clock, write_message,
 };
 use ringfort_identity::{Role, Side};
-use ringfort_proto::v1;
+use ringfort_proto::{api, v1};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Controller, status_code};
+use crate::support::{Controller, code, payload, status_code};
 
 fn joiner() -> Joiner {
     Joiner { addresses: vec!["192.0.2.1:443".into()], client_id: String::new() }
@@ -191,4 +191,35 @@ async fn a_gateway_renews_its_certificate_by_its_own_key() {
     let answer = gateway.client().await.report(report).await.unwrap().into_inner();
     assert_eq!(answer.report_again_ms, 5_000);
     assert_eq!(controller.status().await["gateways"][0]["alive"], true);
+}
+
+#[tokio::test]
+async fn a_relay_joins_and_is_known_by_its_fqdn() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let gateway = administrator.new_gateway("gw1", "berlin", controller.place.path()).await;
+    let name = "relay.example.com".to_owned();
+    let request = api::NewInvitation { invitee: api::Invitee::Relay { name: name.clone() }, expires_in: None };
+    let invited: api::InvitationResponse = administrator.ask("admin/invitations", &request).await.unwrap();
+    let mut subscriber = gateway.subscribe(v1::Hello::default()).await.unwrap();
+    subscriber.backlog().await;
+
+    let folder = Folder::create(&controller.place.path().join("relay")).unwrap();
+    let joiner = Joiner { addresses: Vec::new(), client_id: String::new() };
+    let invitation: Invitation = invited.url.parse().unwrap();
+    let identity = ringfort_enrol::join(&invitation, &invited.ticket, &joiner, &folder).await.unwrap();
+    assert_eq!((identity.kind, &identity.id), (Kind::Relay, &name));
+    let (trust, credentials) = (folder.trust().unwrap(), folder.credentials().unwrap());
+    let peer = trust.verify(credentials.leaf(), Side::Server, Role::Relay, wall_clock()).unwrap();
+    assert_eq!(peer.id(), name);
+    // Gateways hear of it at once, and are not let in by its certificate.
+    let v1::push::What::Configuration(configuration) = subscriber.next().await.unwrap() else { panic!() };
+    assert_eq!(payload(&configuration)["relays"][0]["fqdn"], name.as_str());
+    let rows: Vec<api::RelayRow> = administrator.list("admin/relays").await.unwrap();
+    assert_eq!((rows.len(), &rows[0].name), (1, &name));
+    let named = api::Named { name };
+    let _: api::Pushed = administrator.ask("admin/relays/remove", &named).await.unwrap();
+    assert_eq!(code(administrator.ask::<_, api::Pushed>("admin/relays/remove", &named).await), "not_found");
+    assert!(administrator.list::<Vec<api::RelayRow>>("admin/relays").await.unwrap().is_empty());
 }

@@ -192,3 +192,15 @@ pub struct ControllerRow {
     /// When it started last, in seconds since 1970.
     pub started_at: u64,
 }
+
+/// One of the answer to `GET admin/relays`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RelayRow {
+    /// Its FQDN.
+    pub name: String,
+    /// When it joined, in seconds since 1970.
+    pub joined_at: u64,
+    /// Names of the Gateways that said last to be connected to it (R15).
+    pub gateways: Vec<String>,
+}

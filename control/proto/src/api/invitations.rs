@@ -47,6 +47,11 @@ pub enum Invitee {
         /// Its name.
         name: String,
     },
+    /// A Relay.
+    Relay {
+        /// Its FQDN, by which Gateways and clients reach it.
+        name: String,
+    },
 }
 
 /// Answer to `POST admin/invitations`. Shown once: the Controller does not keep the cookie.

@@ -8,8 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_identity::{KeyThumbprint, SessionDn};
 use ringfort_token::{
     ClaimsToken, Confirmation, ConnectGateway, ConnectSite, ConnectToken, DenyList, Effect, EnrolTicket,
-    EntitlementToken, Entry, EntryScope, Expectation, GatewayConfiguration, Grant, Holder, InnerAddresses, InviteeKind,
-    KeySet, Refusal, RevocationList, Signed, SigningKey, Token, Verifier, audience,
+    EntitlementToken, Entry, EntryScope, Expectation, GatewayConfiguration, GatewayRelay, Grant, Holder,
+    InnerAddresses, InviteeKind, KeySet, Refusal, RelayPass, RevocationList, Signed, SigningKey, Token, Verifier,
+    audience,
 };
 use ringfort_types::UnixSeconds;
 
@@ -136,6 +137,7 @@ pub(crate) fn connect() -> ConnectToken {
         user: USER.into(),
         generation: GENERATION,
         sites: vec![ConnectSite { site: SITE.into(), name: "Paris".into(), gateways: vec![gateway] }],
+        relays: Vec::new(),
     })
 }
 
@@ -146,9 +148,13 @@ pub(crate) fn configuration() -> GatewayConfiguration {
         pools: vec!["10.97.0.1/16".into()],
         allow: vec![grant()],
         lease: UnixSeconds(NOW + LIFE),
-        relays: vec!["relay.example".into()],
+        relays: vec![GatewayRelay { fqdn: "relay.example".into(), pass: "a.b.c".into() }],
         draining: false,
     })
+}
+
+pub(crate) fn pass() -> RelayPass {
+    sample!(RelayPass, audience::relay("relay.example"), "hash of the day".into(), {})
 }
 
 pub(crate) fn revocations(epoch: u64, after: u64, entries: Vec<Entry>) -> RevocationList {
@@ -211,6 +217,7 @@ pub(crate) fn all() -> Vec<Kind> {
         kind(&entitlement()),
         kind(&connect()),
         kind(&configuration()),
+        kind(&pass()),
         kind(&revocations(1, 0, all_entries())),
     ]
 }

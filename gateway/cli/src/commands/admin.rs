@@ -63,11 +63,14 @@ enum Command {
     /// Hosts that register themselves.
     #[command(subcommand)]
     Host(HostCommand),
+    /// Relays.
+    #[command(subcommand)]
+    Relay(RelayCommand),
     /// Entitle a user or a group to a Resource.
     Entitle(Entitlement),
     /// Take an entitlement back; it is gone at the next packet.
     Unentitle(Entitlement),
-    /// Invite a Gateway, a user's machine, a service's, a host or another Controller: prints the command with which it joins.
+    /// Invite a Gateway, a user's machine, a service's, a host, a Relay or another Controller: prints the command with which it joins.
     #[command(subcommand)]
     Invite(InviteCommand),
     /// Put a policy into force that is declared in a file: shows the difference first.
@@ -124,6 +127,17 @@ enum ControllerCommand {
         /// Its address or its id, as `list controllers` shows them.
         name: String,
     },
+}
+
+#[derive(Subcommand)]
+enum RelayCommand {
+    /// Remove a Relay: its key is revoked, and Gateways and clients are not told of it any more.
+    Remove {
+        /// Its FQDN.
+        name: String,
+    },
+    /// List the Relays with the Gateways that say to be connected to them.
+    List,
 }
 
 #[derive(Subcommand)]
@@ -384,6 +398,14 @@ enum InviteCommand {
         #[arg(long, value_name = "SECONDS")]
         expires_in: Option<u64>,
     },
+    /// A Relay.
+    Relay {
+        /// Its FQDN.
+        name: String,
+        /// Seconds until the invitation expires; 7 days by default.
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: Option<u64>,
+    },
     /// A user's machine.
     Device {
         /// Login name of the user.
@@ -460,6 +482,7 @@ enum Listed {
     Gateways,
     Controllers,
     Sessions,
+    Relays,
     Audit,
 }
 
@@ -573,6 +596,8 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let host = Named { name };
             (admin.add_host(&host).await?, format!("host {} authorised", host.name))
         }
+        Command::Relay(RelayCommand::Remove { name }) => remove(admin, Removed::Relay, &name).await?,
+        Command::Relay(RelayCommand::List) => return list(admin, Listed::Relays, json).await,
         Command::Host(HostCommand::Remove { name }) => remove(admin, Removed::Host, &name).await?,
         Command::Host(HostCommand::List) => {
             let answer = admin.hosts().await?;
@@ -636,6 +661,7 @@ async fn list(admin: &mut Admin, what: Listed, json: bool) -> Result<()> {
         ),
         Listed::Controllers => (List::Controllers, &["address", "started_at", "id"]),
         Listed::Sessions => (List::Sessions, &["user", "client_id", "auth_time", "expires_at", "claims"]),
+        Listed::Relays => (List::Relays, &["name", "joined_at", "gateways"]),
         Listed::Audit => return list_audit(admin, None, None, json).await,
     };
     show(&admin.list(list).await?, columns, json);
@@ -700,6 +726,9 @@ fn invitation(invite: InviteCommand) -> (NewInvitation, &'static str) {
             (NewInvitation { invitee: Invitee::Gateway { name, site }, expires_in }, "")
         }
         InviteCommand::Host { name, expires_in } => (NewInvitation { invitee: Invitee::Host { name }, expires_in }, ""),
+        InviteCommand::Relay { name, expires_in } => {
+            (NewInvitation { invitee: Invitee::Relay { name }, expires_in }, "")
+        }
         InviteCommand::Device { user, expires_in } => {
             (NewInvitation { invitee: Invitee::Device { user }, expires_in }, "")
         }

@@ -51,6 +51,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         InviteeKind::Controller => "controller",
         InviteeKind::Host => "host",
         InviteeKind::Service => "service",
+        InviteeKind::Relay => "relay",
     };
     let state = state_folder(options.state, role)?;
     let identity = wait_for(ringfort_client::join(&options.invitation, &ticket, &state, &options.addresses))?;
@@ -63,6 +64,8 @@ pub(crate) fn run(options: Options) -> Result<()> {
         }
         Kind::Host => println!("ringfort host --state {}", state.display()),
         Kind::Service => println!("ringfort up --state {}", state.display()),
+        // It has key, certificate and trust; there is no command that carries packets with them yet.
+        Kind::Relay => println!("the Relay's key and certificate are in {}", state.display()),
     }
     Ok(())
 }

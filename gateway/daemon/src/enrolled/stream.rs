@@ -326,6 +326,8 @@ impl Link {
             sessions,
             state_digest: digest.to_vec().into(),
             gateway_time_ms: wall_clock().0.saturating_mul(1_000),
+            // Relays are told of already, and connected to once they carry packets.
+            relays: Vec::new(),
         };
         let answer = tokio::time::timeout(ANSWER_TIME_MAX, client.report(request)).await;
         let answer = answer.map_err(|_| anyhow!("no answer to a report in {ANSWER_TIME_MAX:?}"))?.map_err(refused)?;

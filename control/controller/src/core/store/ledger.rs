@@ -32,7 +32,7 @@ pub(crate) struct Invitation {
     pub(crate) kind: InviteeKind,
     /// What the ticket's `sub` is.
     pub(crate) id: String,
-    /// A Gateway's or a host's name.
+    /// A Gateway's, a host's or a Relay's name.
     pub(crate) name: String,
     /// A Gateway's site, by id.
     pub(crate) site: String,
@@ -49,6 +49,7 @@ pub(crate) const fn kind_column(kind: InviteeKind) -> &'static str {
         InviteeKind::Controller => "controller",
         InviteeKind::Host => "host",
         InviteeKind::Service => "service",
+        InviteeKind::Relay => "relay",
     }
 }
 
@@ -79,6 +80,7 @@ fn invitation_of(columns: InvitationColumns) -> Result<Invitation, sqlx::Error> 
         "controller" => InviteeKind::Controller,
         "host" => InviteeKind::Host,
         "service" => InviteeKind::Service,
+        "relay" => InviteeKind::Relay,
         other => return Err(sqlx::Error::Decode(format!("an invitation of kind {other:?}").into())),
     };
     Ok(Invitation { kind, id, name, site, user, expires_at: at(expires_at) })
