@@ -6,6 +6,8 @@
 //! end of the last login that is concerned, written down when something is taken from it. A Gateway is waited for while it is
 //! alive, or while such a login lasts.
 
+use std::collections::BTreeMap;
+
 use ringfort_proto::api;
 use ringfort_token::Serial;
 use ringfort_types::UnixSeconds;
@@ -32,11 +34,13 @@ impl Core {
     /// # Errors
     /// `internal`.
     pub async fn confirmed(&self, confirmations: &[Confirmation], now: UnixSeconds) -> Result<(), Refused> {
-        let mut tx = self.inner.store.begin().await?;
+        // Of several of one Gateway the last counts.
+        let mut said = BTreeMap::new();
         for Confirmation { gateway, revocations, took_ms } in confirmations {
-            let applied = AppliedRow { serial: *revocations, took_ms: *took_ms };
-            store::set_applied(&mut tx, gateway, applied, now).await?;
+            said.insert(gateway.as_str(), AppliedRow { serial: *revocations, took_ms: *took_ms });
         }
+        let mut tx = self.inner.store.begin().await?;
+        store::set_applied(&mut tx, &said, now).await?;
         Ok(tx.commit().await?)
     }
 

@@ -158,3 +158,20 @@ async fn a_shorter_second_login_hides_nothing_of_the_first() {
     let told = receipts(&world, world.core.serial(), later(3)).await[0].sessions_end;
     assert_eq!(told, Some(later(12 * 3_600).0), "what the first login got still works there");
 }
+
+#[tokio::test]
+async fn confirmations_of_many_are_kept_together_and_those_of_nobody_are_not() {
+    let world = World::new().await;
+    let (first, last) = (running(&world, "east-1", "east", NOW).await, running(&world, "west-1", "west", NOW).await);
+    world.revoke(api::RevocationScope::User("alice".into()), None, NOW).await.unwrap();
+    let serial = world.core.serial();
+    let of = |gateway: &str, took_ms| Confirmation { gateway: gateway.into(), revocations: serial, took_ms };
+    // More than one statement takes, with Gateways that were removed meanwhile between two that are there.
+    let mut all = vec![of(&first.id, Some(3))];
+    all.extend((0..600).map(|n| of(&format!("removed-{n}"), Some(9))));
+    all.extend([of(&last.id, Some(5)), of(&first.id, Some(4))]);
+    world.core.confirmed(&all, later(1)).await.unwrap();
+    let took: Vec<_> = receipts(&world, serial, later(1)).await.iter().map(|one| (one.done, one.took_ms)).collect();
+    assert_eq!(took, [(true, Some(4)), (true, Some(5))], "of two confirmations of one Gateway the later counts");
+    world.core.confirmed(&[], later(2)).await.unwrap();
+}

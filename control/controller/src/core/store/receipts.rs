@@ -1,13 +1,17 @@
 //! What Gateways confirmed, and what bounds those that are silent.
 
+use std::collections::BTreeMap;
+
 use ringfort_token::{EntryScope, Serial};
 use ringfort_types::UnixSeconds;
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{AssertSqlSafe, query, query_as, query_scalar};
 
 use super::{Connection, at, int, uint};
 
 /// Stands for a time that was not measured.
 const UNMEASURED: i64 = -1;
+/// Confirmations in one statement.
+const APPLIED_ROWS_MAX: usize = 250;
 
 /// What one Gateway said that it applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,21 +21,32 @@ pub(crate) struct AppliedRow {
     pub(crate) took_ms: Option<u64>,
 }
 
-/// Keeps what a Gateway said; of one that was removed nothing.
+/// Keeps what Gateways said, by id; of one that was removed nothing. Many in one statement: a revocation is confirmed by all of them at
+/// about the same time.
 pub(crate) async fn set_applied(
     c: &mut Connection,
-    gateway: &str,
-    applied: AppliedRow,
+    said: &BTreeMap<&str, AppliedRow>,
     now: UnixSeconds,
 ) -> Result<(), sqlx::Error> {
-    let set = query(
-        "INSERT INTO applied (gateway, epoch, n, took_ms, at) SELECT g.id, $2, $3, $4, $5 FROM gateways g WHERE g.id = $1 \
-         ON CONFLICT (gateway) DO UPDATE SET epoch = excluded.epoch, n = excluded.n, took_ms = excluded.took_ms, \
-         at = excluded.at",
-    );
-    let AppliedRow { serial, took_ms } = applied;
-    let set = set.bind(gateway).bind(int(serial.epoch)).bind(int(serial.n)).bind(took_ms.map_or(UNMEASURED, int));
-    set.bind(int(now.0)).execute(c).await.map(drop)
+    let said: Vec<_> = said.iter().collect();
+    for rows in said.chunks(APPLIED_ROWS_MAX) {
+        let row = |n: usize| format!("(${}, ${}, ${}, ${})", 4 * n + 2, 4 * n + 3, 4 * n + 4, 4 * n + 5);
+        let values = (0..rows.len()).map(row).collect::<Vec<_>>().join(", ");
+        // The parameters' numbers are all that is put into it.
+        let set = AssertSqlSafe(format!(
+            "INSERT INTO applied (gateway, epoch, n, took_ms, at) SELECT g.id, v.column2, v.column3, v.column4, $1 \
+             FROM (VALUES {values}) AS v JOIN gateways g ON g.id = v.column1 WHERE TRUE \
+             ON CONFLICT (gateway) DO UPDATE SET epoch = excluded.epoch, n = excluded.n, took_ms = excluded.took_ms, \
+             at = excluded.at"
+        ));
+        let mut set = query(set).persistent(rows.len() == APPLIED_ROWS_MAX).bind(int(now.0));
+        for (gateway, AppliedRow { serial, took_ms }) in rows {
+            set = set.bind(**gateway).bind(int(serial.epoch)).bind(int(serial.n));
+            set = set.bind(took_ms.map_or(UNMEASURED, int));
+        }
+        set.execute(&mut *c).await?;
+    }
+    Ok(())
 }
 
 /// The serials that Gateways have applied, by id.
