@@ -55,7 +55,7 @@ pub struct Created {
 }
 
 /// `POST admin/users/remove`, `admin/users/disable`, `admin/users/enable`, `admin/users/totp`, `admin/users/totp/remove`,
-/// `admin/sites/remove`, `admin/resources/remove`, `admin/groups/remove`, `admin/gateways/remove`, `admin/hosts`,
+/// `admin/users/external-otp`, `admin/users/external-otp/remove`, `admin/sites/remove`, `admin/resources/remove`, `admin/groups/remove`, `admin/gateways/remove`, `admin/hosts`,
 /// `admin/hosts/remove` and `admin/controllers/remove`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
