@@ -142,6 +142,22 @@ impl Admin {
         self.post("users/totp/remove", &Named { name: name.into() }).await
     }
 
+    /// Has a user's one-time passwords checked by the organisation's own system, in place of any other.
+    ///
+    /// # Errors
+    /// As [`Admin::invite`].
+    pub async fn set_external_otp(&mut self, name: &str) -> Result<Value> {
+        self.post("users/external-otp", &Named { name: name.into() }).await
+    }
+
+    /// Has that system not asked about a user any more.
+    ///
+    /// # Errors
+    /// As [`Admin::invite`].
+    pub async fn remove_external_otp(&mut self, name: &str) -> Result<Value> {
+        self.post("users/external-otp/remove", &Named { name: name.into() }).await
+    }
+
     /// Makes an account of a program (X12).
     ///
     /// # Errors

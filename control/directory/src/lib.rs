@@ -1,10 +1,11 @@
 //! Where people prove who they are, other than by a password that the Controller keeps: OpenID Connect, LDAP, and one-time
-//! passwords by time.
+//! passwords, by time or by a system of the organisation's own.
 //!
 //! - [`oidc`]: the code flow with PKCE at an OpenID provider (R19, R20). The Controller is the client; the browser is the
 //!   user's own.
 //! - [`ldap`]: a search in a directory and a bind as the user (A3).
 //! - [`totp`]: time-based one-time passwords (RFC 6238), pure.
+//! - [`external_otp`]: one-time passwords that another system checks, asked over HTTPS.
 //!
 //! Both providers yield a [`Person`]: what they said, verified as far as it can be. Who that is here, and what they may, is for
 //! the Controller to decide.
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod external_otp;
 pub mod ldap;
 pub mod oidc;
 pub mod totp;
@@ -28,7 +30,9 @@ mod web;
 pub use person::{Email, EmailError, Person};
 pub use reason::Reason;
 pub use secret::random_text;
-pub use settings::{LdapSettings, OidcSettings, PASSWORD, ProviderPolicy, Settings, SettingsError};
+pub use settings::{
+    ExternalOtpSettings, LdapSettings, OidcSettings, PASSWORD, ProviderPolicy, Settings, SettingsError,
+};
 
 /// Why a provider did not say who somebody is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,5 @@
-//! What an organisation says of its identity providers: `[[identity.ldap]]` and `[[identity.oidc]]` in `controller.toml`. Secrets
-//! are in files of their own, which only their owner may read.
+//! What an organisation says of its identity providers and its own one-time passwords: `[[identity.ldap]]`, `[[identity.oidc]]` and
+//! `[identity.external_otp]` in `controller.toml`. Secrets are in files of their own, which only their owner may read.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -29,6 +29,25 @@ pub struct Settings {
     /// LDAP directories.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ldap: Vec<LdapSettings>,
+    /// The organisation's own system of one-time passwords.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_otp: Option<ExternalOtpSettings>,
+}
+
+/// A system of the organisation's own that checks one-time passwords.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalOtpSettings {
+    /// Where it is asked: an `https` URL, or an `http` one whose host is a loopback address.
+    pub url: String,
+    /// File with the secret by which it knows us: 16 to 512 printable ASCII characters.
+    pub secret_file: PathBuf,
+    /// How long it may take, in seconds: 1 to 20. The client waits for 30.
+    #[serde(default = "external_otp_seconds")]
+    pub timeout_seconds: u64,
+    /// PEM certificates of the system's CA; by default what this machine trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// An OpenID provider (OpenID Connect Core 1.0).
@@ -142,6 +161,10 @@ impl LdapSettings {
     }
 }
 
+const fn external_otp_seconds() -> u64 {
+    10
+}
+
 fn groups_claim() -> String {
     "groups".into()
 }
@@ -184,10 +207,10 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Whether there is no provider.
+    /// Whether there is nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.oidc.is_empty() && self.ldap.is_empty()
+        self.oidc.is_empty() && self.ldap.is_empty() && self.external_otp.is_none()
     }
 
     /// That names are names, each is one method's, and domains are some.

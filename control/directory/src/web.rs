@@ -19,12 +19,22 @@ use zeroize::Zeroizing;
 
 use crate::Failed;
 
-/// Longest answer: the keys of a large provider have some 30 KB.
-const BODY_BYTES_MAX: usize = 256 << 10;
 /// Longest URL, in bytes.
 const URL_BYTES_MAX: usize = 2_048;
-/// How long one request may take, the connection included.
-const TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How much of an answer is taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Longest body, in bytes.
+    pub(crate) body_bytes_max: usize,
+    /// How long one request may take, the connection included.
+    pub(crate) time_max: Duration,
+}
+
+impl Bounds {
+    /// An identity provider's: the keys of a large one have some 30 KB.
+    pub(crate) const PROVIDER: Self = Self { body_bytes_max: 256 << 10, time_max: Duration::from_secs(10) };
+}
 
 /// Where a provider answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +87,8 @@ pub(crate) enum Ask<'a> {
     Get(Option<&'a str>),
     /// A form, with a user name and password or without.
     Post(&'a [(&'a str, &'a str)], Option<(&'a str, &'a str)>),
+    /// A JSON document, with a bearer token.
+    Json(Zeroizing<Vec<u8>>, &'a str),
 }
 
 /// An answer: status and body.
@@ -96,45 +108,61 @@ impl Answer {
     }
 }
 
-/// Asks `endpoint`.
-pub(crate) async fn ask(tls: &Arc<ClientConfig>, endpoint: &Endpoint, ask: Ask<'_>) -> Result<Answer, Failed> {
+/// Asks `endpoint`, and takes as much of an answer as `bounds` allow.
+pub(crate) async fn ask(
+    tls: &Arc<ClientConfig>,
+    endpoint: &Endpoint,
+    ask: Ask<'_>,
+    bounds: Bounds,
+) -> Result<Answer, Failed> {
     let named = |why: String| Failed::Unreachable(format!("{}:{}: {why}", endpoint.host, endpoint.port).into());
-    let exchanged = tokio::time::timeout(TIME_MAX, exchange(tls, endpoint, ask)).await;
-    exchanged.map_err(|_| named(format!("no answer in {} s", TIME_MAX.as_secs())))?.map_err(named)
+    let exchanged = tokio::time::timeout(bounds.time_max, exchange(tls, endpoint, ask, bounds)).await;
+    exchanged.map_err(|_| named(format!("no answer in {} s", bounds.time_max.as_secs())))?.map_err(named)
 }
 
-async fn exchange(tls: &Arc<ClientConfig>, endpoint: &Endpoint, ask: Ask<'_>) -> Result<Answer, String> {
+async fn exchange(
+    tls: &Arc<ClientConfig>,
+    endpoint: &Endpoint,
+    ask: Ask<'_>,
+    Bounds { body_bytes_max, .. }: Bounds,
+) -> Result<Answer, String> {
     let request = request(endpoint, ask)?;
     let text = |error: std::io::Error| error.to_string();
     let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(text)?;
     if !endpoint.is_tls {
-        return send(tcp, request).await;
+        return send(tcp, request, body_bytes_max).await;
     }
     let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| error.to_string())?;
     let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await.map_err(text)?;
-    send(stream, request).await
+    send(stream, request, body_bytes_max).await
 }
 
 fn request(endpoint: &Endpoint, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, String> {
+    let bearer = |token: &str| format!("Bearer {token}");
+    // It has a code or a secret in it, and is wiped when it was sent.
+    let sent = |bytes: Vec<u8>| Bytes::from_owner(Zeroizing::new(bytes));
     let (method, body, authorization) = match ask {
-        Ask::Get(token) => (Method::GET, None, token.map(|token| format!("Bearer {token}"))),
+        Ask::Get(token) => (Method::GET, None, token.map(bearer)),
         Ask::Post(form, user) => {
             let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-            (Method::POST, Some(Zeroizing::new(body)), user.map(|(name, secret)| basic(name, secret)))
+            let body = ("application/x-www-form-urlencoded", sent(body.into_bytes()));
+            (Method::POST, Some(body), user.map(|(name, secret)| basic(name, secret)))
+        }
+        Ask::Json(body, token) => {
+            (Method::POST, Some(("application/json", Bytes::from_owner(body))), Some(bearer(token)))
         }
     };
     let path = endpoint.uri.path_and_query().map_or("/", |path| path.as_str());
-    let is_form = body.is_some();
-    // It has a code or a secret in it, and is wiped when it was sent.
-    let mut request = Request::new(Full::new(body.map_or_else(Bytes::new, Bytes::from_owner)));
+    let (content_type, body) = body.map_or((None, Bytes::new()), |(content_type, body)| (Some(content_type), body));
+    let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().map_err(|_| format!("the path {path:?}"))?;
     let value = |text: &str| HeaderValue::from_str(text).map_err(|_| "a header value".to_owned());
     let fields = request.headers_mut();
     fields.insert(HOST, value(endpoint.uri.authority().map_or("", |authority| authority.as_str()))?);
     fields.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    if is_form {
-        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    if let Some(content_type) = content_type {
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
     if let Some(authorization) = authorization {
         let mut authorization = value(&authorization)?;
@@ -155,6 +183,7 @@ fn basic(name: &str, secret: &str) -> String {
 async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
+    body_bytes_max: usize,
 ) -> Result<Answer, String> {
     let text = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
@@ -162,9 +191,9 @@ async fn send(
     let exchanged = async {
         let response = sender.send_request(request).await.map_err(text)?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+        let body = Limited::new(response.into_body(), body_bytes_max).collect().await;
         let body =
-            body.map_err(|error| format!("an answer of at most {BODY_BYTES_MAX} bytes was expected: {error}"))?;
+            body.map_err(|error| format!("an answer of at most {body_bytes_max} bytes was expected: {error}"))?;
         Ok(Answer { status, body: Zeroizing::new(body.to_bytes().to_vec()) })
     };
     let answer = exchanged.await;
@@ -231,12 +260,14 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut asked = [0; 1_024];
             let _ = stream.read(&mut asked).await.unwrap();
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", BODY_BYTES_MAX + 1);
+            let bytes = Bounds::PROVIDER.body_bytes_max + 1;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n");
             stream.write_all(head.as_bytes()).await.unwrap();
-            drop(stream.write_all(&vec![b' '; BODY_BYTES_MAX + 1]).await);
+            drop(stream.write_all(&vec![b' '; bytes]).await);
         });
         let tls = crate::trust::tls(None).unwrap();
-        let Err(Failed::Unreachable(why)) = ask(&tls, &Endpoint::new(&url).unwrap(), Ask::Get(None)).await else {
+        let endpoint = Endpoint::new(&url).unwrap();
+        let Err(Failed::Unreachable(why)) = ask(&tls, &endpoint, Ask::Get(None), Bounds::PROVIDER).await else {
             panic!("an answer without an end was taken");
         };
         assert!(why.to_string().contains("at most"), "{why}");

@@ -20,8 +20,8 @@ impl Core {
         let mut rows = Vec::new();
         for store::User { id, name, role, active, .. } in store::users(&mut tx).await? {
             let groups = store::groups_of(&mut tx, &id).await?;
-            let store::Account { email, service, totp } = accounts.remove(&id).unwrap_or_default();
-            rows.push(api::UserRow { id, name, role, active, groups, email, service, totp });
+            let store::Account { email, service, otp } = accounts.remove(&id).unwrap_or_default();
+            rows.push(api::UserRow { id, name, role, active, groups, email, service, otp });
         }
         Ok(rows)
     }

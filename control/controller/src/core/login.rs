@@ -20,7 +20,7 @@ use super::password::Attempt;
 use super::provider::AtProvider;
 use super::refused::Refused;
 use super::store::{self, Connection, Login, User};
-use super::{Bearer, Core, Event, to_the_end};
+use super::{Bearer, Core, Event, checked_otp, to_the_end};
 
 /// Devices of one user: more than anybody has, and an end to what one password can fill.
 const DEVICES_MAX: i64 = 256;
@@ -59,6 +59,7 @@ impl Core {
     ) -> Result<api::LoginResponse, Refused> {
         let api::LoginRequest { user: name, password, client_id, otp, .. } = request;
         self.checked_names(name, client_id)?;
+        checked_otp(otp.as_deref())?;
         let known = store::user_by_name(&mut *self.inner.store.read().await?, name).await?;
         // Without a password there is nothing that could be right.
         let known = known.filter(|user| user.active && !user.password.is_empty());
@@ -67,8 +68,8 @@ impl Core {
             self.inner.passwords.check(&Account::new(PASSWORD, name), from, password, hash.clone(), now).await?;
         let user = known.ok_or_else(Refused::login)?.id;
         let logged_in = async {
-            self.check_otp(&user, otp.as_deref(), now).await?;
-            let how = format!("from {from}");
+            let second = self.check_otp(&user, otp.as_deref(), now).await?;
+            let how = format!("from {from}, {second}");
             let by = By::Password(hash.unwrap_or_default());
             let proven = Proven { user: user.clone(), by, how, auth_time: now };
             self.log_in(proven, client_id, key, now).await

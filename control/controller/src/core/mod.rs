@@ -60,6 +60,7 @@ use ca::Authority;
 pub(crate) use failures::network;
 use folder::Folder;
 use known::Known;
+use otp::AskExternalOtp;
 use password::Passwords;
 use sealing::Sealing;
 use store::{Place, Store};
@@ -69,6 +70,7 @@ pub(crate) use failures::Account;
 pub use gateway::RevocationLists;
 pub use host::HostsAsked;
 pub(crate) use host::PAGE_MAX as HOSTS_OF_A_PAGE_MAX;
+pub(crate) use otp::checked_otp;
 pub use provider::{ByProvider, GoesOn, RenewableSession};
 pub use receipts::{Confirmation, serial_text};
 pub use refused::Refused;
@@ -227,6 +229,7 @@ struct Inner {
     deny: RwLock<DenyList>,
     changes: broadcast::Sender<Change>,
     reach: OnceLock<Box<Reach>>,
+    external_otp: OnceLock<Box<AskExternalOtp>>,
 }
 
 /// How many Gateways hear at once of what concerns these sites, or all.
@@ -319,6 +322,7 @@ impl Core {
                 is_out: AtomicBool::new(false),
                 changes: broadcast::Sender::new(CHANGES_MAX),
                 reach: OnceLock::new(),
+                external_otp: OnceLock::new(),
             }),
         };
         core.claim_names().await?;

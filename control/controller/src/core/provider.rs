@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::failures::Account;
 use super::login::{By, Proven};
+use super::otp::SecondFactor;
 use super::password::Attempt;
 use super::refused::Refused;
 use super::store::{self, Connection, Login, ProviderSession, User};
@@ -155,12 +156,13 @@ impl Core {
         SessionDn::new(client_id, "user", self.organisation())?;
         let at = AtProvider::new(&by)?;
         let user = at.user(&mut *self.inner.store.snapshot().await?).await?;
-        if !by.policy.second_factor {
-            self.check_otp(&user.id, by.otp, now).await?;
-        }
+        let second = match by.policy.second_factor {
+            true => SecondFactor::Providers,
+            false => self.check_otp(&user.id, by.otp, now).await?,
+        };
         let proven = Proven {
             user: user.id,
-            how: format!("by {} as {} from {from}", at.method, at.subject),
+            how: format!("by {} as {} from {from}, {second}", at.method, at.subject),
             by: By::Provider(at),
             auth_time: by.person.authenticated_at.min(now),
         };

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ringfort_directory::Failed;
 use ringfort_identity::{KeyError, NameError, VerifyError};
-use ringfort_proto::api::AdministratorRole;
+use ringfort_proto::api::{AdministratorRole, OtpKind};
 use ringfort_token::proof::ProofRefused;
 use ringfort_token::{KeyRefused, Refusal};
 
@@ -26,7 +26,7 @@ pub struct Refused {
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 49] = [
+    pub const CODES: [&'static str; 50] = [
         "administrator_refused",
         "already_exists",
         "authentication_not_fresh",
@@ -60,6 +60,7 @@ impl Refused {
         "otp_locked",
         "otp_refused",
         "otp_required",
+        "otp_unavailable",
         "policy_changed",
         "pool_exhausted",
         "provider_answer",
@@ -233,15 +234,31 @@ impl Refused {
 
     /// A one-time password is missing: 401.
     #[must_use]
-    pub fn otp_required() -> Self {
-        Self::new("otp_required", 401, "expected a one-time password of your authenticator app beside the password")
+    pub fn otp_required(kind: OtpKind) -> Self {
+        let message = match kind {
+            OtpKind::Totp => "expected a one-time password of your authenticator app beside the password",
+            OtpKind::External => "expected a one-time password of your organisation's own system beside the password",
+        };
+        Self::new("otp_required", 401, message)
     }
 
     /// A one-time password that is wrong, or was used: 401.
     #[must_use]
-    pub fn otp_refused() -> Self {
-        let message = "the one-time password is wrong, or was used before: wait for the next, and check the clocks";
+    pub fn otp_refused(kind: OtpKind) -> Self {
+        let message = match kind {
+            OtpKind::Totp => {
+                "the one-time password is wrong, or was used before: wait for the next, and check the clocks"
+            }
+            OtpKind::External => "your organisation's own system refused the one-time password: try the next",
+        };
         Self::new("otp_refused", 401, message)
+    }
+
+    /// The system that checks one-time passwords gave no answer that counts: 503. Nobody is let in by that, and nothing counts as wrong.
+    #[must_use]
+    pub fn otp_unavailable(why: impl fmt::Display) -> Self {
+        let message = format!("the one-time password could not be checked: {why}: try again, or ask an administrator");
+        Self::new("otp_unavailable", 503, message)
     }
 
     /// Too many wrong ones: 429.

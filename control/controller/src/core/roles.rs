@@ -86,6 +86,8 @@ actions! {
     EnableUser, "enable-user" => Admin;
     NewTotp, "new-totp" => Admin;
     RemoveTotp, "remove-totp" => Admin;
+    SetExternalOtp, "set-external-otp" => Admin;
+    RemoveExternalOtp, "remove-external-otp" => Admin;
     NewService, "new-service" => Admin;
     OperateGateway, "operate-gateway" => Admin;
     ChangeRole, "change-role" => Owner;

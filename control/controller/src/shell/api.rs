@@ -72,7 +72,7 @@ fn table() -> Routes {
     r.add(Route::post("entitlements", Who::Holder, "Entitlement tokens, one per site, and the connect token (A7, C1)").refuses(&[429, 503]), entitlements);
     r.add(Route::post("certificate", Who::Holder, "A certificate for the key of the claims token (A8, A9)").refuses(&PACED), certificate);
     r.add(Route::post("renew", Who::HolderWithCertificate, "New claims within the same login (R22)").refuses(&[429, 502, 503]), renew);
-    r.add(Route::post("totp", Who::HolderWithCertificate, "One-time passwords for oneself; authenticated in the last 5 minutes").refuses(&PACED), totp);
+    r.add(Route::post("totp", Who::HolderWithCertificate, "One-time passwords for oneself; authenticated in the last 5 minutes").refuses(&[409, 429]), totp);
     list!(r: "admin/users", ListUsers, "All users", |shell, administrator, _now| shell.core.users(&administrator));
     change!(r: "admin/users", NewUser, admin_new_user: api::NewUser, [409, 503], "A new user");
     change!(r: "admin/users/role", ChangeRole, admin_change_role: api::RoleChange, [404], "Gives or takes a role of administrators");
@@ -82,6 +82,8 @@ fn table() -> Routes {
     change!(r: "admin/users/enable", EnableUser, admin_enable_user: api::Named, [404], "A user may log in again");
     change!(r: "admin/users/totp", NewTotp, admin_new_totp: api::Named, [404], "One-time passwords of a user; authenticated in the last 5 minutes");
     change!(r: "admin/users/totp/remove", RemoveTotp, admin_remove_totp: api::Named, [404], "No more one-time passwords of a user; authenticated in the last 5 minutes");
+    change!(r: "admin/users/external-otp", SetExternalOtp, admin_set_external_otp: api::Named, [404, 503], "A user's one-time passwords are checked by the organisation's own system; authenticated in the last 5 minutes");
+    change!(r: "admin/users/external-otp/remove", RemoveExternalOtp, admin_remove_external_otp: api::Named, [404], "That system is not asked about a user any more; authenticated in the last 5 minutes");
     change!(r: "admin/services", NewService, admin_new_service: api::NewService, [409], "A new service account (X12)");
     change!(r: "admin/sites", NewSite, admin_new_site: api::NewSite, [409], "A new site");
     change!(r: "admin/sites/remove", RemoveSite, admin_remove_site: api::Named, [404], "Removes a site that has neither Resources nor Gateways");

@@ -21,6 +21,7 @@ use ringfort_token::proof::{self, ProofRefused};
 use ringfort_types::UnixSeconds;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::Shell;
 use super::caller::Caller;
@@ -196,7 +197,8 @@ impl<B> Asked<B> {
         shell.core.bearer_with_certificate(self.token()?, peer, now)
     }
 
-    /// The body, read only now that the sender is known, of at most `bytes_max`.
+    /// The body, read only now that the sender is known, of at most `bytes_max`. It may hold a password or a code, so our copy of it is
+    /// wiped; what the connection has read it into is overwritten by what follows, or freed.
     ///
     /// # Errors
     /// `request_malformed`.
@@ -213,7 +215,8 @@ impl<B> Asked<B> {
             let message = format!("expected a whole body of at most {bytes_max} bytes");
             Refused { status: 413, ..Refused::malformed(message) }
         })?;
-        serde_json::from_slice(&body.to_bytes())
+        let body = Zeroizing::new(Vec::from(body.to_bytes()));
+        serde_json::from_slice(&body)
             .map_err(|error| Refused::malformed(format!("expected the JSON body of this request: {error}")))
     }
 

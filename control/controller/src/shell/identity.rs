@@ -4,8 +4,10 @@
 //! the core, which knows users.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use ringfort_directory::external_otp::{ExternalOtp, OtpAnswer, OtpQuestion};
 use ringfort_directory::ldap::Directory;
 use ringfort_directory::oidc::{Freshness, Provider, RedirectUri, Returned};
 use ringfort_directory::{Failed, PASSWORD, ProviderPolicy, Settings, SettingsError, random_text};
@@ -16,13 +18,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::begun::{Begun, Stage, Waiting};
 use super::limits::{AT_ONE_PROVIDER_MAX, OIDC_LIFE};
-use crate::core::{Account, Bearer, ByProvider, Core, GoesOn, Refused, network};
+use crate::core::{Account, Bearer, ByProvider, Core, GoesOn, Refused, checked_otp, network};
 
 /// The identity providers of the organisation.
 #[derive(Debug)]
 pub(crate) struct Identity {
     oidc: Vec<Asked<Provider>>,
     ldap: Vec<Asked<Directory>>,
+    external_otp: Option<Arc<OtpSystem>>,
     begun: Begun,
 }
 
@@ -44,17 +47,51 @@ impl<T> Asked<T> {
     }
 }
 
+/// The organisation's own system of one-time passwords, and a place for each code that may be under way there.
+#[derive(Debug)]
+struct OtpSystem {
+    system: ExternalOtp,
+    places: Semaphore,
+}
+
+impl OtpSystem {
+    /// # Errors
+    /// `login_busy`, `otp_unavailable`.
+    async fn check(&self, question: &OtpQuestion) -> Result<OtpAnswer, Refused> {
+        let _place = self.places.try_acquire().map_err(|_| Refused::login_busy())?;
+        self.system.check(question).await.map_err(|unavailable| {
+            tracing::warn!(%unavailable, "a one-time password was not checked");
+            Refused::otp_unavailable(unavailable)
+        })
+    }
+}
+
 impl Identity {
     /// The providers of these settings; none is asked anything yet.
     pub(crate) fn new(settings: &Settings) -> Result<Self, SettingsError> {
         settings.check()?;
         let oidc = settings.oidc.iter().map(|one| Ok(Asked::new(Provider::new(one)?, one.policy())));
         let ldap = settings.ldap.iter().map(|one| Ok(Asked::new(Directory::new(one)?, one.policy())));
+        let external_otp = settings.external_otp.as_ref().map(|settings| {
+            let places = Semaphore::new(AT_ONE_PROVIDER_MAX);
+            Ok(Arc::new(OtpSystem { system: ExternalOtp::new(settings)?, places }))
+        });
         Ok(Self {
+            external_otp: external_otp.transpose()?,
             oidc: oidc.collect::<Result<_, SettingsError>>()?,
             ldap: ldap.collect::<Result<_, SettingsError>>()?,
             begun: Begun::default(),
         })
+    }
+
+    /// Has the core ask the organisation's own system of one-time passwords, where there is one.
+    pub(crate) fn answer_otp(&self, core: &Core) {
+        if let Some(system) = self.external_otp.clone() {
+            core.set_external_otp(move |question| {
+                let system = Arc::clone(&system);
+                Box::pin(async move { system.check(&question).await })
+            });
+        }
     }
 
     /// Names of all methods, and where the providers are (R19). Those of a browser come first: whoever has one uses it.
@@ -91,7 +128,8 @@ impl Identity {
         let policy = &directory.policy;
         let api::LoginRequest { user, password, client_id, otp, .. } = request;
         core.checked_names(user, client_id)?;
-        let _place = directory.place()?;
+        checked_otp(otp.as_deref())?;
+        let place = directory.place()?;
         let attempt = core.attempt(Some(Account::new(method, user)), from, now)?;
         let logged_in = async {
             let person = directory.provider.check(user, password, now).await.map_err(|failed| match failed {
@@ -99,6 +137,8 @@ impl Identity {
                 Failed::Refused(_) => Refused::login(),
                 other => other.into(),
             })?;
+            // Whoever checks the one-time password may take its time without the directory.
+            drop(place);
             let by = ByProvider { method, person: &person, policy, otp: otp.as_deref(), refresh: None };
             core.login_by_provider(by, client_id, key, from, now).await
         };
@@ -144,8 +184,8 @@ impl Identity {
         Ok(api::OidcBegun { url, handle, state, expires_at: (now + OIDC_LIFE).0 })
     }
 
-    /// Finishes it with what the browser brought. Where a one-time password is missing, or wrong, who they are is known, and the same
-    /// login is finished with the next one.
+    /// Finishes it with what the browser brought. Where a one-time password is missing, wrong or could not be checked, who they are is
+    /// known, and the same login is finished with the next one.
     pub(crate) async fn finish(
         &self,
         core: &Core,
@@ -155,8 +195,9 @@ impl Identity {
         now: UnixSeconds,
     ) -> Result<api::LoginResponse, Refused> {
         let api::OidcFinish { handle, code, state, issuer, otp } = request;
+        checked_otp(otp.as_deref())?;
         // While it is good still: whoever is sent away may come again with it.
-        let _place = self.begun.provider(handle).map(|provider| self.oidc[provider].place()).transpose()?;
+        let place = self.begun.provider(handle).map(|provider| self.oidc[provider].place()).transpose()?;
         let attempt = core.attempt(None, from, now)?;
         let waiting = self.begun.take(handle, Instant::now()).filter(|waiting| waiting.key == key);
         // Not said to be none: whoever guesses handles is one who fails.
@@ -177,6 +218,7 @@ impl Identity {
             }
             Stage::Known(finished) => finished,
         };
+        drop(place);
         let by = ByProvider {
             method: provider.name(),
             person: &finished.person,
@@ -185,7 +227,8 @@ impl Identity {
             refresh: finished.refresh.as_ref().map(|refresh| refresh.as_str()),
         };
         let logged_in = core.login_by_provider(by, &waiting.client_id, key, from, now).await;
-        if logged_in.as_ref().is_err_and(|refused| refused.code.starts_with("otp_")) {
+        let goes_on = |refused: &Refused| refused.code.starts_with("otp_") || refused.code == "login_busy";
+        if logged_in.as_ref().is_err_and(goes_on) {
             // Without a place it is begun again, which is all that is lost.
             self.begun.insert(handle.clone(), Waiting { stage: Stage::Known(finished), ..waiting });
         }
@@ -237,7 +280,7 @@ mod tests {
             administrators: false,
             second_factor: false,
         };
-        let identity = Identity::new(&Settings { oidc: vec![oidc], ldap: Vec::new() }).unwrap();
+        let identity = Identity::new(&Settings { oidc: vec![oidc], ..Settings::default() }).unwrap();
         let (methods, providers) = identity.methods();
         assert_eq!(methods, ["sso", "password"]);
         assert_eq!((providers[0].uri.as_str(), providers.len()), ("https://id.example", 1));

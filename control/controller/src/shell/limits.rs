@@ -62,7 +62,7 @@ pub(crate) const OIDC_LIFE: Duration = Duration::from_secs(300);
 /// /24 or /48 that has the most.
 pub(crate) const OIDC_BEGUN_MAX: usize = 4_096;
 pub(crate) const OIDC_OF_ONE_ADDRESS_MAX: usize = 16;
-/// Attempts under way at one identity provider: one that does not answer for ten seconds keeps nobody from another one, nor from a
+/// Attempts under way at one identity provider, or at the organisation's own system of one-time passwords: one that does not answer for ten seconds keeps nobody from another one, nor from a
 /// password of ours.
 pub(crate) const AT_ONE_PROVIDER_MAX: usize = 16;
 

@@ -141,6 +141,7 @@ impl Shell {
         let hub = Arc::<Hub>::default();
         let reach = Arc::clone(&hub);
         core.set_reach(move |sites| reach.open(sites));
+        identity.answer_otp(&core);
         Self {
             core,
             identity,

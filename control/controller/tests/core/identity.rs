@@ -6,7 +6,7 @@ use ringfort_directory::{Person, ProviderPolicy};
 
 use super::*;
 
-fn named(name: &str) -> api::Named {
+pub(crate) fn named(name: &str) -> api::Named {
     api::Named { name: name.into() }
 }
 
@@ -47,7 +47,7 @@ impl World {
         secret_of(&made.secret)
     }
 
-    async fn login_with(&self, user: &str, otp: Option<&str>, now: UnixSeconds) -> Result<Bearer, Refused> {
+    pub(crate) async fn login_with(&self, user: &str, otp: Option<&str>, now: UnixSeconds) -> Result<Bearer, Refused> {
         let client = Client::new("laptop");
         let mut request = client.credentials(user, &format!("{user} password"));
         // Another device each time, since each has another key.
@@ -58,7 +58,7 @@ impl World {
     }
 
     /// The newest event.
-    async fn event(&self) -> api::AuditRow {
+    pub(crate) async fn event(&self) -> api::AuditRow {
         self.core.events(&self.admin(), EventsAsked::default()).await.unwrap().remove(0)
     }
 }
@@ -166,7 +166,7 @@ async fn an_address_is_one_users() {
     world.by_provider(&Client::new("laptop"), &person("c@example.org"), NOW).await.unwrap();
     let rows = world.core.users(&world.admin()).await.unwrap();
     let carol = rows.iter().find(|row| row.name == "carol").unwrap();
-    assert_eq!((carol.email.as_deref(), carol.service, carol.totp), (Some("c@example.org"), false, false));
+    assert_eq!((carol.email.as_deref(), carol.service, carol.otp), (Some("c@example.org"), false, None));
 }
 
 // Covers: R21 refuse
@@ -198,7 +198,15 @@ async fn a_one_time_password_is_asked_for_beside_the_password() {
     // Who has none is not asked, and those of others do not matter to them.
     world.login_with("bob", None, NOW).await.unwrap();
     world.login_with("bob", Some("000000"), NOW).await.unwrap();
-    assert!(world.core.users(&world.admin()).await.unwrap().iter().any(|row| row.name == "alice" && row.totp));
+    assert!(
+        world
+            .core
+            .users(&world.admin())
+            .await
+            .unwrap()
+            .iter()
+            .any(|row| row.name == "alice" && row.otp == Some(api::OtpKind::Totp))
+    );
     // It is asked for beside what a provider says as well, unless the provider asks for a second factor itself.
     world.set_email("alice", Some("alice@example.org")).await.unwrap();
     let (laptop, person) = (Client::new("laptop"), person("alice@example.org"));
@@ -315,7 +323,7 @@ async fn one_time_passwords_are_given_to_those_who_have_just_logged_in() {
 }
 
 /// A service that has joined.
-async fn service(world: &World, name: &str) -> (Client, v1::Joined) {
+pub(crate) async fn service(world: &World, name: &str) -> (Client, v1::Joined) {
     let service = api::NewService { name: name.into() };
     world.core.admin_new_service(&world.admin(), service, NOW).await.unwrap();
     let (cookie, ticket) = world.invite(api::Invitee::Service { name: name.into() }).await;

@@ -9,6 +9,7 @@ mod certificates;
 mod changes;
 #[path = "../support/database.rs"]
 mod database;
+mod external_otp;
 mod gateways;
 mod hosts;
 mod identity;

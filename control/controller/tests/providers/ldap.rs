@@ -5,6 +5,7 @@ use ringfort_directory::totp::{SECRET_BYTES, Secret, Step};
 use ringfort_proto::api::{self, PROOF_HEADER};
 
 use crate::directory::{PERSON_PASSWORD, Slapd};
+use crate::otp_system::{OtpSystem, RIGHT, Says};
 use crate::support::{Answered, PASSWORD, User, code};
 use crate::world::{Someone, World};
 
@@ -149,6 +150,27 @@ pub(crate) async fn one_time_passwords_stand_beside_the_directorys() {
     let next = secret.code(Step(now().0 + 1));
     let answer = user.by_directory("corp", "alice", &password("alice"), Some(&next)).await;
     assert_eq!(code(answer), "otp_locked");
+}
+
+// Covers: A3 allow
+// Covers: A3 refuse
+pub(crate) async fn the_organisations_own_system_is_asked_beside_the_directory() {
+    let (slapd, system) = (Slapd::start(), OtpSystem::start().await);
+    let settings = method(&slapd, "corp", &format!("ldap://127.0.0.1:{}", slapd.ports.0), "");
+    let mut world = World::start(&format!("{settings}\n{}", system.settings())).await;
+    let named = api::Named { name: "alice".into() };
+    let _: api::Pushed = world.administrator.ask("admin/users/external-otp", &named).await.unwrap();
+    let mut user = User::new(&world.controller).await;
+    let mut by = async |password: &str, otp| user.by_directory("corp", "alice", password, otp).await;
+    let right = password("alice");
+    assert_eq!(code(by(&right, None).await), "otp_required");
+    assert_eq!(code(by("wrong", Some(RIGHT)).await), "login_refused");
+    assert!(system.asked().is_empty(), "nobody hears of a code beside a wrong password");
+    assert_eq!(code(by(&right, Some("wrong")).await), "otp_refused");
+    system.says(Says::This(500, String::new()));
+    assert_eq!(code(by(&right, Some(RIGHT)).await), "otp_unavailable");
+    system.says(Says::Truth);
+    by(&right, Some(RIGHT)).await.unwrap();
 }
 
 // Covers: A3 refuse

@@ -12,6 +12,9 @@ mod database;
 mod directory;
 mod ldap;
 mod oidc;
+#[allow(dead_code)]
+#[path = "../support/otp_system.rs"]
+mod otp_system;
 mod provider;
 #[allow(dead_code)]
 #[path = "../shell/support.rs"]
@@ -47,12 +50,14 @@ const CASES: &[Case] = cases! {
         a_url_is_brought_back_by_hand,
         a_provider_under_a_ca_of_its_own,
         one_time_passwords_stand_beside_the_providers,
+        the_organisations_own_system_is_asked_beside_the_provider,
     }
     ldap {
         a_directorys_password_is_a_login,
         wrong_and_empty_passwords_are_refused,
         a_directory_that_is_down_is_no_failure_of_the_users,
         one_time_passwords_stand_beside_the_directorys,
+        the_organisations_own_system_is_asked_beside_the_directory,
         the_connection_is_secured_by_the_given_ca,
     }
 };

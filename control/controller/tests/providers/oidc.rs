@@ -6,6 +6,7 @@ use ringfort_client::{Browser as Where, Login};
 use ringfort_proto::api::{self, PROOF_HEADER};
 
 use crate::browser::{Browser, parameter};
+use crate::otp_system::{OtpSystem, RIGHT, Says};
 use crate::provider::{Provider, SECRET};
 use crate::support::{Answered, User, code, payload};
 use crate::world::{Someone, World};
@@ -344,4 +345,31 @@ pub(crate) async fn one_time_passwords_stand_beside_the_providers() {
     let login = || Login { method: Some("sso".into()), ..Login::default() };
     assert_eq!(world.log_in("server", login(), &mut alice).await.unwrap().name, "alice");
     assert!(world.log_in("server", login(), &mut alice).await.is_err(), "replayed");
+}
+
+// Covers: A3 allow
+// Covers: A3 refuse
+pub(crate) async fn the_organisations_own_system_is_asked_beside_the_provider() {
+    let (place, provider, system) = (tempfile::tempdir().unwrap(), Provider::start(), OtpSystem::start().await);
+    let settings = settings(&provider.issuer, place.path());
+    let mut world = World::start(&format!("{settings}\n{}", system.settings())).await;
+    let named = api::Named { name: "alice".into() };
+    let _: api::Pushed = world.administrator.ask("admin/users/external-otp", &named).await.unwrap();
+    let mut user = User::new(&world.controller).await;
+    let begun = user.begin("sso", false).await.unwrap();
+    let returned = Browser::of("alice").follow(&begun.url).await;
+    assert_eq!(code(user.finish(&begun, &returned).await), "otp_required");
+    let long = "1".repeat(65);
+    assert_eq!(code(user.finish_with(&begun, &returned, Some(&long)).await), "request_malformed");
+    system.says(Says::This(500, String::new()));
+    assert_eq!(code(user.finish_with(&begun, &returned, Some(RIGHT)).await), "otp_unavailable");
+    system.says(Says::Truth);
+    assert_eq!(code(user.finish_with(&begun, &returned, Some("wrong")).await), "otp_refused");
+    // The provider has taken its code; what it said is kept meanwhile.
+    user.finish_with(&begun, &returned, Some(RIGHT)).await.unwrap();
+    assert_eq!(system.asked()[0]["email"], "alice@example.org");
+    // The real client asks for it.
+    let mut alice = Someone::with_browser(Where::Elsewhere, "alice").and_otp(RIGHT);
+    let login = Login { method: Some("sso".into()), ..Login::default() };
+    assert_eq!(world.log_in("server", login, &mut alice).await.unwrap().name, "alice");
 }

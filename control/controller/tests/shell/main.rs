@@ -7,11 +7,14 @@ mod backups;
 #[path = "../support/database.rs"]
 mod database;
 mod doors;
+mod external_otp;
 mod joining;
 mod known;
 mod limits;
 mod openapi;
 mod operations;
+#[path = "../support/otp_system.rs"]
+mod otp_system;
 mod receipts;
 mod streams;
 mod support;

@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 use crate::secret::{random_text, same};
 use crate::settings::{OidcSettings, SettingsError, read_secret};
-use crate::web::{Answer, Ask, Endpoint, ask, is_loopback};
+use crate::web::{Answer, Ask, Bounds, Endpoint, ask, is_loopback};
 use crate::{Email, Failed, Person};
 use token::{Claims, Expected, Keys, LEEWAY_SECONDS};
 
@@ -388,7 +388,7 @@ impl Provider {
             Some(secret) => form.extend([("client_id", id), ("client_secret", secret.as_str())]),
             None => form.push(("client_id", id)),
         }
-        let answer = ask(&self.tls, &published.token, Ask::Post(&form, user)).await?;
+        let answer = ask(&self.tls, &published.token, Ask::Post(&form, user), Bounds::PROVIDER).await?;
         match answer.status {
             200 => answer.json(),
             status @ (400 | 401 | 403) => Err(token_error(status, answer.json()?)),
@@ -421,7 +421,7 @@ impl Provider {
         tokens: &Tokens,
     ) -> Result<Map<String, Value>, Failed> {
         let Some(userinfo) = &published.userinfo else { return Ok(Map::new()) };
-        let answer = ask(&self.tls, userinfo, Ask::Get(Some(&tokens.access_token))).await?;
+        let answer = ask(&self.tls, userinfo, Ask::Get(Some(&tokens.access_token)), Bounds::PROVIDER).await?;
         let said: Map<String, Value> = ok(&answer, "the userinfo endpoint")?;
         // §5.3.2: another's claims must not be taken for theirs.
         if said.get("sub").and_then(Value::as_str) != Some(subject) {
@@ -462,7 +462,7 @@ impl Provider {
         let issuer = &self.settings.issuer;
         let url = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
         let endpoint = |url: &str| self.issuer.named(url).map_err(|why| Failed::Answer(why.into()));
-        let answer = ask(&self.tls, &endpoint(&url)?, Ask::Get(None)).await?;
+        let answer = ask(&self.tls, &endpoint(&url)?, Ask::Get(None), Bounds::PROVIDER).await?;
         let document: Document = ok(&answer, "the discovery document")?;
         // Discovery 1.0 §4.3: exactly, or somebody else answers.
         if document.issuer != *issuer {
@@ -470,7 +470,7 @@ impl Provider {
         }
         // It is opened by a browser, which is not led away from TLS either.
         endpoint(&document.authorization_endpoint)?;
-        let answer = ask(&self.tls, &endpoint(&document.jwks_uri)?, Ask::Get(None)).await?;
+        let answer = ask(&self.tls, &endpoint(&document.jwks_uri)?, Ask::Get(None), Bounds::PROVIDER).await?;
         let keys: KeyDocument = ok(&answer, "the published keys")?;
         let methods = document.token_endpoint_auth_methods_supported;
         let takes = |method: &str| methods.as_ref().is_none_or(|all| all.iter().any(|one| one == method));

@@ -136,9 +136,20 @@ pub struct UserRow {
     /// Whether it is a program's account.
     #[serde(default)]
     pub service: bool,
-    /// Whether a one-time password is asked for.
+    /// The one-time password that is asked for, if any.
     #[serde(default)]
-    pub totp: bool,
+    pub otp: Option<OtpKind>,
+}
+
+/// Who checks a user's one-time passwords. A user has one kind, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum OtpKind {
+    /// The Controller: those of an authenticator app (RFC 6238).
+    Totp,
+    /// A system of the organisation's own.
+    External,
 }
 
 /// One of the answer to `GET admin/sessions`: a login that has not ended.

@@ -20,6 +20,10 @@ pub const LOGIN_NAME_BYTES_MAX: usize = 128;
 pub const PASSWORD_BYTES_MIN: usize = 8;
 /// Longest password, in bytes.
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
+/// One-time passwords: 1 to 64 printable ASCII characters, of which those of an authenticator app are six.
+pub const OTP: &str = "^[ -~]{1,64}$";
+/// Longest one-time password, in bytes.
+pub const OTP_BYTES_MAX: usize = 64;
 /// Longest e-mail address (RFC 5321 §4.5.3.1.3).
 pub const EMAIL_BYTES_MAX: usize = 254;
 /// Networks of one Resource.

@@ -70,6 +70,7 @@ pub struct LoginRequest {
     pub method: Option<String>,
     /// A one-time password, for users who have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = OTP)))]
     pub otp: Option<String>,
 }
 
@@ -146,6 +147,7 @@ pub struct OidcFinish {
     pub issuer: Option<String>,
     /// A one-time password, for users who have them; the same request is sent again with one that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = OTP)))]
     pub otp: Option<String>,
 }
 

@@ -55,8 +55,9 @@ pub struct Created {
 }
 
 /// `POST admin/users/remove`, `admin/users/disable`, `admin/users/enable`, `admin/users/totp`, `admin/users/totp/remove`,
-/// `admin/sites/remove`, `admin/resources/remove`, `admin/groups/remove`, `admin/gateways/remove`, `admin/relays/remove`,
-/// `admin/hosts`, `admin/hosts/remove` and `admin/controllers/remove`.
+/// `admin/users/external-otp`, `admin/users/external-otp/remove`, `admin/sites/remove`, `admin/resources/remove`,
+/// `admin/groups/remove`, `admin/gateways/remove`, `admin/relays/remove`, `admin/hosts`, `admin/hosts/remove` and
+/// `admin/controllers/remove`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]

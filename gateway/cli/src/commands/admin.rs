@@ -197,6 +197,15 @@ enum UserCommand {
         #[arg(long)]
         remove: bool,
     },
+    /// Have your own system check a user's one-time passwords, in place of an authenticator app's: [identity.external_otp] in
+    /// controller.toml.
+    ExternalOtp {
+        /// Login name.
+        name: String,
+        /// Have it not asked any more instead.
+        #[arg(long)]
+        remove: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -536,6 +545,13 @@ async fn carry_out(admin: &mut Admin, command: Command, json: bool) -> Result<()
             let made = admin.new_totp(&name).await?;
             let text = totp_text(&made);
             (serde_json::to_value(made)?, text)
+        }
+        Command::User(UserCommand::ExternalOtp { name, remove: true }) => {
+            (admin.remove_external_otp(&name).await?, format!("{name} is asked for no one-time password"))
+        }
+        Command::User(UserCommand::ExternalOtp { name, remove: false }) => {
+            let text = format!("{name} is asked for a one-time password of your own system");
+            (admin.set_external_otp(&name).await?, text)
         }
         Command::Service(ServiceCommand::Add { name }) => {
             let service = NewService { name };

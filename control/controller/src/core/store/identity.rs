@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ringfort_proto::api::OtpKind;
 use ringfort_types::UnixSeconds;
 use sqlx::{query, query_as, query_scalar};
 
@@ -12,17 +13,26 @@ use super::{Connection, User, at, int, uint, user_by_id};
 pub(crate) struct Account {
     pub(crate) email: Option<String>,
     pub(crate) service: bool,
-    pub(crate) totp: bool,
+    pub(crate) otp: Option<OtpKind>,
 }
 
 /// The accounts of all users, by id.
 pub(crate) async fn accounts(c: &mut Connection) -> Result<BTreeMap<String, Account>, sqlx::Error> {
-    type Columns = (String, Option<String>, i64, Option<String>);
-    let found =
-        query_as("SELECT u.id, u.email, u.service, t.user_id FROM users u LEFT JOIN totp t ON t.user_id = u.id");
+    type Columns = (String, Option<String>, i64, String);
+    let found = query_as(
+        "SELECT u.id, u.email, u.service, \
+         CASE WHEN t.secret IS NULL THEN 'none' WHEN t.secret = '' THEN 'external' ELSE 'totp' END \
+         FROM users u LEFT JOIN totp t ON t.user_id = u.id",
+    );
     let found: Vec<Columns> = found.fetch_all(c).await?;
-    let account =
-        |(id, email, service, totp): Columns| (id, Account { email, service: service != 0, totp: totp.is_some() });
+    let account = |(id, email, service, otp): Columns| {
+        let otp = match otp.as_str() {
+            "totp" => Some(OtpKind::Totp),
+            "external" => Some(OtpKind::External),
+            _ => None,
+        };
+        (id, Account { email, service: service != 0, otp })
+    };
     Ok(found.into_iter().map(account).collect())
 }
 
@@ -66,36 +76,46 @@ pub(crate) async fn set_active(c: &mut Connection, id: &str, active: bool) -> Re
     query("UPDATE users SET active = $2 WHERE id = $1").bind(id).bind(i64::from(active)).execute(c).await.map(drop)
 }
 
-/// A user's one-time passwords.
-pub(crate) struct Totp {
-    /// Sealed.
-    pub(crate) secret: String,
+/// A user's one-time passwords: a row of the table `totp`, whose secret is empty where another system has it.
+pub(crate) struct Otp {
+    /// Sealed; `None` where a system of the organisation's own checks them.
+    pub(crate) secret: Option<String>,
     pub(crate) used_step: u64,
     pub(crate) locked_until: UnixSeconds,
 }
 
-pub(crate) async fn totp(c: &mut Connection, user: &str) -> Result<Option<Totp>, sqlx::Error> {
+impl Otp {
+    /// Who checks them.
+    pub(crate) const fn kind(&self) -> OtpKind {
+        match self.secret {
+            Some(_) => OtpKind::Totp,
+            None => OtpKind::External,
+        }
+    }
+}
+
+pub(crate) async fn otp(c: &mut Connection, user: &str) -> Result<Option<Otp>, sqlx::Error> {
     let found = query_as("SELECT secret, used_step, locked_until FROM totp WHERE user_id = $1");
     let found: Option<(String, i64, i64)> = found.bind(user).fetch_optional(c).await?;
-    Ok(found.map(|(secret, used_step, locked_until)| Totp {
-        secret,
+    Ok(found.map(|(secret, used_step, locked_until)| Otp {
+        secret: Some(secret).filter(|secret| !secret.is_empty()),
         used_step: uint(used_step),
         locked_until: at(locked_until),
     }))
 }
 
-/// Gives a user a secret, in place of an earlier one.
-pub(crate) async fn put_totp(c: &mut Connection, user: &str, secret: &str) -> Result<(), sqlx::Error> {
+/// Gives a user one-time passwords by a sealed secret, or `None` for those of another system, in place of earlier ones.
+pub(crate) async fn put_otp(c: &mut Connection, user: &str, secret: Option<&str>) -> Result<(), sqlx::Error> {
     let put = query(
         "INSERT INTO totp (user_id, secret, used_step, failures, locked_until) VALUES ($1, $2, 0, 0, 0) \
          ON CONFLICT (user_id) DO UPDATE SET secret = excluded.secret, used_step = 0, failures = 0, locked_until = 0",
     );
-    put.bind(user).bind(secret).execute(c).await.map(drop)
+    put.bind(user).bind(secret.unwrap_or_default()).execute(c).await.map(drop)
 }
 
-/// Takes a user's secret away; `false` if there is none.
-pub(crate) async fn delete_totp(c: &mut Connection, user: &str) -> Result<bool, sqlx::Error> {
-    Ok(query("DELETE FROM totp WHERE user_id = $1").bind(user).execute(c).await?.rows_affected() == 1)
+/// Takes a user's one-time passwords away.
+pub(crate) async fn delete_otp(c: &mut Connection, user: &str) -> Result<(), sqlx::Error> {
+    query("DELETE FROM totp WHERE user_id = $1").bind(user).execute(c).await.map(drop)
 }
 
 /// Uses a time step up; `false` if it, or a later one, was used.
@@ -105,13 +125,28 @@ pub(crate) async fn use_step(c: &mut Connection, user: &str, step: u64) -> Resul
 }
 
 /// Counts a wrong code; gives how many there were in a row.
-pub(crate) async fn count_totp_failure(c: &mut Connection, user: &str) -> Result<u64, sqlx::Error> {
+pub(crate) async fn count_otp_failure(c: &mut Connection, user: &str) -> Result<u64, sqlx::Error> {
     let counted = query_scalar("UPDATE totp SET failures = failures + 1 WHERE user_id = $1 RETURNING failures");
     counted.bind(user).fetch_one(c).await.map(uint)
 }
 
 /// Lets no code count until then.
-pub(crate) async fn lock_totp(c: &mut Connection, user: &str, until: UnixSeconds) -> Result<(), sqlx::Error> {
+pub(crate) async fn lock_otp(c: &mut Connection, user: &str, until: UnixSeconds) -> Result<(), sqlx::Error> {
     let locked = query("UPDATE totp SET locked_until = $2 WHERE user_id = $1").bind(user).bind(int(until.0));
     locked.execute(c).await.map(drop)
+}
+
+/// Another system says that a code is right: the count begins anew. `false` if it is not asked about this user any more.
+pub(crate) async fn allow_external(c: &mut Connection, user: &str) -> Result<bool, sqlx::Error> {
+    let allowed = query("UPDATE totp SET failures = 0, locked_until = 0 WHERE user_id = $1 AND secret = ''");
+    Ok(allowed.bind(user).execute(c).await?.rows_affected() == 1)
+}
+
+/// Takes back that a code of another system was counted as wrong. With one less there is no lock either: that is set with the last of
+/// those that lock, and none is counted while it lasts.
+pub(crate) async fn uncount_external(c: &mut Connection, user: &str) -> Result<(), sqlx::Error> {
+    let uncounted = query(
+        "UPDATE totp SET failures = failures - 1, locked_until = 0 WHERE user_id = $1 AND secret = '' AND failures > 0",
+    );
+    uncounted.bind(user).execute(c).await.map(drop)
 }
