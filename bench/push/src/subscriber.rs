@@ -128,11 +128,11 @@ impl Stream {
 
     /// Goes on to where a list leads, which must follow what is known.
     fn take(&mut self, token: &str) -> Result<()> {
-        let RevocationList { epoch, after, entries, .. } = said(token)?;
-        if epoch == self.serial.epoch && after != self.serial.n {
-            bail!("expected revocations after {}, found some after {after}", self.serial.n);
+        let list: RevocationList = said(token)?;
+        if list.epoch == self.serial.epoch && list.after != self.serial.n {
+            bail!("expected revocations after {}, found some after {}", self.serial.n, list.after);
         }
-        self.serial = Serial { epoch, n: after + entries.len() as u64 };
+        self.serial = Serial { epoch: list.epoch, n: list.upto() };
         Ok(())
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Decision {
     consequences: Vec<Consequence>,
     /// Where the list of revocations stood before.
     after: u64,
-    entries: Vec<Entry>,
+    entries: Vec<(u64, Entry)>,
     changed: Changed,
 }
 
@@ -137,7 +137,7 @@ impl Decision {
         let n = self.after + self.entries.len() as u64 + 1;
         store::insert_revocation(&mut self.tx, n, &entry, self.now).await?;
         store::set_revocation_end(&mut self.tx, n, &entry.scope).await?;
-        self.entries.push(entry);
+        self.entries.push((n, entry));
         Ok(())
     }
 

@@ -122,7 +122,6 @@ impl Core {
         }
         let n = if after.epoch == ours.epoch { after.n } else { 0 };
         let entries = store::revocations_after(&mut *self.inner.store.read().await?, n).await?;
-        let entries: Vec<Entry> = entries.into_iter().map(|(_, entry)| entry).collect();
         let lists = match entries.is_empty() && after.epoch != ours.epoch {
             true => vec![self.sign_list(n, &[], now)?],
             false => self.sign_revocations(n, &entries, now)?,
@@ -132,11 +131,11 @@ impl Core {
         Ok(lists)
     }
 
-    /// Signs the entries that follow `after`, in lists of bounded length; with each where it leads to.
+    /// Signs the entries that follow `after`, in lists of bounded length; with each where it leads to. What is not among them is over.
     pub(crate) fn sign_revocations(
         &self,
         after: u64,
-        entries: &[Entry],
+        entries: &[(u64, Entry)],
         now: UnixSeconds,
     ) -> Result<Vec<(Signed<RevocationList>, Serial)>, Refused> {
         let mut after = after;
@@ -153,7 +152,7 @@ impl Core {
     fn sign_list(
         &self,
         after: u64,
-        entries: &[Entry],
+        entries: &[(u64, Entry)],
         now: UnixSeconds,
     ) -> Result<(Signed<RevocationList>, Serial), Refused> {
         let epoch = self.serial().epoch;
@@ -167,7 +166,10 @@ impl Core {
             exp: now + Duration::from_secs(LIST_SECONDS),
             epoch,
             after,
-            entries: entries.to_vec(),
+            entries,
+            numbers,
+        let n = entries.last().map_or(after, |(n, _)| *n);
+        let (entries, numbers) = RevocationList::columns(after, entries);
         };
         Ok((self.authority().signing_key().sign(&token)?, Serial { epoch, n: after + entries.len() as u64 }))
     }

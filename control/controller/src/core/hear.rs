@@ -76,8 +76,7 @@ impl Core {
     /// Puts entries that follow ours into the deny list and sends them.
     fn take_back(&self, entries: Vec<(u64, Entry)>, now: UnixSeconds) -> Result<(), Refused> {
         let after = self.serial().n;
-        let listed: Vec<Entry> = entries.iter().map(|(_, entry)| entry.clone()).collect();
-        let lists = self.sign_revocations(after, &listed, now)?;
+        let lists = self.sign_revocations(after, &entries, now)?;
         {
             let mut deny = self.inner.deny.write().unwrap_or_else(PoisonError::into_inner);
             for (n, entry) in entries {

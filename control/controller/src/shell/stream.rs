@@ -109,6 +109,8 @@ struct Numbers {
     after: u64,
     #[serde(default)]
     entries: Vec<serde::de::IgnoredAny>,
+    #[serde(default)]
+    numbers: Vec<u64>,
 }
 
 impl Numbers {
@@ -135,8 +137,10 @@ impl Session {
         };
         self.place.note(had, &[]);
         for token in core.revocations_after(self.sent.revocations, now).await? {
-            let Numbers { epoch, after, entries, .. } = Numbers::of(&token)?;
-            self.sent.revocations = Serial { epoch, n: after + entries.len() as u64 };
+            let Numbers { epoch, after, entries, numbers, .. } = Numbers::of(&token)?;
+            // As `RevocationList::upto` has it.
+            self.sent.revocations =
+                Serial { epoch, n: numbers.last().copied().unwrap_or(after + entries.len() as u64) };
             self.ready.push_back(push(What::Revocations(token)));
         }
         self.sent.entitlements = hello.sessions.iter().map(|live| (live.dn.clone(), live.seq)).collect();
