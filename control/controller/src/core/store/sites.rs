@@ -267,10 +267,16 @@ pub(crate) async fn sequences_at(
     Ok(found.into_iter().map(sequence).collect())
 }
 
-/// The position of a session in its site's pools: the one it has, or the next free one up to `last` that `is_free`, or
-/// that of the session whose login ended longest ago. `None` if every one is in use.
+/// The position that a session has at a site.
+pub(crate) async fn position_of(c: &mut Connection, site: &str, dn: &str) -> Result<Option<u64>, sqlx::Error> {
+    let found = query_scalar("SELECT n FROM addresses WHERE site = $1 AND dn = $2").bind(site).bind(dn);
+    Ok(found.fetch_optional(c).await?.map(uint))
+}
+
 pub(crate) async fn position(
     c: &mut Connection,
+/// The position of a session in its site's pools: the one it has, or the next free one up to `last` that `is_free`, or
+/// that of the session whose login ended longest ago. `None` if every one is in use.
     site: &str,
     dn: &str,
     last: u64,
