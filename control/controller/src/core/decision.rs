@@ -99,7 +99,7 @@ impl Decision {
                 for site in sites.iter().filter_map(|site| known.get(site)) {
                     let grants = grants.get(&site.id).cloned().unwrap_or_default();
                     let (dn, tx) = (subject.dn(), &mut self.tx);
-                    let seq = store::next_sequence(tx, dn, &site.id, Occasion::Pushed).await?;
+                    let seq = store::next_sequence(tx, dn, &site.id, Occasion::Pushed, self.now).await?;
                     match self.core.entitlement(tx, &subject, site, grants, seq, self.now).await {
                         Ok(token) => {
                             let (site, token) = (site.id.clone(), token.as_str().to_owned());

@@ -87,7 +87,7 @@ impl Core {
         let (mut tokens, mut reachable) = (Vec::new(), Vec::new());
         for (id, grants) in store::grants_of(&mut tx, &subject.user).await? {
             let Some(site) = sites.get(&id) else { continue };
-            let seq = store::next_sequence(&mut tx, &subject.dn, &id, Occasion::Asked).await?;
+            let seq = store::next_sequence(&mut tx, &subject.dn, &id, Occasion::Asked, now).await?;
             let token = self.entitlement(&mut tx, &subject, site, grants, seq, now).await?;
             tokens.push(token.as_str().to_owned());
             reachable.push(site);

@@ -23,10 +23,12 @@ use super::limits::{BACKLOG, UNAUTHENTICATED_MAX};
 use super::listener::Doors;
 use super::settings::{Options, Start};
 use super::{Shell, api, counted, grpc, health, metrics, receipts};
-use crate::core::{Change, Core, serial_text};
+use crate::core::{Change, Core, Removed, serial_text};
 
 /// How often is looked whether our own certificates are due: they have a third of their life before them then, weeks.
 const RENEWAL_LOOK: Duration = Duration::from_secs(3_600);
+/// How often what is over is removed from the database.
+const REMOVAL_LOOK: Duration = Duration::from_secs(3_600);
 /// Events in the status.
 const EVENTS_SHOWN: u32 = 64;
 
@@ -100,6 +102,7 @@ impl Server {
         tokio::select! {
             () = self.doors.serve(&self.listener) => {}
             () = self.keep_certificates() => {}
+            () = self.keep_small() => {}
             () = metrics::serve(shell, self.metrics.as_ref()) => {}
             () = shell.core.follow(wall_clock) => {}
             () = telling => {}
@@ -128,6 +131,21 @@ impl Server {
                     error = format!("{error:#}"),
                     "our own certificates could not be renewed, trying again"
                 );
+            }
+        }
+    }
+
+    /// Removes what is over from the database, for ever. Several Controllers may do so side by side.
+    async fn keep_small(&self) {
+        let core = &self.doors.shell.core;
+        loop {
+            tokio::time::sleep(REMOVAL_LOOK).await;
+            match core.remove_what_is_over(wall_clock()).await {
+                Ok(removed) if removed == Removed::default() => {}
+                Ok(Removed { invitations, logins, sequences, revocations }) => {
+                    tracing::info!(invitations, logins, sequences, revocations, "what was over was removed");
+                }
+                Err(error) => tracing::warn!(%error, "what is over could not be removed, trying again"),
             }
         }
     }

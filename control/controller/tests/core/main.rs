@@ -14,6 +14,7 @@ mod hosts;
 mod identity;
 mod joining;
 mod logins;
+mod over;
 mod policy;
 mod receipts;
 mod roles;
