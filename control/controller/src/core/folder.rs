@@ -76,6 +76,16 @@ impl Folder {
         written().with_context(|| format!("write {}", path.display()))
     }
 
+    /// Removes a file, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> anyhow::Result<()> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", self.path(name).display()))
+            }
+            _ => Ok(File::open(&self.path)?.sync_all()?),
+        }
+    }
+
     /// All of a file, if there is one.
     pub(crate) fn read(&self, name: &str) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
         let path = self.path(name);

@@ -17,6 +17,7 @@ mod open;
 mod over;
 mod people;
 mod policy;
+mod presence;
 mod providers;
 mod receipts;
 mod removal;
@@ -39,9 +40,10 @@ pub(crate) use ledger::*;
 pub(crate) use news::*;
 pub use open::PostgresUrl;
 pub(crate) use open::{Place, copy_database};
-pub(crate) use people::*;
 pub(crate) use over::*;
+pub(crate) use people::*;
 pub(crate) use policy::*;
+pub(crate) use presence::{Held, Presence};
 pub(crate) use providers::*;
 pub(crate) use receipts::*;
 pub(crate) use removal::*;
@@ -70,6 +72,8 @@ pub(crate) struct Store {
     /// One connection, so that writers wait for their turn in order instead of for a lock.
     writes: AnyPool,
     reads: AnyPool,
+    /// That a Controller is there, where its connections do not say so.
+    _present: Option<std::fs::File>,
 }
 
 impl Store {
