@@ -10,8 +10,7 @@ use ringfort_proto::v1::push::What;
 use ringfort_proto::v1::subscribe_request::Say;
 use ringfort_proto::v1::{Applied, Hello, Push, Serial, SubscribeRequest};
 use ringfort_stage::hostile::said;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use ringfort_token::RevocationList;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -98,14 +97,6 @@ impl Subscriber {
     }
 }
 
-/// What a list says of its order. What its entries say costs a subscriber more than the Controller, with which it shares the cores.
-#[derive(Deserialize)]
-struct Numbers {
-    epoch: u64,
-    after: u64,
-    entries: Vec<IgnoredAny>,
-}
-
 /// What a push was.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pushed {
@@ -137,11 +128,11 @@ impl Stream {
 
     /// Goes on to where a list leads, which must follow what is known.
     fn take(&mut self, token: &str) -> Result<()> {
-        let Numbers { epoch, after, entries } = said(token)?;
-        if epoch == self.serial.epoch && after != self.serial.n {
-            bail!("expected revocations after {}, found some after {after}", self.serial.n);
+        let list: RevocationList = said(token)?;
+        if list.epoch == self.serial.epoch && list.after != self.serial.n {
+            bail!("expected revocations after {}, found some after {}", self.serial.n, list.after);
         }
-        self.serial = Serial { epoch, n: after + entries.len() as u64 };
+        self.serial = Serial { epoch: list.epoch, n: list.upto() };
         Ok(())
     }
 }

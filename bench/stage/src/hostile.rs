@@ -18,7 +18,6 @@ use ringfort_identity::Role;
 use ringfort_proto::v1::gateway_control_client::GatewayControlClient;
 use ringfort_proto::v1::{self, to_client, to_gateway};
 use ringfort_token::{SigningKey, Token};
-use serde::de::DeserializeOwned;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tonic::transport::Endpoint;
@@ -118,7 +117,7 @@ pub fn foreign<T: Token>(token: &str) -> Result<String> {
 ///
 /// # Errors
 /// When it is no token of the kind.
-pub fn said<T: DeserializeOwned>(token: &str) -> Result<T> {
+pub fn said<T: Token>(token: &str) -> Result<T> {
     let payload = token.split('.').nth(1).context("no token")?;
     Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?)
 }

@@ -10,13 +10,13 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use ringfort_enrol::{Folder, Secrecy, wall_clock};
 
-use crate::core::{Core, copy_database};
+use crate::core::{Core, FROM_BACKUP, RESTORING, copy_database};
 use crate::shell::kept_settings;
 
 /// The database, where it is a file.
 const DATABASE: &str = "database.sqlite";
-/// What signs tokens. A restored Controller gets another one, so that nothing counts that was signed since the backup.
-const SIGNER: [&str; 2] = ["signer.key", "signer.pem"];
+/// The Controller's settings, without which a folder is none of a Controller's: a restore writes them last.
+const SETTINGS: &str = "controller.toml";
 /// Largest file of a state folder beside the database, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -26,7 +26,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// When `to` has something in it, or a file cannot be read or written.
 pub fn backup(state: &Path, to: &Path) -> Result<()> {
     let from = Folder::open(state)?;
-    ensure!(from.has("controller.toml"), "{}: expected the state folder of a Controller", state.display());
+    ensure!(from.has(SETTINGS), "{}: expected the state folder of a Controller", state.display());
+    ensure!(!from.has(RESTORING), "{}: expected a folder in which no restore broke off", state.display());
     let target = empty(to)?;
     copy_files(state, &target)?;
     if from.has(DATABASE) {
@@ -37,28 +38,44 @@ pub fn backup(state: &Path, to: &Path) -> Result<()> {
 
 /// Makes the Controller in the folder `state` what it was at its backup in the folder `from`, and begins a new epoch: every token
 /// that was issued is dead, and every invitation used up. Without `from` the state folder is taken as it is: the database was
-/// restored by its own means, while no Controller ran. The Controller must not run.
+/// restored by its own means. A restore that broke off is repeated in the same way, and no Controller starts in the folder before.
 ///
 /// # Errors
-/// When `state` has something in it, `from` is no backup, or the database cannot be opened.
+/// When a Controller uses the database, `state` has something in it, `from` is no backup, or the database cannot be opened.
 pub fn restore(from: Option<&Path>, state: &Path) -> Result<()> {
-    if let Some(from) = from {
-        ensure!(from.join("controller.toml").exists(), "{}: expected a Controller's backup", from.display());
-        let target = empty(state)?;
-        copy_files(from, &target)?;
-        if from.join(DATABASE).exists() {
-            fs::copy(from.join(DATABASE), target.file(DATABASE)).context("copy the database")?;
-        }
-    }
-    let folder = Folder::open(state)?;
-    for file in SIGNER {
-        folder.remove(file)?;
-    }
+    let folder = match from {
+        Some(from) => filled(from, state)?,
+        None => Folder::open(state)?,
+    };
+    ensure!(
+        folder.has(SETTINGS) || !folder.has(RESTORING),
+        "{}: expected a whole state folder, found one whose restore broke off: repeat it with --from",
+        state.display()
+    );
     let settings = kept_settings(&folder)?;
-    runtime()?.block_on(async {
-        let core = Core::open(state, &settings, None, wall_clock()).await?;
-        core.begin_epoch(wall_clock()).await.context("begin a new epoch")
-    })
+    runtime()?.block_on(Core::restore(state, &settings, wall_clock()))
+}
+
+/// The folder `state` with everything of the backup in `from`. It was empty, or another attempt to fill it broke off.
+fn filled(from: &Path, state: &Path) -> Result<Folder> {
+    ensure!(from.join(SETTINGS).exists(), "{}: expected a Controller's backup", from.display());
+    let target = Folder::create(state)?;
+    if target.has(RESTORING) && target.read(RESTORING)? == FROM_BACKUP {
+        for file in fs::read_dir(state).with_context(|| state.display().to_string())? {
+            let (file, path) = file.map(|file| (file.file_name(), file.path()))?;
+            if file != RESTORING {
+                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+            }
+        }
+    } else {
+        empty(state)?.write(RESTORING, FROM_BACKUP, Secrecy::Secret)?;
+    }
+    if from.join(DATABASE).exists() {
+        fs::copy(from.join(DATABASE), target.file(DATABASE)).context("copy the database")?;
+        fs::File::open(target.file(DATABASE)).and_then(|copy| copy.sync_all()).context("copy the database")?;
+    }
+    copy_files(from, &target)?;
+    Ok(target)
 }
 
 /// A private folder with nothing in it, made if it is not there.
@@ -72,7 +89,9 @@ fn empty(path: &Path) -> Result<Folder> {
     Ok(folder)
 }
 
+/// Copies all files but the database, the settings last.
 fn copy_files(from: &Path, to: &Folder) -> Result<()> {
+    let mut settings = None;
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let (entry, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
         let name = entry.to_str().with_context(|| format!("{}: expected a name in UTF-8", path.display()))?;
@@ -83,9 +102,12 @@ fn copy_files(from: &Path, to: &Folder) -> Result<()> {
         }
         ensure!(metadata.len() <= FILE_BYTES_MAX, "{}: expected at most {FILE_BYTES_MAX} bytes", path.display());
         let content = zeroize::Zeroizing::new(fs::read(&path).with_context(|| path.display().to_string())?);
-        to.write(name, &content, Secrecy::Secret)?;
+        match name == SETTINGS {
+            true => settings = Some(content),
+            false => to.write(name, &content, Secrecy::Secret)?,
+        }
     }
-    Ok(())
+    settings.map_or(Ok(()), |content| Ok(to.write(SETTINGS, &content, Secrecy::Secret)?))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

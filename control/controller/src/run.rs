@@ -44,10 +44,10 @@ pub fn run(folder: &Path, options: &Options, stop_with_stdin: bool) -> Result<()
             }
         };
         tokio::select! {
-            () = server.serve() => {}
-            () = answering => {}
+            served = server.serve() => served,
+            () = answering => Ok(()),
         }
-    });
+    })?;
     drop(socket);
     Ok(())
 }

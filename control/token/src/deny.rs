@@ -137,6 +137,12 @@ pub enum ListError {
         /// What these follow.
         after: u64,
     },
+    /// The entries' numbers are none that a list has.
+    #[error("expected a number for each entry, growing, and the first above {after}")]
+    Numbers {
+        /// What they should follow.
+        after: u64,
+    },
 }
 
 /// Everything that was taken back, as far as it still matters.
@@ -177,7 +183,8 @@ impl DenyList {
     }
 
     /// Takes a list from the Controller: the entries that are new to us, whose numbers come back. A new epoch starts
-    /// afresh: its list has everything.
+    /// afresh: its list has everything. Numbers that a list leaves out are over, and what is over stays so: an older list that comes
+    /// again leaves out no more than a newer one.
     ///
     /// # Errors
     /// [`ListError`]; nothing is changed then.
@@ -190,11 +197,12 @@ impl DenyList {
         if list.after > n {
             return Err(ListError::Gap { ours: Serial { epoch: list.epoch, n }, after: list.after });
         }
+        let entries = list.numbered().ok_or(ListError::Numbers { after: list.after })?;
         if list.epoch > ours.epoch {
             *self = Self { serial: Serial { epoch: list.epoch, n: 0 }, ..Self::default() };
         }
         let mut news = Vec::new();
-        for (number, entry) in (list.after + 1..).zip(&list.entries) {
+        for (number, entry) in entries {
             if number > self.serial.n {
                 self.insert(number, entry.clone());
                 self.serial.n = number;

@@ -219,8 +219,41 @@ token! {
         epoch: u64,
         /// The serial number that the entries follow.
         after: u64,
-        /// Entries `after + 1`, `after + 2`, … in order.
+        /// Entries in order.
         entries: Vec<Entry>,
+        /// The number of each entry, where some are left out because they are over: nothing is left that they could be about. Left
+        /// out itself where the numbers are `after + 1`, `after + 2`, ….
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        numbers: Vec<u64>,
+    }
+}
+
+impl RevocationList {
+    /// The entries that follow `after`, with their numbers, for whoever fills in the rest.
+    #[must_use]
+    pub fn columns(after: u64, entries: &[(u64, Entry)]) -> (Vec<Entry>, Vec<u64>) {
+        let has_gaps = (after + 1..).zip(entries).any(|(expected, (n, _))| *n != expected);
+        let numbers = if has_gaps { entries.iter().map(|(n, _)| *n).collect() } else { Vec::new() };
+        (entries.iter().map(|(_, entry)| entry.clone()).collect(), numbers)
+    }
+
+    /// The entries with their numbers; `None` if these are not one for each, growing, and above `after`.
+    #[must_use]
+    pub fn numbered(&self) -> Option<Vec<(u64, &Entry)>> {
+        let last = self.after.checked_add(self.entries.len() as u64)?;
+        if self.numbers.is_empty() {
+            return Some((self.after..last).map(|before| before + 1).zip(&self.entries).collect());
+        }
+        let before = std::iter::once(&self.after).chain(&self.numbers);
+        let is_in_order = before.zip(&self.numbers).all(|(before, n)| before < n);
+        let is_whole = self.numbers.len() == self.entries.len();
+        (is_in_order && is_whole).then(|| self.numbers.iter().copied().zip(&self.entries).collect())
+    }
+
+    /// Where whoever takes the list up stands then.
+    #[must_use]
+    pub fn upto(&self) -> u64 {
+        self.numbers.last().copied().unwrap_or(self.after.saturating_add(self.entries.len() as u64))
     }
 }
 

@@ -23,6 +23,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::folder::Folder;
 use super::refused::Refused;
 
+/// The key that signs tokens, and its certificate.
+const SIGNER_KEY: &str = "signer.key";
+const SIGNER: &str = "signer.pem";
 /// The root's key, which may be kept elsewhere.
 const ROOT_KEY: &str = "rootCA.key";
 
@@ -305,7 +308,7 @@ impl Authority {
     /// The signer's certificate, likewise.
     fn own_signer(&self, folder: &Folder, now: UnixSeconds) -> anyhow::Result<CertificateDer<'static>> {
         let key = SubjectPublicKeyInfo::from_der(self.signing_key.public_key()).context("read signer.key")?;
-        if let Some(kept) = kept(folder, "signer.pem", &key, now, |_| true)? {
+        if let Some(kept) = kept(folder, SIGNER, &key, now, |_| true)? {
             return Ok(kept);
         }
         let uri = RoleUri::new(&self.organisation, Role::Signer, self.signing_key.id())?;
@@ -313,7 +316,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(EKU_JWT.to_vec())];
         params.distinguished_name.push(DnType::CommonName, self.signing_key.id());
         let made = params.signed_by(&key, &self.issuer).context("make the signer's certificate")?;
-        folder.write("signer.pem", made.pem().as_bytes())?;
+        folder.write(SIGNER, made.pem().as_bytes())?;
         Ok(made.der().clone())
     }
 
@@ -415,8 +418,14 @@ fn key(folder: &Folder, name: &str, algorithm: &'static rcgen::SignatureAlgorith
 /// The key that signs tokens.
 fn signer_key(folder: &Folder) -> anyhow::Result<PrivatePkcs8KeyDer<'static>> {
     // rcgen makes Ed25519 keys with aws-lc-rs and writes them as PKCS#8, which is what the signing key reads.
-    let pair = key(folder, "signer.key", &rcgen::PKCS_ED25519)?;
+    let pair = key(folder, SIGNER_KEY, &rcgen::PKCS_ED25519)?;
     Ok(PrivatePkcs8KeyDer::from(pair.serialized_der().to_vec()))
+}
+
+/// Forgets the key that signs tokens, so that the next one to open the folder makes another: what was signed before is nobody's word.
+pub(super) fn forget_signer(folder: &Folder) -> anyhow::Result<()> {
+    folder.remove(SIGNER)?;
+    folder.remove(SIGNER_KEY)
 }
 
 /// The certificate in a file, if it is of `key`, `fits`, and has a third of its life before it.

@@ -33,7 +33,7 @@ pub(crate) struct Decision {
     consequences: Vec<Consequence>,
     /// Where the list of revocations stood before.
     after: u64,
-    entries: Vec<Entry>,
+    entries: Vec<(u64, Entry)>,
     changed: Changed,
 }
 
@@ -99,7 +99,7 @@ impl Decision {
                 for site in sites.iter().filter_map(|site| known.get(site)) {
                     let grants = grants.get(&site.id).cloned().unwrap_or_default();
                     let (dn, tx) = (subject.dn(), &mut self.tx);
-                    let seq = store::next_sequence(tx, dn, &site.id, Occasion::Pushed).await?;
+                    let seq = store::next_sequence(tx, dn, &site.id, Occasion::Pushed, self.now).await?;
                     match self.core.entitlement(tx, &subject, site, grants, seq, self.now).await {
                         Ok(token) => {
                             let (site, token) = (site.id.clone(), token.as_str().to_owned());
@@ -137,7 +137,7 @@ impl Decision {
         let n = self.after + self.entries.len() as u64 + 1;
         store::insert_revocation(&mut self.tx, n, &entry, self.now).await?;
         store::set_revocation_end(&mut self.tx, n, &entry.scope).await?;
-        self.entries.push(entry);
+        self.entries.push((n, entry));
         Ok(())
     }
 

@@ -65,7 +65,7 @@ impl Folder {
 
     /// A certificate, if there is one.
     pub(crate) fn certificate(&self, name: &str) -> anyhow::Result<Option<CertificateDer<'static>>> {
-        let Some(pem) = read(&self.path(name))? else { return Ok(None) };
+        let Some(pem) = self.read(name)? else { return Ok(None) };
         let read = CertificateDer::from_pem_slice(&pem);
         read.map(Some)
             .map_err(|error| anyhow::anyhow!("expected a certificate in {}: {error}", self.path(name).display()))
@@ -95,6 +95,21 @@ impl Folder {
             File::open(&self.path)?.sync_all()
         };
         written().with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Removes a file, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> anyhow::Result<()> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", self.path(name).display()))
+            }
+            _ => Ok(File::open(&self.path)?.sync_all()?),
+        }
+    }
+
+    /// All of a file, if there is one.
+    pub(crate) fn read(&self, name: &str) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
+        read(&self.path(name))
     }
 }
 

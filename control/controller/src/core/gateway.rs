@@ -7,13 +7,13 @@ use std::time::Duration;
 use ringfort_identity::{PeerIdentity, Role};
 use ringfort_proto::{state_digest, v1};
 use ringfort_token::{
-    Entry, GatewayConfiguration, GatewayRelay, Grant, RevocationList, Serial, Shown, Signed, audience,
+    Entry, GatewayConfiguration, GatewayRelay, Grant, InnerAddresses, RevocationList, Serial, Shown, Signed, audience,
 };
 use ringfort_types::UnixSeconds;
 use uuid::Uuid;
 
 use super::ca::RequestedKey;
-use super::issue::Subject;
+use super::issue::{Subject, inner_addresses, inner_at};
 use super::refused::Refused;
 use super::relays;
 use super::store::{self, Connection, Gateway, Site};
@@ -50,6 +50,15 @@ impl Backlog {
         let age = now.saturating_since(self.signed_at).as_secs();
         (self.after, self.ours) == (after, ours) && self.signed_at <= now && age < BACKLOG_SECONDS
     }
+}
+
+/// What an entitlement token says that a Gateway lacks.
+struct Newer {
+    subject: Subject,
+    seq: u64,
+    grants: Vec<Grant>,
+    /// The session's in the pools of the site, if it has one.
+    position: Option<u64>,
 }
 
 impl Core {
@@ -130,7 +139,6 @@ impl Core {
         }
         let n = if after.epoch == ours.epoch { after.n } else { 0 };
         let entries = store::revocations_after(&mut *self.inner.store.read().await?, n).await?;
-        let entries: Vec<Entry> = entries.into_iter().map(|(_, entry)| entry).collect();
         let lists = match entries.is_empty() && after.epoch != ours.epoch {
             true => vec![self.sign_list(n, &[], now)?],
             false => self.sign_revocations(n, &entries, now)?,
@@ -141,11 +149,11 @@ impl Core {
         Ok(lists)
     }
 
-    /// Signs the entries that follow `after`, in lists of bounded length; with each where it leads to.
+    /// Signs the entries that follow `after`, in lists of bounded length; with each where it leads to. What is not among them is over.
     pub(crate) fn sign_revocations(
         &self,
         after: u64,
-        entries: &[Entry],
+        entries: &[(u64, Entry)],
         now: UnixSeconds,
     ) -> Result<Vec<(Signed<RevocationList>, Serial)>, Refused> {
         let mut after = after;
@@ -162,10 +170,12 @@ impl Core {
     fn sign_list(
         &self,
         after: u64,
-        entries: &[Entry],
+        entries: &[(u64, Entry)],
         now: UnixSeconds,
     ) -> Result<(Signed<RevocationList>, Serial), Refused> {
         let epoch = self.serial().epoch;
+        let n = entries.last().map_or(after, |(n, _)| *n);
+        let (entries, numbers) = RevocationList::columns(after, entries);
         let token = RevocationList {
             iss: self.organisation().to_owned(),
             sub: "revocations".into(),
@@ -176,9 +186,10 @@ impl Core {
             exp: now + Duration::from_secs(LIST_SECONDS),
             epoch,
             after,
-            entries: entries.to_vec(),
+            entries,
+            numbers,
         };
-        Ok((self.authority().signing_key().sign(&token)?, Serial { epoch, n: after + entries.len() as u64 }))
+        Ok((self.authority().signing_key().sign(&token)?, Serial { epoch, n }))
     }
 
     /// Entitlement tokens of a Gateway's site that are newer than those named for its live sessions.
@@ -194,32 +205,71 @@ impl Core {
         sessions: &[v1::LiveSession],
         now: UnixSeconds,
     ) -> Result<Vec<String>, Refused> {
-        let named: BTreeMap<&str, u64> = sessions.iter().map(|live| (live.dn.as_str(), live.seq)).collect();
-        // It signs what the database says under numbers that are given already, so it must not change meanwhile.
-        let mut tx = self.inner.store.begin().await?;
-        let gateway = known_gateway(&mut tx, gateway).await?;
-        let sites = store::sites(&mut tx).await?;
-        let site = sites.get(&gateway.site).ok_or_else(|| Refused::not_found("site", &gateway.site))?;
+        let (site, newer) = self.newer_at(gateway, sessions, now).await?;
         let mut tokens = Vec::new();
-        for sequence in store::sequences_at(&mut tx, &site.id, now).await? {
-            let newer = match named.get(sequence.dn.as_str()) {
-                Some(seq) => sequence.seq > *seq,
-                None => sequence.pushed_seq > 0,
+        for Newer { subject, seq, grants, position } in newer {
+            let inner = match position {
+                Some(position) => inner_at(&site, position),
+                None => match self.allot(&site, &subject, now).await {
+                    Ok(inner) => inner,
+                    // It has no address there, so it has no token there that a Gateway could hold.
+                    Err(refused) if refused.code == "pool_exhausted" => {
+                        tracing::warn!(site = site.id, "no address is left at a site; nothing was sent for a session");
+                        continue;
+                    }
+                    Err(refused) => return Err(refused),
+                },
             };
-            let login = match newer {
-                true => store::live_login(&mut tx, &sequence.dn, now).await?,
-                false => None,
-            };
-            let Some(subject) = login.map(|login| Subject::of_login(&login)).transpose()? else { continue };
-            if !self.is_good(&subject, now) {
-                continue;
-            }
-            let grants = store::grants_of(&mut tx, subject.user()).await?.remove(&site.id).unwrap_or_default();
-            let token = self.entitlement(&mut tx, &subject, site, grants, sequence.seq, now).await?;
+            let token = self.sign_entitlement(&subject, &site, grants, (seq, inner), now)?;
             tokens.push(token.as_str().to_owned());
+            // There may be thousands, and others wait for this thread.
+            tokio::task::yield_now().await;
         }
-        tx.commit().await?;
         Ok(tokens)
+    }
+
+    /// What the tokens say that a Gateway lacks, as the database has it at one moment.
+    ///
+    /// No writer waits for it, and what is signed of it afterwards is what would have been signed at that moment under the
+    /// writers' lock. Whatever changes what a live login may do raises its number in the same transaction
+    /// ([`Decision`](super::decision::Decision)). So at any one moment number and content belong together: the content is that of
+    /// the push under this number, and newer only where the login has begun anew since, whose older tokens are dead. A change
+    /// that comes after that moment has a higher number, and is news: the stream took its place in the hub before, gets it
+    /// after these, and the Gateway keeps the higher number of the two.
+    async fn newer_at(
+        &self,
+        gateway: &str,
+        sessions: &[v1::LiveSession],
+        now: UnixSeconds,
+    ) -> Result<(Site, Vec<Newer>), Refused> {
+        let named: BTreeMap<&str, u64> = sessions.iter().map(|live| (live.dn.as_str(), live.seq)).collect();
+        let mut tx = self.inner.store.snapshot().await?;
+        let gateway = known_gateway(&mut tx, gateway).await?;
+        let site = store::sites(&mut tx).await?.remove(&gateway.site);
+        let site = site.ok_or_else(|| Refused::not_found("site", &gateway.site))?;
+        let mut newer = Vec::new();
+        for store::Sequence { dn, seq, pushed_seq } in store::sequences_at(&mut tx, &site.id, now).await? {
+            let is_newer = named.get(dn.as_str()).map_or(pushed_seq > 0, |known| seq > *known);
+            let login = if is_newer { store::live_login(&mut tx, &dn, now).await? } else { None };
+            let Some(subject) = login.map(|login| Subject::of_login(&login)).transpose()? else { continue };
+            if self.is_good(&subject, now) {
+                let grants = store::grants_of(&mut tx, subject.user()).await?.remove(&site.id).unwrap_or_default();
+                let position = store::position_of(&mut tx, &site.id, &dn).await?;
+                newer.push(Newer { subject, seq, grants, position });
+            }
+        }
+        Ok((site, newer))
+    }
+
+    /// Gives a session its inner addresses at a site where it has none.
+    ///
+    /// # Errors
+    /// `pool_exhausted`.
+    async fn allot(&self, site: &Site, subject: &Subject, now: UnixSeconds) -> Result<InnerAddresses, Refused> {
+        let mut tx = self.inner.store.begin().await?;
+        let inner = inner_addresses(&mut tx, site, subject.dn(), now).await?;
+        tx.commit().await?;
+        Ok(inner)
     }
 
     /// Whether a login's tokens are still good for something.

@@ -1,6 +1,6 @@
 //! Passing on what was decided, here or by another Controller of the same database.
 
-use std::sync::atomic::Ordering;
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::sync::{Arc, PoisonError};
 
 use ringfort_token::{DenyList, Entry, Serial};
@@ -8,7 +8,7 @@ use ringfort_types::UnixSeconds;
 
 use super::refused::Refused;
 use super::store::{self, Consequence, Listener};
-use super::{Change, Core};
+use super::{Change, Core, Out};
 
 impl Core {
     /// Sends on [`Core::changes`] what was decided since the last time, in the order of the decisions. Who shows something that
@@ -21,14 +21,16 @@ impl Core {
         let mut tx = self.inner.store.snapshot().await?;
         let newest = store::newest_news(&mut tx).await?;
         let ours = self.serial();
-        let epoch = store::organisation(&mut tx).await?.map_or(ours.epoch, |(_, epoch)| epoch);
-        let is_ours = epoch == ours.epoch && newest >= *heard;
-        if is_ours && newest == *heard {
+        let epoch = store::organisation(&mut tx).await?.map_or(0, |(_, epoch)| epoch);
+        if let Some(out) = stands(epoch, newest, ours.epoch, *heard) {
+            let _ = self.inner.out.set(out);
+            return Err(Refused::internal(out));
+        }
+        if newest == *heard {
             return Ok(());
         }
-        let news = if is_ours { store::news_after(&mut tx, *heard).await? } else { None };
-        let Some(news) = news else {
-            // Too long ago, or the database is not the one that it was: nobody knows what was missed.
+        let Some(news) = store::news_after(&mut tx, *heard).await? else {
+            // Too long ago: nobody knows what was missed.
             let entries = store::revocations_after(&mut tx, 0).await?;
             let n = entries.last().map_or(0, |(n, _)| *n);
             let mut list = DenyList::restore(Serial { epoch, n }, entries);
@@ -59,16 +61,18 @@ impl Core {
         Ok(())
     }
 
-    /// Hears of what other Controllers decide, until one of them decides that this one is removed.
-    pub async fn follow(&self, clock: impl Fn() -> UnixSeconds) {
+    /// Hears of what other Controllers decide, until this one cannot go on: says why.
+    pub async fn follow(&self, clock: impl Fn() -> UnixSeconds) -> Out {
         let mut listener = Listener::new(self.inner.settings.database.clone());
         loop {
             listener.wait().await;
-            if let Err(error) = self.hear(clock()).await {
-                tracing::warn!(%error, "what was decided could not be heard of yet");
+            let heard = self.hear(clock()).await;
+            if let Some(out) = self.inner.out.get() {
+                tracing::error!("{out}");
+                return *out;
             }
-            if self.inner.is_out.load(Ordering::Relaxed) {
-                return tracing::error!("this Controller was removed from its organisation, and ends");
+            if let Err(error) = heard {
+                tracing::warn!(%error, "what was decided could not be heard of yet");
             }
         }
     }
@@ -76,8 +80,7 @@ impl Core {
     /// Puts entries that follow ours into the deny list and sends them.
     fn take_back(&self, entries: Vec<(u64, Entry)>, now: UnixSeconds) -> Result<(), Refused> {
         let after = self.serial().n;
-        let listed: Vec<Entry> = entries.iter().map(|(_, entry)| entry.clone()).collect();
-        let lists = self.sign_revocations(after, &listed, now)?;
+        let lists = self.sign_revocations(after, &entries, now)?;
         {
             let mut deny = self.inner.deny.write().unwrap_or_else(PoisonError::into_inner);
             for (n, entry) in entries {
@@ -94,5 +97,15 @@ impl Core {
     pub(super) fn tell(&self, change: Change) {
         // Nobody listens while no Gateway is connected.
         let _ = self.inner.changes.send(change);
+    }
+}
+
+/// Whether this Controller cannot go on, which is at `ours` and has heard of `heard`, with a database that is at `epoch` and `newest`.
+fn stands(epoch: u64, newest: u64, ours: u64, heard: u64) -> Option<Out> {
+    match epoch.cmp(&ours) {
+        Less => Some(Out::Older),
+        // The newest news is never removed.
+        Equal => (newest < heard).then_some(Out::Older),
+        Greater => Some(Out::Restored),
     }
 }

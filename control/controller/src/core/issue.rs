@@ -87,7 +87,7 @@ impl Core {
         let (mut tokens, mut reachable) = (Vec::new(), Vec::new());
         for (id, grants) in store::grants_of(&mut tx, &subject.user).await? {
             let Some(site) = sites.get(&id) else { continue };
-            let seq = store::next_sequence(&mut tx, &subject.dn, &id, Occasion::Asked).await?;
+            let seq = store::next_sequence(&mut tx, &subject.dn, &id, Occasion::Asked, now).await?;
             let token = self.entitlement(&mut tx, &subject, site, grants, seq, now).await?;
             tokens.push(token.as_str().to_owned());
             reachable.push(site);
@@ -158,6 +158,19 @@ impl Core {
         seq: u64,
         now: UnixSeconds,
     ) -> Result<Signed<EntitlementToken>, Refused> {
+        let inner = inner_addresses(c, site, &subject.dn, now).await?;
+        self.sign_entitlement(subject, site, grants, (seq, inner), now)
+    }
+
+    /// Signs an entitlement token with the sequence number and for the inner addresses that its session has.
+    pub(crate) fn sign_entitlement(
+        &self,
+        subject: &Subject,
+        site: &Site,
+        grants: Vec<Grant>,
+        (seq, inner): (u64, InnerAddresses),
+        now: UnixSeconds,
+    ) -> Result<Signed<EntitlementToken>, Refused> {
         let token = EntitlementToken {
             iss: self.organisation().to_owned(),
             sub: subject.dn.clone(),
@@ -170,7 +183,7 @@ impl Core {
             user: subject.user.clone(),
             generation: subject.generation,
             seq,
-            inner: inner_addresses(c, site, &subject.dn, now).await?,
+            inner,
             grants,
         };
         Ok(self.authority().signing_key().sign(&token)?)
@@ -247,25 +260,37 @@ fn at_each<'a>(
 }
 
 /// A session's addresses at a site (X1): the same as long as the pool suffices, of both families at one position.
-async fn inner_addresses(
+///
+/// # Errors
+/// `pool_exhausted`.
+pub(crate) async fn inner_addresses(
     c: &mut Connection,
     site: &Site,
     dn: &str,
     now: UnixSeconds,
 ) -> Result<InnerAddresses, Refused> {
-    let pools: Vec<IpNet> = site.pools.iter().filter_map(|pool| pool.parse().ok()).collect();
+    let pools = pools(site);
     let last = pools.iter().map(|pool| positions(*pool)).min().unwrap_or_default();
     let is_free = |n| pools.iter().all(|pool| at_position(*pool, n) != pool.addr());
     let position = store::position(c, &site.id, dn, last, is_free, now).await?;
     let position = position.ok_or_else(|| Refused::pool_exhausted(&site.name))?;
+    Ok(inner_at(site, position))
+}
+
+/// The addresses at a position in a site's pools.
+pub(crate) fn inner_at(site: &Site, position: u64) -> InnerAddresses {
     let mut inner = InnerAddresses::default();
-    for pool in pools {
+    for pool in pools(site) {
         match at_position(pool, position) {
             IpAddr::V4(address) => inner.ipv4 = Some(address),
             IpAddr::V6(address) => inner.ipv6 = Some(address),
         }
     }
-    Ok(inner)
+    inner
+}
+
+fn pools(site: &Site) -> Vec<IpNet> {
+    site.pools.iter().filter_map(|pool| pool.parse().ok()).collect()
 }
 
 /// The last position in a pool: neither the network's own address, which is 0, nor the last, which is for broadcast.

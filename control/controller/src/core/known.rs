@@ -4,7 +4,6 @@
 //! hear of the whole set and keep it in place of the one before, so that what is no longer in it is no longer believed.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use anyhow::Context;
@@ -22,7 +21,7 @@ use super::decision::Decision;
 use super::gateway::certificate_digest;
 use super::refused::Refused;
 use super::store::{self, AuthorityKind, Connection, Consequence, Controller, Published};
-use super::{Administrator, Change, Core, action, to_the_end};
+use super::{Administrator, Change, Core, Out, action, to_the_end};
 
 /// Controllers of one organisation: peers look at so many intermediates.
 const CONTROLLERS_MAX: usize = 6;
@@ -176,8 +175,9 @@ impl Core {
 
     /// Learns what others have published since, and whether this Controller is one of them still.
     pub(crate) async fn learn(&self, c: &mut Connection, now: UnixSeconds) -> Result<(), Refused> {
-        let is_out = store::is_removed(c, &self.id()).await?;
-        self.inner.is_out.store(is_out, Ordering::Relaxed);
+        if store::is_removed(c, &self.id()).await? {
+            let _ = self.inner.out.set(Out::Removed);
+        }
         let known = Known::read(c, &self.authority(), &self.inner.settings.address, now).await;
         *self.inner.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known.map_err(Refused::internal)?);
         self.tell(Change::Authorities);

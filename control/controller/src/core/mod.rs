@@ -24,10 +24,12 @@ mod host;
 mod invite;
 mod issue;
 mod known;
+mod last_seen;
 mod lists;
 mod login;
 mod operate;
 mod otp;
+mod over;
 mod password;
 pub mod policy;
 mod provider;
@@ -43,7 +45,6 @@ mod store;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Context, bail};
@@ -60,10 +61,11 @@ use ca::Authority;
 pub(crate) use failures::network;
 use folder::Folder;
 use known::Known;
+use last_seen::{LastSeen, Since};
 use otp::AskExternalOtp;
 use password::Passwords;
 use sealing::Sealing;
-use store::{Place, Store};
+use store::{Place, Presence, Store};
 
 pub use audit::EventsAsked;
 pub(crate) use failures::Account;
@@ -71,9 +73,11 @@ pub use gateway::RevocationLists;
 pub use host::HostsAsked;
 pub(crate) use host::PAGE_MAX as HOSTS_OF_A_PAGE_MAX;
 pub(crate) use otp::checked_otp;
+pub use over::Removed;
 pub use provider::{ByProvider, GoesOn, RenewableSession};
 pub use receipts::{Confirmation, serial_text};
 pub use refused::Refused;
+pub(crate) use restore::{FROM_BACKUP, RESTORING};
 pub use roles::{Action, Administrator, action};
 pub use store::PostgresUrl;
 pub(crate) use store::copy_database;
@@ -121,6 +125,23 @@ pub struct FirstAdministrator {
     pub name: String,
     /// Password.
     pub password: zeroize::Zeroizing<String>,
+}
+
+/// Why a Controller cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Out {
+    /// The organisation has removed it.
+    #[error("this Controller was removed from its organisation, and ends")]
+    Removed,
+    /// The database began a new epoch. Started anew it has another key for its tokens.
+    #[error("the database was restored from a backup: this Controller ends, and is to be started anew")]
+    Restored,
+    /// The database is not the one that it was, and no restore was run.
+    #[error(
+        "the database is older than it was: this Controller ends. Stop every Controller and run `ringfort restore` without \
+         --from, or what was revoked since counts again"
+    )]
+    Older,
 }
 
 /// What happened, for those who are to hear of it.
@@ -221,8 +242,9 @@ struct Inner {
     /// The number of the newest news that was passed on; held while it is.
     heard: tokio::sync::Mutex<u64>,
     backlog: tokio::sync::Mutex<Option<gateway::Backlog>>,
-    /// Whether this Controller was removed.
-    is_out: AtomicBool,
+    /// Why this Controller cannot go on, once it cannot.
+    out: OnceLock<Out>,
+    folder: Folder,
     passwords: Passwords,
     sealing: Sealing,
     /// What the table of revocations says, as far as it still matters.
@@ -240,23 +262,37 @@ impl Core {
     /// The Controller's and the signer's certificate are renewed when a third of their life is left, or the names changed.
     ///
     /// # Errors
-    /// When the folder is not private, incomplete or unreadable, or is empty and no administrator is given.
+    /// When the folder is not private, incomplete or unreadable, or is empty and no administrator is given; when a restore is
+    /// under way or broke off, and when the database was put back from a backup without one.
     pub async fn open(
         folder: &Path,
         settings: &Settings,
         first: Option<&FirstAdministrator>,
         now: UnixSeconds,
     ) -> anyhow::Result<Self> {
+        let opened = Folder::open(folder)?;
+        if opened.path(RESTORING).exists() {
+            bail!(
+                "{}: expected a folder that is restored or was never, found one where a restore broke off: repeat `ringfort restore`",
+                folder.display()
+            );
+        }
+        Self::open_as(opened, settings, first, Presence::Shared, now).await
+    }
+
+    /// As [`Core::open`], beside other Controllers or alone.
+    async fn open_as(
+        folder: Folder,
+        settings: &Settings,
+        first: Option<&FirstAdministrator>,
+        presence: Presence,
+        now: UnixSeconds,
+    ) -> anyhow::Result<Self> {
         if !LOGIN_SECONDS_ALLOWED.contains(&settings.login_seconds) {
             let (min, max) = (LOGIN_SECONDS_ALLOWED.start(), LOGIN_SECONDS_ALLOWED.end());
             bail!("expected login_seconds of {min} to {max}, found {}", settings.login_seconds);
         }
-        let folder = Folder::open(folder)?;
-        let place = match &settings.database {
-            Some(url) => Place::Postgres(url.clone()),
-            None => Place::File(folder.path("database.sqlite")),
-        };
-        let store = Store::open(&place).await?;
+        let store = Store::open(&place(&folder, settings), presence).await?;
         // Whoever else starts on this database waits here: it finds either nothing or the whole organisation.
         let mut founding = store.begin().await?;
         let known = store::organisation(&mut founding).await?;
@@ -267,6 +303,10 @@ impl Core {
             bail!(
                 "expected rootCA.pem in the state folder, since the database has an organisation: restore it from a backup, or join another Controller first"
             );
+        }
+        let seen = LastSeen::of(&mut founding, known.as_ref().map_or(now.0, |(_, epoch)| *epoch)).await?;
+        if seen.since(&folder)? == Since::Restored {
+            ca::forget_signer(&folder)?;
         }
         let passwords = Passwords::new()?;
         // A password is hashed while keys are made and files are synced.
@@ -319,7 +359,8 @@ impl Core {
                 deny: RwLock::new(deny),
                 heard: tokio::sync::Mutex::new(heard),
                 backlog: tokio::sync::Mutex::default(),
-                is_out: AtomicBool::new(false),
+                out: OnceLock::new(),
+                folder,
                 changes: broadcast::Sender::new(CHANGES_MAX),
                 reach: OnceLock::new(),
                 external_otp: OnceLock::new(),
@@ -328,7 +369,22 @@ impl Core {
         core.claim_names().await?;
         core.publish(&core.authority(), now).await?;
         core.hear(now).await?;
+        core.keep_last_seen().await?;
         Ok(core)
+    }
+
+    /// Keeps how far the database is, so that the next start notices one that was put back from a backup.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the file cannot be written.
+    pub async fn keep_last_seen(&self) -> anyhow::Result<()> {
+        let mut tx = self.inner.store.snapshot().await?;
+        let Some((_, epoch)) = store::organisation(&mut tx).await? else { return Ok(()) };
+        // Of an epoch that this Controller does not know yet nothing is kept: the next start has to notice it.
+        if self.inner.out.get().is_some() || epoch != self.serial().epoch {
+            return Ok(());
+        }
+        LastSeen::of(&mut tx, epoch).await?.keep(&self.inner.folder)
     }
 
     fn authority(&self) -> Arc<Authority> {
@@ -356,7 +412,7 @@ impl Core {
     /// Whether this Controller can decide anything: it was not removed, and its database answers.
     pub(crate) async fn is_able(&self) -> bool {
         let known = async { store::organisation(&mut *self.inner.store.read().await?).await };
-        !self.inner.is_out.load(Ordering::Relaxed) && matches!(known.await, Ok(Some(_)))
+        self.inner.out.get().is_none() && matches!(known.await, Ok(Some(_)))
     }
 
     /// The organisation's id.
@@ -440,6 +496,14 @@ impl Core {
 
     fn deny(&self) -> RwLockReadGuard<'_, DenyList> {
         self.inner.deny.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the database of a state folder is.
+fn place(folder: &Folder, settings: &Settings) -> Place {
+    match &settings.database {
+        Some(url) => Place::Postgres(url.clone()),
+        None => Place::File(folder.path("database.sqlite")),
     }
 }
 

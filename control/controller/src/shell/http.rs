@@ -36,18 +36,25 @@ pub(crate) struct Failure {
     target: String,
     /// Whether the same has just been written down.
     is_repeat: bool,
+    /// The id of its event, where it was counted and written down already.
+    event: Option<String>,
 }
 
 impl Failure {
     /// Refused, and of whom or what that was asked.
     pub(crate) fn about(target: &str, refused: Refused) -> Self {
-        Self { refused, target: target.into(), is_repeat: false }
+        Self { refused, target: target.into(), is_repeat: false, event: None }
+    }
+
+    /// The same, counted and written down already as the event `event`.
+    pub(crate) fn written(self, event: String) -> Self {
+        Self { event: Some(event), ..self }
     }
 }
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
-        Self { refused, target: String::new(), is_repeat: false }
+        Self { refused, target: String::new(), is_repeat: false, event: None }
     }
 }
 
@@ -74,7 +81,7 @@ pub(crate) async fn finish(
     request: Request,
     next: Next,
 ) -> Response {
-    let action = format!("{} {}", request.method(), super::short(request.uri().path()));
+    let action = action(request.method().as_str(), request.uri().path());
     // HTTP/1 reads on for as long as its buffer has room, which is more than the limit.
     let head = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
     let mut response = if head > HEADER_BYTES_MAX {
@@ -83,10 +90,11 @@ pub(crate) async fn finish(
     } else {
         next.run(request).await
     };
-    if let Some(Failure { refused, target, is_repeat }) = response.extensions_mut().remove::<Failure>() {
-        let event = match is_repeat {
-            true => shell.refuse_unwritten(&refused),
-            false => shell.refuse(&caller, &action, &target, &refused).await,
+    if let Some(Failure { refused, target, is_repeat, event }) = response.extensions_mut().remove::<Failure>() {
+        let event = match event {
+            Some(event) => event,
+            None if is_repeat => shell.refuse_unwritten(&refused),
+            None => shell.refuse(&caller, &action, &target, &refused).await,
         };
         let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = ErrorBody { code: refused.code.into(), message: refused.message, event };
@@ -106,6 +114,11 @@ pub(crate) async fn finish(
         }
     }
     response
+}
+
+/// What a request asks for, as the audit log has it.
+fn action(method: &str, path: &str) -> String {
+    format!("{method} {}", super::short(path))
 }
 
 /// What a request is about, before its body is read. The body, if there is to be one, is a `B`.
@@ -141,6 +154,11 @@ impl<B> Asked<B> {
     /// What the variable segment of the path says; empty where there is none, or none that is text.
     pub(crate) fn named(&self) -> &str {
         &self.named
+    }
+
+    /// What is asked for, as the audit log has it.
+    pub(crate) fn action(&self) -> String {
+        action(&self.method, &self.path)
     }
 
     /// Names and values of the query.

@@ -28,12 +28,24 @@ pub(crate) async fn operate(
     let now = wall_clock();
     let bearer = asked.bearer_with_certificate(&shell, &caller, now)?;
     let administrator = shell.core.administrator(&bearer, now).await?;
+    let action = asked.action();
     let request = asked.json(ADMIN_BODY_BYTES_MAX).await?;
     let gateway = shell.core.operated(&administrator, &request, wall_clock()).await?;
-    let id = Uuid::new_v4().to_string();
-    let done = ask(&shell, &gateway, &request, &id).await.map_err(|refused| Failure::about(&request.name, refused))?;
-    let event = shell.core.operation_done(&administrator, &request, &id, wall_clock()).await;
-    Ok(Json(api::OperationAnswer { id, detail: done.detail, event }))
+    // What was asked of a Gateway is written down with what became of it, also when whoever asked has hung up.
+    let carrying_out = tokio::spawn(async move {
+        let id = Uuid::new_v4().to_string();
+        match ask(&shell, &gateway, &request, &id).await {
+            Ok(done) => {
+                let event = shell.core.operation_done(&administrator, &request, &id, wall_clock()).await;
+                Ok(Json(api::OperationAnswer { id, detail: done.detail, event }))
+            }
+            Err(refused) => {
+                let event = shell.refuse(&caller, &action, &request.name, &refused).await;
+                Err(Failure::about(&request.name, refused).written(event))
+            }
+        }
+    });
+    carrying_out.await.map_err(Refused::internal)?
 }
 
 /// # Errors

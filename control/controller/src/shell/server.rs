@@ -23,10 +23,12 @@ use super::limits::{BACKLOG, UNAUTHENTICATED_MAX};
 use super::listener::Doors;
 use super::settings::{Options, Start};
 use super::{Shell, api, counted, grpc, health, metrics, receipts};
-use crate::core::{Change, Core, serial_text};
+use crate::core::{Change, Core, Out, Removed, serial_text};
 
 /// How often is looked whether our own certificates are due: they have a third of their life before them then, weeks.
 const RENEWAL_LOOK: Duration = Duration::from_secs(3_600);
+/// How often what is over is removed from the database.
+const REMOVAL_LOOK: Duration = Duration::from_secs(3_600);
 /// Events in the status.
 const EVENTS_SHOWN: u32 = 64;
 
@@ -87,8 +89,12 @@ impl Server {
         self.address
     }
 
-    /// Serves until `stop` becomes true, and then until what is under way has ended, for 3 s at most.
-    pub async fn serve(&self) {
+    /// Serves until `stop` becomes true, and then until what is under way has ended, for 3 s at most. Or until this Controller is
+    /// removed.
+    ///
+    /// # Errors
+    /// Why it cannot go on, for whoever could start it anew.
+    pub async fn serve(&self) -> Result<(), Out> {
         let shell = &self.doors.shell;
         let telling = tell(Arc::clone(shell), self.trust.clone(), self.changes.resubscribe());
         let keeping = receipts::keep(shell);
@@ -97,15 +103,24 @@ impl Server {
             shell.hub.end_all(End::Stopping);
             std::future::pending::<()>().await;
         };
-        tokio::select! {
-            () = self.doors.serve(&self.listener) => {}
-            () = self.keep_certificates() => {}
-            () = metrics::serve(shell, self.metrics.as_ref()) => {}
-            () = shell.core.follow(wall_clock) => {}
-            () = telling => {}
-            () = keeping => {}
-            () = health::keep(shell) => {}
-            () = ending => {}
+        let out = tokio::select! {
+            () = self.doors.serve(&self.listener) => None,
+            () = self.keep_certificates() => None,
+            () = self.keep_small() => None,
+            () = metrics::serve(shell, self.metrics.as_ref()) => None,
+            out = shell.core.follow(wall_clock) => Some(out),
+            () = telling => None,
+            () = keeping => None,
+            () = health::keep(shell) => None,
+            () = ending => None,
+        };
+        self.keep_last_seen().await;
+        out.filter(|out| *out != Out::Removed).map_or(Ok(()), Err)
+    }
+
+    async fn keep_last_seen(&self) {
+        if let Err(error) = self.doors.shell.core.keep_last_seen().await {
+            tracing::warn!(error = format!("{error:#}"), "how far the database is could not be kept");
         }
     }
 
@@ -128,6 +143,22 @@ impl Server {
                     error = format!("{error:#}"),
                     "our own certificates could not be renewed, trying again"
                 );
+            }
+        }
+    }
+
+    /// Removes what is over from the database, and keeps how far that is, for ever. Several Controllers may do so side by side.
+    async fn keep_small(&self) {
+        let core = &self.doors.shell.core;
+        loop {
+            tokio::time::sleep(REMOVAL_LOOK).await;
+            self.keep_last_seen().await;
+            match core.remove_what_is_over(wall_clock()).await {
+                Ok(removed) if removed == Removed::default() => {}
+                Ok(Removed { invitations, logins, sequences, revocations }) => {
+                    tracing::info!(invitations, logins, sequences, revocations, "what was over was removed");
+                }
+                Err(error) => tracing::warn!(%error, "what is over could not be removed, trying again"),
             }
         }
     }

@@ -50,10 +50,33 @@ impl Kept {
         if !folder.has(FILE) {
             return Ok(None);
         }
-        let text = folder.read_text(FILE)?;
-        let kept = toml::from_str(&text).with_context(|| folder.file(FILE).display().to_string())?;
-        Ok(Some(kept))
+        let text = zeroize::Zeroizing::new(folder.read_text(FILE)?);
+        match toml::from_str(&text) {
+            Ok(kept) => Ok(Some(kept)),
+            Err(error) => bail!("{}: {}", folder.file(FILE).display(), told(&text, &error)),
+        }
     }
+}
+
+/// What is wrong with a file, by line and key. Never what the file says: the database's address may hold a password.
+fn told(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count();
+    let key = text.lines().nth(line).and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+    let is_key = |key: &&str| {
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+    };
+    let key = key.filter(is_key).map(|key| format!(", `{key}`")).unwrap_or_default();
+    let message = error.message();
+    // What was found stands before or after what was expected, and may be a secret.
+    let expected = match message.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("expected {expected}"),
+        None if message.starts_with("missing field ") => message.to_owned(),
+        None if message.starts_with("expected ") => message.to_owned(),
+        None => "expected what docs/OPERATING.md names".to_owned(),
+    };
+    let expected = expected.split(", found ").next().unwrap_or_default();
+    format!("line {}{key}: {expected}", line + 1)
 }
 
 /// The core's settings that are kept in `folder`.
@@ -176,6 +199,48 @@ mod tests {
         assert_eq!((identity.oidc[0].name.as_str(), identity.ldap.len()), ("sso", 0));
         let error = with("name = \"sso\"\nissuer = \"https://id.example\"\nclient = \"ringfort\"").unwrap_err();
         assert!(format!("{error:#}").contains("client_id"), "{error:#}");
+    }
+
+    #[test]
+    fn an_error_names_line_and_key_and_nothing_that_the_file_says() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("state")).unwrap();
+        let controller = "[controller]\naddress = \"c.example:443\"\nnames = []\n";
+        let head = format!("listen = \"127.0.0.1:1\"\n{controller}");
+        for (file, line, expected) in [
+            // No address, one that is too much of a value, two in one line, a key that there is not, and no string at all.
+            (
+                format!("{head}database = \"postgres://u:hunter2@/x:y\"\n"),
+                "line 5, `database`: ",
+                "expected postgres://",
+            ),
+            (
+                format!("{head}login_seconds = \"postgres://u:hunter2@h/d\"\n"),
+                "line 5, `login_seconds`: ",
+                "expected u64",
+            ),
+            (
+                format!("{head}login_seconds = \"hunter2, expected hunter2\"\n"),
+                "line 5, `login_seconds`: ",
+                "expected u64",
+            ),
+            (format!("{head}databse = \"postgres://u:hunter2@h/d\"\n"), "line 5, `databse`: ", "`database`"),
+            (format!("{head}database = postgres://u:hunter2@h/d\n"), "line 5, `database`: ", "expected"),
+            (format!("{head}database = \"postgres://u:hunter2@h/d\n"), "line 5, `database`: ", "expected"),
+            (format!("{head}postgres://u:hunter2@h/d\n"), "line 5: ", "expected"),
+            (format!("{head}database = [\"postgres://u:hunter2@h/d\"]\n"), "line 5, `database`: ", "expected a string"),
+            (format!("metrics = \"hunter2\"\n{head}"), "line 1, `metrics`: ", "expected"),
+            (controller.to_owned(), "line ", "missing field `listen`"),
+        ] {
+            folder.write(FILE, file.as_bytes(), Secrecy::Secret).unwrap();
+            let error = Start::new(&folder, &Options::default()).err().unwrap();
+            let error = format!("{error:#} {error:?}");
+            assert!(error.contains(line) && error.contains(expected), "{file}: {error}");
+            assert!(error.contains(FILE), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        folder.write(FILE, head.as_bytes(), Secrecy::Secret).unwrap();
+        Start::new(&folder, &Options::default()).unwrap();
     }
 
     #[test]

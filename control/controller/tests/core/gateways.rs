@@ -236,6 +236,57 @@ async fn what_a_gateway_missed_is_sent_and_nothing_else() {
     refused(world.core.entitlements_newer("nobody", &[], NOW).await, "not_found");
 }
 
+/// Or a thousand Gateways that begin their streams anew would keep every decision waiting.
+#[tokio::test]
+async fn a_gateway_catches_up_while_somebody_writes() {
+    let world = World::new().await;
+    let (_, joined) = world.gateway("east-1", "east").await;
+    let alice = world.login("alice", &Client::new("laptop"), NOW).await;
+    world.grant("wiki", "alice", NOW).await;
+    let newer = async || {
+        let texts = world.core.entitlements_newer(&joined.id, &[], NOW).await.unwrap();
+        let verify = |text: &String| world.verify(text, &audience::site(&joined.site), Holder::Pushed, NOW);
+        texts.iter().map(verify).collect::<Vec<Verified<EntitlementToken>>>()
+    };
+    let before = newer().await;
+    let turn = crate::database::turn(&state(world.folder.path())).await;
+    let during = newer().await;
+    assert_eq!((during[0].seq, names(&during[0]), during[0].inner), (1, vec!["wiki"], before[0].inner));
+    drop(turn);
+    world.grant("build", "alice", NOW).await;
+    let after = newer().await;
+    assert_eq!((after[0].seq, names(&after[0]), after[0].inner), (2, vec!["build", "wiki"], before[0].inner));
+    assert_eq!(after[0].sub, alice.session().to_string());
+}
+
+#[tokio::test]
+async fn who_has_no_inner_address_gets_one_and_keeps_nobody_from_catching_up() {
+    let world = World::new().await;
+    let (_, joined) = world.gateway("east-1", "east").await;
+    for (user, client) in [("alice", "laptop"), ("bob", "phone")] {
+        world.login(user, &Client::new(client), NOW).await;
+        world.grant("wiki", user, NOW).await;
+    }
+    let addresses = async || {
+        let texts = world.core.entitlements_newer(&joined.id, &[], NOW).await.unwrap();
+        let verify = |text: &String| world.verify(text, &audience::site(&joined.site), Holder::Pushed, NOW);
+        let tokens = texts.iter().map(verify).collect::<Vec<Verified<EntitlementToken>>>();
+        tokens.iter().map(|token| token.inner.ipv4.unwrap().to_string()).collect::<Vec<_>>()
+    };
+    let both = addresses().await;
+    assert_eq!(both.len(), 2);
+    let folder = state(world.folder.path());
+    crate::database::execute(&folder, "DELETE FROM addresses WHERE dn LIKE '%laptop%'").await;
+    let again = addresses().await;
+    assert_eq!(again.len(), 2);
+    assert_ne!(again, both, "another one");
+    assert_eq!(addresses().await, again, "and it stays");
+    // The pool ends with 254, which is bob's.
+    crate::database::execute(&folder, "DELETE FROM addresses WHERE dn LIKE '%laptop%'").await;
+    crate::database::execute(&folder, "UPDATE addresses SET n = 254").await;
+    assert_eq!(addresses().await, ["10.97.0.254"]);
+}
+
 #[tokio::test]
 async fn revocations_follow_what_a_gateway_has_and_another_epoch_has_nothing() {
     let world = World::new().await;

@@ -15,6 +15,7 @@ mod hosts;
 mod identity;
 mod joining;
 mod logins;
+mod over;
 mod policy;
 mod receipts;
 mod relays;

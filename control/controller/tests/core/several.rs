@@ -174,6 +174,46 @@ async fn a_removed_controller_is_believed_by_nobody_and_does_not_start_again() {
     assert_eq!(world.core.controller_rows(&world.admin()).await.unwrap().len(), 1);
 }
 
+// Covers: C14 refuse
+#[tokio::test]
+async fn a_controller_that_was_stopped_during_a_restore_learns_of_it_when_it_starts() {
+    let world = World::new().await;
+    let (place, ..) = join(&world, "second").await;
+    let second_settings = settings_of(&world, &place, "second.example:8443").await;
+    let first_settings = settings(world.folder.path()).await;
+    let second = Core::open(&state(&place), &second_settings, None, NOW).await.unwrap();
+    let alice = Client::new("laptop");
+    let before = claims_of(&second, &alice, "alice").await;
+    let first_state = state(world.folder.path());
+    let refused_beside = Core::restore(&first_state, &first_settings, later(10)).await.unwrap_err();
+    assert!(refused_beside.to_string().contains("stop every Controller"), "{refused_beside}");
+    let World { folder, core, .. } = world;
+    drop(core);
+    // One that runs is enough.
+    let refused_beside = Core::restore(&first_state, &first_settings, later(10)).await.unwrap_err();
+    assert!(refused_beside.to_string().contains("stop every Controller"), "{refused_beside}");
+    drop(second);
+    Core::restore(&first_state, &first_settings, later(10)).await.unwrap();
+
+    let second = Core::open(&state(&place), &second_settings, None, later(20)).await.unwrap();
+    let first = Core::open(&first_state, &first_settings, None, later(20)).await.unwrap();
+    second.hear(later(20)).await.unwrap();
+    assert_eq!((first.serial().epoch, second.serial().epoch), (later(10).0, later(10).0));
+    for core in [&first, &second] {
+        refused(core.bearer(&before, &alice.thumbprint(), later(20)), "token_unknown_key");
+        assert_eq!(core.signers_der().len(), 2, "each has one, and there are no others");
+    }
+    let request = alice.credentials("alice", "alice password");
+    let after = second.login(&request, alice.thumbprint(), FROM, later(20)).await.unwrap().claims;
+    first.bearer(&after, &alice.thumbprint(), later(20)).unwrap();
+    // Another start is none of another epoch.
+    let signers = second.signers_der();
+    drop(second);
+    let second = Core::open(&state(&place), &second_settings, None, later(30)).await.unwrap();
+    assert_eq!(second.signers_der(), signers);
+    drop(folder);
+}
+
 #[tokio::test]
 async fn a_controller_joins_only_where_the_roots_key_is() {
     let world = World::new().await;

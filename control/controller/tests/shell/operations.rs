@@ -107,6 +107,46 @@ async fn upgrades_and_captures_are_passed_on_with_their_bounds_and_name_no_place
     }
 }
 
+// Covers: K6 allow
+// Covers: K6 refuse
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_became_of_an_operation_is_written_down_also_when_whoever_asked_has_hung_up() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    let mut other = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let gateway = administrator.new_gateway("gw1", "berlin", controller.place.path()).await;
+    let mut subscriber = gateway.subscribe(Hello::default()).await.unwrap();
+    subscriber.backlog().await;
+    let open = async || controller.status().await["connections"].as_u64().unwrap();
+    for (code, action, outcome) in
+        [("", "reload", "ok"), ("reload_refused", "POST /api/v1/admin/gateways/operations", "operation_failed")]
+    {
+        let before = open().await;
+        let asking = operate(&mut administrator, api::Operation::Reload);
+        let operation = tokio::select! {
+            operation = asked(&mut subscriber) => operation,
+            answered = asking => panic!("answered before the Gateway did: {answered:?}"),
+        };
+        // The new connection is one more, until the Controller has seen that the other is gone.
+        administrator.reconnect().await;
+        while open().await > before {
+            tokio::task::yield_now().await;
+        }
+        answer(&subscriber, &operation.id, code, "as it is").await;
+        let event = loop {
+            let events: Vec<api::AuditRow> = other.list("admin/audit?limit=1").await.unwrap();
+            if events[0].outcome == outcome && events[0].action == action {
+                break events.into_iter().next().unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        assert_eq!(event.target, "gw1");
+        assert!(event.detail.contains(if code.is_empty() { &operation.id } else { code }), "{event:?}");
+    }
+    assert_eq!(controller.total("refused_operation_failed").await, 1, "counted once");
+}
+
 // Covers: K6 refuse
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_gateway_does_not_do_is_told_with_its_reason() {

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Method;
 use hyper_util::rt::TokioIo;
-use ringfort_controller::core::FirstAdministrator;
+use ringfort_controller::core::{FirstAdministrator, Out};
 use ringfort_controller::{Options, Server};
 use ringfort_enrol::tls::{self, ALPN_HTTP1, ALPN_HTTP2, Expected, OwnCertificate};
 use ringfort_enrol::{Folder, Https, HttpsError, Invitation, Joiner, PrivateKey, wall_clock};
@@ -39,7 +39,7 @@ pub(crate) struct Controller {
     pub(crate) place: Arc<TempDir>,
     pub(crate) server: Arc<Server>,
     stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), Out>>,
 }
 
 impl Controller {
@@ -58,8 +58,17 @@ impl Controller {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), options).await
     }
 
+    /// Starts one in a folder of `place` that is not called as usual.
+    pub(crate) async fn start_in_folder(place: Arc<TempDir>, name: &'static str) -> Self {
+        Self::start_at(place, name, Options::default()).await
+    }
+
     async fn start_in(place: Arc<TempDir>, options: Options) -> Self {
-        let folder = place.path().join("state");
+        Self::start_at(place, "state", options).await
+    }
+
+    async fn start_at(place: Arc<TempDir>, name: &'static str, options: Options) -> Self {
+        let folder = place.path().join(name);
         let options = Options { database: crate::database::of(&folder).await, ..options };
         let (stop, stopped) = watch::channel(false);
         let server = Arc::new(Server::open(&folder, &options, stopped).await.unwrap());
@@ -82,8 +91,13 @@ impl Controller {
 
     pub(crate) async fn end(self) {
         self.stop.send(true).unwrap();
-        tokio::time::timeout(Duration::from_secs(5), self.task).await.expect("it ends in time").unwrap();
+        tokio::time::timeout(Duration::from_secs(5), self.task).await.expect("it ends in time").unwrap().unwrap();
         assert!(Arc::into_inner(self.server).is_some(), "nobody holds it any more");
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn ended(self) -> Result<(), Out> {
+        tokio::time::timeout(PATIENCE, self.task).await.expect("it ends").unwrap()
     }
 
     pub(crate) fn folder(&self) -> std::path::PathBuf {

@@ -43,6 +43,33 @@ pub(crate) async fn execute(folder: &Path, statement: &'static str) {
     }
 }
 
+/// A turn to write, which others wait for while it is held.
+#[allow(dead_code)]
+pub(crate) enum Turn {
+    Sqlite(#[allow(unused)] SqliteConnection),
+    Postgres(#[allow(unused)] PgConnection),
+}
+
+/// Takes the turn to write behind the Controller's back.
+#[allow(dead_code)]
+pub(crate) async fn turn(folder: &Path) -> Turn {
+    match std::env::var(SERVER) {
+        Ok(server) => {
+            let mut connection = PgConnection::connect(&url(&server, &name(folder))).await.unwrap();
+            // "ringfort" as a number.
+            let lock = sqlx::query("SELECT pg_advisory_lock(8244241983257670260)");
+            lock.execute(&mut connection).await.unwrap();
+            Turn::Postgres(connection)
+        }
+        Err(_) => {
+            let url = format!("sqlite://{}", folder.join("database.sqlite").display());
+            let mut connection = SqliteConnection::connect(&url).await.unwrap();
+            sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
+            Turn::Sqlite(connection)
+        }
+    }
+}
+
 fn name(folder: &Path) -> String {
     let mut hasher = DefaultHasher::new();
     folder.hash(&mut hasher);

@@ -12,7 +12,13 @@ use crate::world::{NOW, ORGANISATION, SEED, entry, revocations, signing_key, ver
 
 /// A list as it arrives from the Controller.
 fn verified(epoch: u64, after: u64, entries: Vec<Entry>) -> Verified<RevocationList> {
-    let signed = signing_key(SEED).sign(&revocations(epoch, after, entries)).unwrap();
+    numbered(epoch, after, entries, vec![])
+}
+
+/// One whose entries have these numbers.
+fn numbered(epoch: u64, after: u64, entries: Vec<Entry>, numbers: Vec<u64>) -> Verified<RevocationList> {
+    let list = RevocationList { numbers, ..revocations(epoch, after, entries) };
+    let signed = signing_key(SEED).sign(&list).unwrap();
     let gateways = audience::gateways(ORGANISATION);
     let deny = DenyList::default();
     let expectation = Expectation { audience: &gateways, holder: Holder::Nobody, now: UnixSeconds(NOW), deny: &deny };
@@ -136,6 +142,62 @@ fn lists_must_follow_each_other() {
     }
     assert_eq!(list.apply(&verified(5, 0, vec![])), Ok(vec![]));
     assert_eq!(state(&list), (Serial { epoch: 5, n: 0 }, vec![]));
+}
+
+// Covers: A23 allow
+// Covers: A23 refuse
+#[test]
+fn a_list_may_leave_out_what_is_over_and_opens_no_gap() {
+    let entries = |ids: &[&str]| ids.iter().map(|id| token(id, Effect::Revoke)).collect::<Vec<_>>();
+    let sparse = || numbered(1, 0, entries(&["c", "f"]), vec![3, 6]);
+    // Somebody new, and somebody who has the first two.
+    let mut new = DenyList::default();
+    assert_eq!(new.apply(&sparse()), Ok(vec![3, 6]));
+    let mut known = DenyList::default();
+    known.apply(&verified(1, 0, entries(&["a", "b"]))).unwrap();
+    assert_eq!(known.apply(&sparse()), Ok(vec![3, 6]));
+    for list in [&new, &known] {
+        assert_eq!(list.serial(), Serial { epoch: 1, n: 6 });
+        assert!(matches!(list.standing(&shown_token("f")), Standing::Revoked { serial: 6, .. }));
+    }
+    assert!(matches!(known.standing(&shown_token("a")), Standing::Revoked { serial: 1, .. }), "what it had stays");
+    // An older list that comes again neither brings what was left out nor leads back, and lets nobody pass over anything.
+    let older = verified(1, 0, entries(&["a", "b", "c", "d"]));
+    assert_eq!(new.apply(&older), Ok(vec![]));
+    let mut late = DenyList::default();
+    assert_eq!(late.apply(&older), Ok(vec![1, 2, 3, 4]));
+    let gap = Err(ListError::Gap { ours: late.serial(), after: 6 });
+    assert_eq!(late.apply(&verified(1, 6, entries(&["g"]))), gap);
+    assert_eq!(late.apply(&sparse()), Ok(vec![6]));
+    assert_eq!(late.apply(&verified(1, 6, entries(&["g"]))), Ok(vec![7]));
+    // A list that begins beyond what one has is a gap, whatever its numbers are.
+    let before = state(&new);
+    let ours = new.serial();
+    assert_eq!(new.apply(&numbered(1, 7, entries(&["h"]), vec![9])), Err(ListError::Gap { ours, after: 7 }));
+    // Numbers that are none.
+    for numbers in [vec![7], vec![7, 8, 9], vec![8, 7], vec![7, 7], vec![6, 7], vec![0, 9], vec![u64::MAX, u64::MAX]] {
+        let list = numbered(1, 6, entries(&["x", "y"]), numbers.clone());
+        assert_eq!(new.apply(&list), Err(ListError::Numbers { after: 6 }), "{numbers:?}");
+    }
+    assert_eq!(new.apply(&numbered(1, 6, vec![], vec![7])), Err(ListError::Numbers { after: 6 }));
+    assert_eq!(state(&new), before);
+}
+
+#[test]
+fn a_list_is_written_as_its_entries_are_numbered() {
+    let entry = |id: &str| token(id, Effect::Revoke);
+    let list = |after, entries: &[(u64, Entry)]| {
+        let (entries, numbers) = RevocationList::columns(after, entries);
+        RevocationList { numbers, ..revocations(1, after, entries) }
+    };
+    // Numbers are left out where they say nothing, which whoever knows none of them understands.
+    let plain = list(4, &[(5, entry("a")), (6, entry("b"))]);
+    assert_eq!((plain.numbers.len(), plain.upto()), (0, 6));
+    assert!(!serde_json::to_string(&plain).unwrap().contains("numbers"));
+    let sparse = list(4, &[(6, entry("b")), (9, entry("e"))]);
+    assert_eq!((&sparse.numbers[..], sparse.upto()), (&[6, 9][..], 9));
+    assert_eq!(sparse.numbered().unwrap(), [(6, &entry("b")), (9, &entry("e"))]);
+    assert_eq!((list(4, &[]).upto(), list(4, &[]).numbered().unwrap().len()), (4, 0));
 }
 
 #[test]

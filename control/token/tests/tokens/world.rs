@@ -159,7 +159,7 @@ pub(crate) fn pass() -> RelayPass {
 
 pub(crate) fn revocations(epoch: u64, after: u64, entries: Vec<Entry>) -> RevocationList {
     sample!(RevocationList, audience::gateways(ORGANISATION), "revocations".into(), {
-        epoch: epoch, after: after, entries: entries,
+        epoch: epoch, after: after, entries: entries, numbers: vec![],
     })
 }
 

@@ -242,6 +242,7 @@ pub(crate) fn revocations(after: u64, entries: Vec<Entry>) -> RevocationList {
         epoch: 1,
         after,
         entries,
+        numbers: vec![],
     }
 }
 

@@ -1,7 +1,7 @@
 //! Audit events: added and read.
 
 use ringfort_types::UnixSeconds;
-use sqlx::{query, query_as};
+use sqlx::{query, query_as, query_scalar};
 
 use super::{Connection, at, int, uint};
 
@@ -28,6 +28,11 @@ pub(crate) async fn insert_event(c: &mut Connection, event: &Recorded) -> Result
     let added = added.bind(&event.id).bind(int(event.at.0)).bind(&event.actor).bind(&event.action).bind(&event.target);
     let added = added.bind(&event.outcome).bind(&event.detail).bind(&event.before).bind(&event.after);
     added.execute(c).await.map(drop)
+}
+
+/// The number of the newest event.
+pub(crate) async fn newest_event(c: &mut Connection) -> Result<u64, sqlx::Error> {
+    query_scalar("SELECT COALESCE(MAX(n), 0) FROM audit").fetch_one(c).await.map(uint)
 }
 
 /// Which events are read.

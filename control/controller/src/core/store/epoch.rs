@@ -1,11 +1,11 @@
 //! A new epoch, after a database was restored from a backup.
 
-use sqlx::{query, query_as};
+use sqlx::{query, query_as, query_scalar};
 
 use super::{Connection, int};
 
 /// Numbers that a restored database may have given since its backup and does not know: so many for each second since the
-/// organisation was founded are passed over. `sites.rs` begins new sequences there too.
+/// organisation was founded are passed over.
 const NUMBERS_PER_SECOND: i64 = 1 << 20;
 
 /// Begins the epoch `epoch` by the one signer `signer`, whose certificate has that digest: whatever was counted goes on above all that can have been given before, nobody is logged in, and
@@ -18,7 +18,13 @@ pub(crate) async fn begin_epoch(
     let (founded,): (i64,) = query_as("SELECT founded FROM organisation").fetch_one(&mut *c).await?;
     let seconds = int(epoch).saturating_sub(founded);
     let numbers = seconds.saturating_mul(NUMBERS_PER_SECOND);
-    query("UPDATE organisation SET epoch = $1").bind(int(epoch)).execute(&mut *c).await?;
+    // A sequence that is new here may be one that was begun since the backup, above all that there were then.
+    let highest: i64 = query_scalar("SELECT COALESCE(MAX(seq), 0) FROM sequences").fetch_one(&mut *c).await?;
+    let begin = query(
+        "UPDATE organisation SET epoch = $1, \
+         sequences_from = $2 + CASE WHEN sequences_from < $3 THEN $3 ELSE sequences_from END",
+    );
+    begin.bind(int(epoch)).bind(numbers).bind(highest).execute(&mut *c).await?;
     let sequences =
         "UPDATE sequences SET seq = seq + $1, pushed_seq = CASE WHEN pushed_seq > 0 THEN pushed_seq + $1 ELSE 0 END";
     query(sequences).bind(numbers).execute(&mut *c).await?;

@@ -127,7 +127,7 @@ pub(crate) async fn insert_revocation(
     added.bind(int(entry.keep_until.0)).bind(int(now.0)).execute(c).await.map(drop)
 }
 
-/// The entries after `n`, in order and without gaps.
+/// The entries after `n`, in order. Those that are over may be left out; the newest never is.
 pub(crate) async fn revocations_after(c: &mut Connection, n: u64) -> Result<Vec<(u64, Entry)>, sqlx::Error> {
     let json = |error: serde_json::Error| sqlx::Error::Decode(error.into());
     let found = query_as("SELECT n, scope, effect, reason, keep_until FROM revocations WHERE n > $1 ORDER BY n");

@@ -14,8 +14,10 @@ mod identity;
 mod ledger;
 mod news;
 mod open;
+mod over;
 mod people;
 mod policy;
+mod presence;
 mod providers;
 mod receipts;
 mod relays;
@@ -39,8 +41,10 @@ pub(crate) use ledger::*;
 pub(crate) use news::*;
 pub use open::PostgresUrl;
 pub(crate) use open::{Place, copy_database};
+pub(crate) use over::*;
 pub(crate) use people::*;
 pub(crate) use policy::*;
+pub(crate) use presence::{Held, Presence};
 pub(crate) use providers::*;
 pub(crate) use receipts::*;
 pub(crate) use relays::*;
@@ -70,6 +74,8 @@ pub(crate) struct Store {
     /// One connection, so that writers wait for their turn in order instead of for a lock.
     writes: AnyPool,
     reads: AnyPool,
+    /// That a Controller is there, where its connections do not say so.
+    _present: Option<std::fs::File>,
 }
 
 impl Store {

@@ -16,16 +16,17 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, SqlSafeStr, query, raw_sql};
 use zeroize::Zeroizing;
 
-use super::{Kind, READERS, Store, WAIT};
+use super::{Held, Kind, Presence, READERS, Store, WAIT};
 
 /// The forms of the database, one after another. They are written for SQLite; PostgreSQL calls one type by another name.
-const FORMS: [(i64, &str, &str); 7] = [
+const FORMS: [(i64, &str, &str); 8] = [
     (1, "first", include_str!("../../../migrations/0001_first.sql")),
     (2, "several", include_str!("../../../migrations/0002_several.sql")),
     (3, "identity", include_str!("../../../migrations/0003_identity.sql")),
     (4, "hosts", include_str!("../../../migrations/0004_hosts.sql")),
     (5, "administration", include_str!("../../../migrations/0005_administration.sql")),
     (6, "accounts", include_str!("../../../migrations/0006_accounts.sql")),
+    (7, "over", include_str!("../../../migrations/0007_over.sql")),
     (10, "relays", include_str!("../../../migrations/0010_relays.sql")),
 ];
 /// How long a transaction in PostgreSQL may leave its turn unused.
@@ -87,8 +88,9 @@ impl<'de> Deserialize<'de> for PostgresUrl {
 }
 
 impl Store {
-    /// Opens the database, makes SQLite's file if there is none, and brings it to today's form.
-    pub(crate) async fn open(place: &Place) -> anyhow::Result<Self> {
+    /// Opens the database, makes SQLite's file if there is none, and brings it to today's form. Whoever is there alone has taken
+    /// the lock for it before.
+    pub(crate) async fn open(place: &Place, presence: Presence) -> anyhow::Result<Self> {
         sqlx::any::install_default_drivers();
         let (kind, options) = match place {
             Place::File(path) => {
@@ -98,6 +100,10 @@ impl Store {
                 (Kind::Sqlite, AnyConnectOptions::from_str(&sqlite_url(path)))
             }
             Place::Postgres(url) => (Kind::Postgres, AnyConnectOptions::from_str(url.as_str())),
+        };
+        let held = match presence {
+            Presence::Shared => Some(Held::take(place, presence).await?),
+            Presence::Alone => None,
         };
         // A statement's text may hold nothing secret, but a log has no use for it.
         let options = options.context("read the database's address")?.disable_statement_logging();
@@ -109,7 +115,8 @@ impl Store {
                             Kind::Sqlite => pragmas(),
                             Kind::Postgres => parameters(),
                         };
-                        for setting in settings {
+                        let is_there = presence.statement().filter(|_| kind == Kind::Postgres);
+                        for setting in settings.into_iter().chain(is_there) {
                             query(AssertSqlSafe(setting)).execute(&mut *connection).await?;
                         }
                         Ok(())
@@ -121,10 +128,21 @@ impl Store {
             Place::File(path) => format!("open {}", path.display()),
             Place::Postgres(_) => "connect to the PostgreSQL database".to_owned(),
         };
-        let writes = pool(1).connect_with(options.clone()).await.with_context(opening)?;
+        // The one that writes stays, and with it that we are there.
+        let writes = pool(1).idle_timeout(None).max_lifetime(None);
+        let writes = writes.connect_with(options.clone()).await.with_context(opening)?;
         forms(kind).run(&writes).await.context("bring the database to today's form")?;
         let reads = pool(READERS).connect_with(options).await.with_context(opening)?;
-        let store = Self { kind, writes, reads };
+        let present = match held {
+            Some(Held::File(file)) => Some(file),
+            // Our connections say so themselves now.
+            Some(held) => {
+                held.release().await;
+                None
+            }
+            None => None,
+        };
+        let store = Self { kind, writes, reads, _present: present };
         store.protect_audit().await.context("protect the audit log")?;
         Ok(store)
     }
@@ -217,7 +235,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a b?c#d%41é.sqlite");
-        let store = Store::open(&Place::File(path.clone())).await.unwrap();
+        let store = Store::open(&Place::File(path.clone()), Presence::Shared).await.unwrap();
         assert_eq!(super::super::organisation(&mut store.read().await.unwrap()).await.unwrap(), None);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let files: Vec<_> = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -245,7 +263,7 @@ mod tests {
             add.execute(&old).await.unwrap();
         }
         old.close().await;
-        let store = Store::open(&Place::File(path)).await.unwrap();
+        let store = Store::open(&Place::File(path), Presence::Shared).await.unwrap();
         let roles = super::super::users(&mut store.begin().await.unwrap()).await.unwrap();
         let roles: Vec<_> = roles.iter().map(|user| (user.name.as_str(), user.role)).collect();
         assert_eq!(roles, [("ada", Some(ringfort_proto::api::AdministratorRole::Owner)), ("bob", None)]);
@@ -255,7 +273,8 @@ mod tests {
     async fn an_audit_event_is_neither_changed_nor_removed() {
         use super::super::{Page, Recorded, events, insert_event};
         let place = tempfile::tempdir().unwrap();
-        let store = Store::open(&Place::File(place.path().join("database.sqlite"))).await.unwrap();
+        let at = Place::File(place.path().join("database.sqlite"));
+        let store = Store::open(&at, Presence::Shared).await.unwrap();
         let text = || "x".to_owned();
         let event = Recorded {
             id: text(),
@@ -283,6 +302,26 @@ mod tests {
         let page = Page { since: ringfort_types::UnixSeconds(0), below: u64::MAX, limit: 9 };
         let kept = events(&mut store.begin().await.unwrap(), page).await.unwrap();
         assert_eq!(kept.iter().map(|(n, event)| (*n, event.actor.as_str())).collect::<Vec<_>>(), [(1, "x")]);
+    }
+
+    #[tokio::test]
+    async fn controllers_are_at_a_database_side_by_side_and_a_restore_is_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, link) = (place.path().join("database.sqlite"), place.path().join("link"));
+        let first = Store::open(&Place::File(path.clone()), Presence::Shared).await.unwrap();
+        // Known by another name it is the same database.
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let second = Store::open(&Place::File(link.clone()), Presence::Shared).await.unwrap();
+        drop(first);
+        let refused = Held::take(&Place::File(path.clone()), Presence::Alone).await.err().unwrap();
+        assert!(refused.to_string().contains("stop every Controller"), "{refused}");
+        drop(second);
+        let alone = Held::take(&Place::File(path.clone()), Presence::Alone).await.unwrap();
+        let refused = Store::open(&Place::File(link.clone()), Presence::Shared).await.err().unwrap();
+        assert!(refused.to_string().contains("is being restored"), "{refused}");
+        Store::open(&Place::File(path), Presence::Alone).await.unwrap();
+        alone.release().await;
+        Store::open(&Place::File(link), Presence::Shared).await.unwrap();
     }
 
     #[test]

@@ -233,15 +233,17 @@ pub(crate) async fn next_sequence(
     dn: &str,
     site: &str,
     occasion: Occasion,
+    now: UnixSeconds,
 ) -> Result<u64, sqlx::Error> {
     let next = query_scalar(
-        "INSERT INTO sequences (dn, site, seq, pushed_seq) \
-         SELECT $1, $2, (o.epoch - o.founded) * 1048576 + 1, $3 * ((o.epoch - o.founded) * 1048576 + 1) \
+        "INSERT INTO sequences (dn, site, seq, pushed_seq, used_at) \
+         SELECT $1, $2, o.sequences_from + 1, $3 * (o.sequences_from + 1), $4 \
          FROM organisation o WHERE TRUE ON CONFLICT (dn, site) DO UPDATE \
-         SET seq = sequences.seq + 1, \
+         SET seq = sequences.seq + 1, used_at = excluded.used_at, \
          pushed_seq = CASE WHEN $3 = 1 THEN sequences.seq + 1 ELSE sequences.pushed_seq END RETURNING seq",
     );
-    next.bind(dn).bind(site).bind(i64::from(occasion == Occasion::Pushed)).fetch_one(c).await.map(uint)
+    let next = next.bind(dn).bind(site).bind(i64::from(occasion == Occasion::Pushed)).bind(int(now.0));
+    next.fetch_one(c).await.map(uint)
 }
 
 /// Where the tokens of a session at a site stand.
@@ -265,6 +267,12 @@ pub(crate) async fn sequences_at(
     let found: Vec<(String, i64, i64)> = found.bind(site).bind(int(now.0)).fetch_all(c).await?;
     let sequence = |(dn, seq, pushed)| Sequence { dn, seq: uint(seq), pushed_seq: uint(pushed) };
     Ok(found.into_iter().map(sequence).collect())
+}
+
+/// The position that a session has at a site.
+pub(crate) async fn position_of(c: &mut Connection, site: &str, dn: &str) -> Result<Option<u64>, sqlx::Error> {
+    let found = query_scalar("SELECT n FROM addresses WHERE site = $1 AND dn = $2").bind(site).bind(dn);
+    Ok(found.fetch_optional(c).await?.map(uint))
 }
 
 /// The position of a session in its site's pools: the one it has, or the next free one up to `last` that `is_free`, or
