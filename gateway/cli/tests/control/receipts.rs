@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 
+use crate::restart::present_what_she_has;
 use crate::world::{ALICE, GATEWAY, PATIENCE, World, sessions};
 
 // Covers: X6 allow
@@ -84,6 +85,15 @@ pub(crate) fn a_removed_gateway_is_nowhere_any_more() -> Result<()> {
         ensure!(world.get(ALICE, 0)?.is_err(), "alice gets something by a Gateway that was removed");
         let again = world.realm.admin(&["gateway", "remove", GATEWAY])?.refused()?;
         ensure!(again.contains("not_found"), "{again}");
+        // And it knows by itself, with nobody there to tell it.
+        world.gateway.wait_until(PATIENCE, |status| status["state_on_disk"] == true)?;
+        world.gateway.kill()?;
+        world.controller.kill()?;
+        world.gateway = world.realm.gateway_begin(0, GATEWAY, "")?.ready()?;
+        let status = world.gateway.status()?;
+        ensure!(status["admitting"].to_string().contains("removed"), "{}", status["admitting"]);
+        let refused = present_what_she_has(world)?;
+        ensure!(refused.code == "not_admitting", "{refused:?}");
         Ok(())
     })
 }

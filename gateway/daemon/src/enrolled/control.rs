@@ -114,8 +114,6 @@ pub(super) struct Control {
     again: Option<Arc<Notify>>,
     channels: BTreeMap<ChannelId, mpsc::Sender<ToClient>>,
     admitting: Result<(), NotAdmitting>,
-    /// Why nobody new is admitted although the clocks agree.
-    withdrawn: Option<NotAdmitting>,
     connected: bool,
     time_kept: Option<BootInstant>,
     audit: VecDeque<AuditEvent>,
@@ -153,7 +151,6 @@ impl Control {
             again: None,
             channels: BTreeMap::new(),
             admitting: Ok(()),
-            withdrawn: None,
             connected: false,
             time_kept: None,
             audit: VecDeque::new(),
@@ -164,6 +161,11 @@ impl Control {
             revocation_applied_max: None,
             started: Started::default(),
         };
+        if this.admission.is_removed() {
+            tracing::error!(
+                "this Gateway was removed before it was started: it serves nobody until a Controller takes it back"
+            );
+        }
         this.publish();
         this
     }
@@ -247,9 +249,9 @@ impl Control {
         self.carry_out(workers)
     }
 
-    /// Has the machine admit new sessions, or not, as the clocks and the Controller have it.
+    /// Has the machine admit new sessions, or not, as the clocks have it.
     fn judge_admitting(&mut self) {
-        let verdict = self.withdrawn.map_or_else(|| self.clock.verdict(now()), Err);
+        let verdict = self.clock.verdict(now());
         if verdict != self.admitting {
             if let Err(reason) = verdict {
                 tracing::error!(%reason, "no new session is admitted");
@@ -290,7 +292,7 @@ impl Control {
                 }
                 self.connected = connected;
                 if connected {
-                    self.withdrawn = None;
+                    self.admission.let_in_again();
                 }
             }
             FromStream::Operation(operation) => {
@@ -304,13 +306,11 @@ impl Control {
                 self.answer(done);
             }
             FromStream::Removed => {
-                if self.withdrawn != Some(NotAdmitting::Removed) {
+                if !self.admission.is_removed() {
                     tracing::error!(
                         "the Controller has revoked this Gateway's key: its sessions end, and it serves nobody any more"
                     );
-                    self.withdrawn = Some(NotAdmitting::Removed);
-                    self.judge_admitting();
-                    self.admission.dismiss(moment);
+                    self.admission.removed(moment);
                 }
             }
             FromStream::Certificate(credentials) => {
