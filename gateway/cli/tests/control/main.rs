@@ -83,6 +83,7 @@ const CASES: &[Case] = cases! {
     receipts {
         a_revocation_is_confirmed_with_its_milliseconds,
         a_silent_gateway_is_named_with_the_end_of_its_sessions,
+        what_is_not_on_disk_is_not_confirmed,
         a_group_is_revoked_in_one_decision,
         a_removed_gateway_is_nowhere_any_more,
     }

@@ -14,6 +14,7 @@ use ringfort_enrol::{Folder, Identity, file, token_keys};
 use ringfort_identity::{Credentials, Trust};
 use ringfort_proto::v1::{LiveSession, OperationDone};
 use ringfort_service::desk::{Desk, Letter};
+use ringfort_token::Serial;
 use ringfort_types::{BootInstant, UnixSeconds, WorkerIndex};
 use ringfort_worker::{Report, Sink, Workers, now};
 use rustls_pki_types::CertificateDer;
@@ -111,6 +112,8 @@ pub(super) struct Control {
     operations: Operations,
     /// What is in force and not on disk yet.
     unwritten: Vec<Applied>,
+    /// Revocations up to here are on disk.
+    on_disk: Serial,
     again: Option<Arc<Notify>>,
     channels: BTreeMap<ChannelId, mpsc::Sender<ToClient>>,
     admitting: Result<(), NotAdmitting>,
@@ -137,6 +140,7 @@ impl Control {
         operations: Operations,
     ) -> Self {
         let mut this = Self {
+            on_disk: admission.serial(),
             admission,
             clock,
             identity,
@@ -417,8 +421,11 @@ impl Control {
         self.tell_applied(applied);
     }
 
-    fn tell_applied(&self, applied: Applied) {
-        // Without a stream nobody waits for it; the next hello and report say the same.
+    fn tell_applied(&mut self, applied: Applied) {
+        // Without a stream nobody waits for it; the next hello says the same, which is why it is written first.
+        if applied.revocations.is_some() {
+            self.publish();
+        }
         self.tell_controller(ToController::Applied(applied));
     }
 
@@ -437,10 +444,15 @@ impl Control {
     /// Tells the stream where we stand.
     fn publish(&mut self) {
         self.standing_changed = None;
+        if self.writer.is_idle() {
+            // Whatever the machine wants written has been handed over before anything else is done.
+            self.on_disk = self.admission.serial();
+        }
         let live = self.admission.live();
         let standing = Standing {
             configuration_seq: self.admission.configuration_seq(),
             revocations: self.admission.serial(),
+            revocations_on_disk: self.on_disk,
             sessions: live.map(|(dn, seq)| LiveSession { dn: dn.into(), seq }).collect(),
         };
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;

@@ -49,7 +49,10 @@ const NEXT_CHAIN: &str = "chain-next.pem";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
     pub(super) configuration_seq: u64,
+    /// Revocations that are in force.
     pub(super) revocations: Serial,
+    /// Those of them that would be in force after a restart as well.
+    pub(super) revocations_on_disk: Serial,
     /// Live sessions and the sequence numbers of their entitlement tokens.
     pub(super) sessions: Vec<LiveSession>,
 }
@@ -221,8 +224,9 @@ impl Link {
     }
 
     fn hello(&self) -> Hello {
-        let Standing { configuration_seq, revocations, sessions } = self.standing();
-        Hello { configuration_seq, revocations: Some(serial(revocations)), sessions }
+        let Standing { configuration_seq, revocations: _, revocations_on_disk, sessions } = self.standing();
+        // What a hello names counts as confirmed: in force and on disk. The rest is sent again and changes nothing.
+        Hello { configuration_seq, revocations: Some(serial(revocations_on_disk)), sessions }
     }
 
     /// The Controller whose turn it is.
@@ -313,7 +317,7 @@ impl Link {
     }
 
     async fn report(&self, client: &mut GatewayControlClient<Channel>) -> Result<(bool, Duration)> {
-        let Standing { configuration_seq, revocations, sessions } = self.standing();
+        let Standing { configuration_seq, revocations, revocations_on_disk: _, sessions } = self.standing();
         let digest = state_digest(configuration_seq, serial(revocations), &sessions);
         let certificates = self.folder.certificates(file::CHAIN)?;
         let leaf = certificates.first().context("our chain is empty")?;
