@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use super::channel::FromChannel;
-use super::clock::Clock;
+use super::clock::{Clock, Verdict};
 use super::kept::Writer;
 use super::operate::{Effect, Finished, Operations};
 use super::parse_pools;
@@ -269,8 +269,16 @@ impl Control {
         let at = now();
         let moment = self.clock.moment(at);
         match told {
-            FromStream::Time(ms) => {
-                self.clock.tell(ms, at);
+            FromStream::Time { ms, controller } => {
+                if let Verdict::Doubted(seconds) = self.clock.tell(ms, at) {
+                    tracing::error!(
+                        %controller,
+                        seconds,
+                        "the Controller's clock agrees neither with this Gateway's nor with what Controllers told before: set it; another Controller is asked"
+                    );
+                    self.begin_stream_anew();
+                }
+                self.judge_admitting();
                 if self.time_kept.is_none_or(|kept| at.boot.saturating_since(kept) >= KEEP_TIME_EVERY) {
                     self.time_kept = Some(at.boot);
                     self.writer.time(self.clock.moment(at).wall);
@@ -297,6 +305,8 @@ impl Control {
                 self.connected = connected;
                 if connected {
                     self.admission.let_in_again();
+                } else {
+                    self.clock.stream_ended();
                 }
             }
             FromStream::Operation(operation) => {
@@ -377,17 +387,20 @@ impl Control {
                 Action::Audit(event) => self.write_down(event),
                 Action::Applied(applied) => self.confirm(applied),
                 Action::Persist(part) => self.writer.part(part, &self.admission),
-                Action::Resubscribe => {
-                    if let Some(again) = &self.again {
-                        again.notify_one();
-                    }
-                }
+                Action::Resubscribe => self.begin_stream_anew(),
             }
         }
         if self.standing_changed.is_some_and(|changed| changed.elapsed() >= STANDING_AGE_MAX) {
             self.publish();
         }
         Ok(())
+    }
+
+    /// Has the stream begin anew, with the next Controller.
+    fn begin_stream_anew(&self) {
+        if let Some(again) = &self.again {
+            again.notify_one();
+        }
     }
 
     fn send(&mut self, channel: ChannelId, message: ToClient) {
