@@ -71,6 +71,7 @@ const CASES: &[Case] = cases! {
     }
     renewals {
         packets_flow_over_the_end_of_the_tokens_that_began_them,
+        packets_flow_over_the_end_of_the_certificate_that_began_them,
         who_cannot_renew_ends_at_the_time_that_was_told,
         a_gateway_dials_out_and_needs_no_inbound_port,
     }
