@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use ringfort_enrol::tls::{self, ALPN_HTTP1, OwnCertificate, split_root};
-use ringfort_enrol::{Folder, Https, HttpsError, Identity, Kind, PrivateKey, file, wall_clock};
+use ringfort_enrol::{Folder, FolderError, Https, HttpsError, Identity, Kind, PrivateKey, file, wall_clock};
 use ringfort_identity::{Role, Side, Trust};
 use ringfort_proto::api::{
     BASE, Known, LoginMethods, LoginRequest, LoginResponse, NONCE_HEADER, OidcBegin, OidcFinish, TotpSecret,
@@ -92,7 +92,7 @@ pub struct LoggedIn {
 pub async fn login(state: &Path, login: Login, person: &mut dyn Person) -> Result<LoggedIn> {
     let (folder, mut identity) = match Folder::open_joined(state) {
         Ok(known) => known,
-        Err(ringfort_enrol::FolderError::NotJoined { .. }) => first_contact(state, &login).await?,
+        Err(FolderError::NotJoined { .. }) => first_contact(state, &login).await?,
         Err(error) => return Err(error.into()),
     };
     ensure!(
@@ -140,8 +140,7 @@ pub async fn login(state: &Path, login: Login, person: &mut dyn Person) -> Resul
     let session = Session::new(&folder, &identity, &key)?;
     let (judge, tokens) = session.fetch(&mut controller, claims).await?;
     let chain = fetch_certificate(&judge, &mut controller, &key, &tokens).await?;
-    folder.write_certificates(file::CHAIN, &chain)?;
-    tokens.store(&folder)?;
+    store(&folder, &tokens, &chain)?;
     let sites = tokens.connect.iter().flat_map(|connect| &connect.token.sites);
     Ok(LoggedIn {
         session: tokens.claims.token.sub.clone(),
@@ -231,8 +230,14 @@ pub(crate) async fn login_service(folder: &Folder, identity: &Identity) -> Resul
     let (_, claims) = session.take_claims(&answer)?;
     let (judge, tokens) = session.fetch(&mut controller, claims).await?;
     let chain = fetch_certificate(&judge, &mut controller, &key, &tokens).await?;
-    folder.write_certificates(file::CHAIN, &chain)?;
-    Ok(tokens.store(folder)?)
+    Ok(store(folder, &tokens, &chain)?)
+}
+
+/// Keeps what a login has brought, in place of whatever login there was.
+fn store(folder: &Folder, tokens: &Tokens, chain: &[CertificateDer<'_>]) -> Result<(), FolderError> {
+    let folder = folder.lock()?;
+    folder.write_certificates(file::CHAIN, chain)?;
+    tokens.store(&folder)
 }
 
 /// Whether the folder has a login that has not ended.

@@ -22,13 +22,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A service's certificate is renewed when it has less than this left: two thirds of its life.
 const SERVICE_CERTIFICATE_LEFT: Duration = Duration::from_secs(20 * 86_400);
 
-/// How much is renewed.
+/// How much is renewed; the more comes first, so that of two that are due together it is that one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Extent {
-    /// Entitlement tokens and connect token.
-    Entitlements,
     /// The claims token, then all that hangs on it, the certificate among it.
     Everything,
+    /// Entitlement tokens and connect token.
+    Entitlements,
 }
 
 /// What is due next, and when. `certificate_ends` is the end of our certificate.
@@ -217,6 +217,13 @@ mod tests {
         // A certificate that ends in an hour while the login lasts: it is past its two thirds.
         let (at, extent) = due(&tokens, now + Duration::from_secs(HOUR));
         assert!(at < now && extent == Extent::Everything);
+        // A login that ends with the connect token: both are due together, and one of them brings the other.
+        let mut claims = organisation.claims();
+        claims.exp = now + Duration::from_secs(600);
+        let mut short = tokens.clone();
+        short.claims = organisation.judge().claims(&organisation.sign(&claims), now).unwrap();
+        let (at, extent) = due(&short, claims.exp);
+        assert!((at.0 - now.0).abs_diff(400) <= slack && extent == Extent::Everything);
         tokens.connect = None;
         assert_eq!(due(&tokens, ends), (UnixSeconds(0), Extent::Entitlements));
     }

@@ -27,6 +27,7 @@ const JWT: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 37];
 
 pub(crate) struct Organisation {
     issuer: Issuer<'static, KeyPair>,
+    pub(crate) root: CertificateDer<'static>,
     pub(crate) trust: Trust,
     signing: SigningKey,
     pub(crate) signer: CertificateDer<'static>,
@@ -46,7 +47,8 @@ impl Organisation {
         let signer =
             leaf(&issuer, &pair, "ringfort://example/signer/s1", &[], ExtendedKeyUsagePurpose::Other(JWT.into()));
         let signing = SigningKey::from_pkcs8(&pair.serialize_der()).unwrap();
-        Self { issuer, trust, signing, signer, key: PrivateKey::generate().unwrap() }
+        let root = certificate.der().clone();
+        Self { issuer, root, trust, signing, signer, key: PrivateKey::generate().unwrap() }
     }
 
     pub(crate) fn identity() -> Identity {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ringfort_enrol::{Folder, FolderError, Identity, SignerRefused, token_keys};
+use ringfort_enrol::{Folder, FolderError, Identity, LockedFolder, SignerRefused, token_keys};
 use ringfort_identity::{ConfigError, KeyThumbprint, Role, SessionDn, Side, Trust, VerifyError};
 use ringfort_token::{
     ClaimsToken, ConnectToken, DenyList, EntitlementToken, Expectation, Holder, Refusal, Signed, Token, TooLong,
@@ -113,6 +113,14 @@ pub(crate) struct Judge {
 pub(crate) struct Held<T> {
     pub(crate) text: String,
     pub(crate) token: Verified<T>,
+}
+
+/// What somebody who logged in beside a running client has brought.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    pub(crate) identity: Identity,
+    pub(crate) judge: Judge,
+    pub(crate) tokens: Tokens,
 }
 
 /// What a logged-in client has.
@@ -268,6 +276,16 @@ impl Judge {
     }
 }
 
+impl Beside {
+    fn load(folder: &LockedFolder, holder: KeyThumbprint, now: UnixSeconds) -> Result<Self, TokensError> {
+        let identity = folder.identity()?;
+        let judge = Judge::of_folder(folder, &identity, holder, now)?;
+        let tokens = Tokens::load(folder, &judge, now)?;
+        judge.certificate(&folder.certificates(ringfort_enrol::file::CHAIN)?, &tokens.claims.token, now)?;
+        Ok(Self { identity, judge, tokens })
+    }
+}
+
 impl Tokens {
     /// What `folder` keeps, each token verified again. The short-lived ones that have expired are left out, so that they are
     /// fetched anew.
@@ -299,14 +317,31 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Writes all of them, and removes those of sites that are no more.
-    pub(crate) fn store(&self, folder: &Folder) -> Result<(), FolderError> {
+    /// Writes all of them, and removes those of sites that are no more. The claims token comes last: whoever finds another one than
+    /// before finds everything that came with it.
+    pub(crate) fn store(&self, folder: &LockedFolder) -> Result<(), FolderError> {
         let entitlements = self.entitlements.iter().map(|(site, held)| (file::entitlement(site), &held.text));
-        let files = std::iter::once((file::CLAIMS.to_owned(), &self.claims.text))
-            .chain(entitlements)
-            .chain(self.connect.iter().map(|connect| (file::CONNECT.to_owned(), &connect.text)));
+        let files = entitlements
+            .chain(self.connect.iter().map(|connect| (file::CONNECT.to_owned(), &connect.text)))
+            .chain([(file::CLAIMS.to_owned(), &self.claims.text)]);
         folder.write_all(files.map(|(name, text)| (name, text, ringfort_enrol::Secrecy::Secret)))?;
         remove_entitlements(folder, |site| !self.entitlements.contains_key(site))
+    }
+
+    /// What a `ringfort login` beside this process has brought into `folder` since these came from there, with what judges it: tokens
+    /// and a certificate, verified. `None` if these are what the folder has, or if what it has is of no use: then these may be stored.
+    pub(crate) fn beside(&self, folder: &LockedFolder, holder: KeyThumbprint, now: UnixSeconds) -> Option<Beside> {
+        let kept = folder.read_text(file::CLAIMS);
+        if kept.is_ok_and(|text| text.trim() == self.claims.text) {
+            return None;
+        }
+        match Beside::load(folder, holder, now) {
+            Ok(beside) => Some(beside).filter(|beside| beside.tokens.connect.is_some()),
+            Err(error) => {
+                tracing::debug!(%error, "the tokens in the folder are not used");
+                None
+            }
+        }
     }
 
     /// Puts entitlement tokens of the same claims back that are newer than these: a Gateway passed them on meanwhile.

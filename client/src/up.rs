@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ringfort_engine::client::Event as TunnelEvent;
 use ringfort_enrol::tls::OwnCertificate;
-use ringfort_enrol::{Folder, Identity, Kind, PrivateKey, file, wall_clock};
+use ringfort_enrol::{Folder, Identity, Kind, LockedFolder, PrivateKey, file, wall_clock};
 use ringfort_identity::Credentials;
 use ringfort_service::desk::{Desk, Letter};
 use ringfort_service::notify_ready;
@@ -26,6 +26,7 @@ use ringfort_types::UnixSeconds;
 use ringfort_worker::{Report, now};
 use tokio::runtime::Runtime;
 
+use crate::beside;
 use crate::channel;
 use crate::down::Running;
 use crate::follow;
@@ -33,7 +34,7 @@ use crate::login::login_service;
 use crate::network;
 use crate::renewal::{self, Renewed, Schedule};
 use crate::routes::LeftOut;
-use crate::tokens::{self, Judge, Tokens};
+use crate::tokens::{Beside, Judge, Tokens};
 use crate::tunnel;
 use crate::up::lines::Reason;
 use crate::up::sites::SiteRun;
@@ -84,6 +85,8 @@ pub fn up(options: &Up) -> Result<()> {
     let served = served.with_context(|| format!("cannot serve the status at {}", socket.display()))?;
     let report = desk.reporter();
     network::watch(move || report(Event::NetworkChanged).is_ok())?;
+    let report = desk.waiting_reporter();
+    beside::watch(&control.folder, move || report(Event::ClaimsChanged))?;
     let result = control.run(&desk);
     drop(served);
     control.stop();
@@ -100,8 +103,10 @@ enum Event {
     Follower(String, u64, follow::Told),
     /// The machine's addresses or routes have changed.
     NetworkChanged,
-    /// A renewal came to its end.
-    Renewed(Result<Box<Renewed>>),
+    /// There is another claims token in the folder, ours or that of a login beside us.
+    ClaimsChanged,
+    /// A renewal of what hangs on this claims token came to its end.
+    Renewed(String, Result<Box<Renewed>>),
 }
 
 type Reporter = Arc<dyn Fn(Event) -> Result<(), Event> + Send + Sync>;
@@ -172,19 +177,19 @@ impl<'a> Control<'a> {
 
     fn run(&mut self, desk: &Desk<Event>) -> Result<()> {
         self.apply()?;
+        // Somebody may have logged in before anything was noticed.
+        drop(self.lock()?);
         loop {
             self.begin_renewal();
             self.drive()?;
             self.tell_ready();
-            let Some(letter) = desk.receive_within(self.patience()) else {
-                self.adopt_login()?;
-                continue;
-            };
+            let Some(letter) = desk.receive_within(self.patience()) else { continue };
             match letter {
                 Letter::Stop => return Ok(()),
                 Letter::Status(question) => question.answer(self.document()),
                 Letter::Report(Event::NetworkChanged) => self.follow_network()?,
-                Letter::Report(Event::Renewed(result)) => self.renewed(result)?,
+                Letter::Report(Event::ClaimsChanged) => drop(self.lock()?),
+                Letter::Report(Event::Renewed(claims, result)) => self.renewed(&claims, result)?,
                 Letter::Report(Event::Worker(site, number, report)) => self.hear_worker(&site, number, report)?,
                 Letter::Report(Event::Channel(site, number, told)) => self.hear_channel(&site, number, told),
                 Letter::Report(Event::Follower(site, number, told)) => self.hear_follower(&site, number, told)?,
@@ -217,12 +222,13 @@ impl<'a> Control<'a> {
     /// Takes an entitlement token that a Gateway passed on: verified, stored, routed; the tunnel stays.
     fn pushed(&mut self, site: &str, token: &str) -> Result<()> {
         self.tokens.take_pushed(&self.judge, site, token, wall_clock())?;
-        self.tokens.store(&self.folder)?;
-        let seq = self.tokens.entitlements.get(site).map_or(0, |held| held.token.seq);
-        if let Some(run) = self.sites.iter_mut().find(|run| run.id == site) {
-            run.line.machine.set_pushed(token.to_owned(), seq);
+        let folder = self.lock()?;
+        self.tokens.store(&folder)?;
+        let held = self.tokens.entitlements.get(site);
+        if let (Some(held), Some(run)) = (held, self.sites.iter_mut().find(|run| run.id == site)) {
+            run.line.machine.set_pushed(held.text.clone(), held.token.seq);
             if let Some(next) = &mut run.next {
-                next.line.machine.set_pushed(token.to_owned(), seq);
+                next.line.machine.set_pushed(held.text.clone(), held.token.seq);
             }
         }
         self.route()
@@ -235,12 +241,19 @@ impl<'a> Control<'a> {
         let claims = self.tokens.claims.clone();
         let (state, report) = (self.folder.path().to_owned(), Arc::clone(&self.report));
         self.runtime.spawn(async move {
+            let of = claims.text.clone();
             let result = renewal::renew(state, claims, extent).await;
-            hand_in(report, Event::Renewed(result.map(Box::new))).await;
+            hand_in(report, Event::Renewed(of, result.map(Box::new))).await;
         });
     }
 
-    fn renewed(&mut self, result: Result<Box<Renewed>>) -> Result<()> {
+    /// Goes on with what a renewal of what hangs on the claims token `of` has brought. Whatever somebody who logged in meanwhile has
+    /// brought is newer.
+    fn renewed(&mut self, of: &str, result: Result<Box<Renewed>>) -> Result<()> {
+        let folder = self.lock()?;
+        if of != self.tokens.claims.text {
+            return Ok(());
+        }
         let now = now().boot;
         let mut renewed = match result {
             Ok(renewed) => renewed,
@@ -262,42 +275,45 @@ impl<'a> Control<'a> {
         };
         self.schedule.succeeded(now);
         renewed.tokens.keep_newer(std::mem::take(&mut self.tokens.entitlements));
-        renewed.tokens.store(&self.folder)?;
         let chain = renewed.chain;
         if let Some(chain) = &chain {
-            self.folder.write_certificates(file::CHAIN, chain)?;
+            folder.write_certificates(file::CHAIN, chain)?;
         }
+        renewed.tokens.store(&folder)?;
         (self.judge, self.tokens) = (renewed.judge, renewed.tokens);
         tracing::info!(until = self.tokens.claims.token.dies_at().0, "tokens renewed");
         self.renew_certificate(chain.is_some())
     }
 
-    /// Goes on with the tokens of a `ringfort login` that came after ours, with the same folder.
-    fn adopt_login(&mut self) -> Result<()> {
-        let today = wall_clock();
-        let kept = self.folder.read_text(tokens::file::CLAIMS);
-        if kept.is_ok_and(|text| text.trim() == self.tokens.claims.text) {
-            return Ok(());
+    /// Locks the folder, so that our tokens may be stored there. What a `ringfort login` beside us has brought there is ours from
+    /// then on.
+    fn lock(&mut self) -> Result<LockedFolder> {
+        let folder = self.folder.lock()?;
+        if let Some(beside) = self.tokens.beside(&folder, self.judge.holder(), wall_clock()) {
+            self.adopt(beside)?;
         }
-        let adopted = Judge::of_folder(&self.folder, &self.identity, self.judge.holder(), today)
-            .and_then(|judge| Tokens::load(&self.folder, &judge, today).map(|tokens| (judge, tokens)));
-        match adopted {
-            Ok((judge, tokens)) if tokens.connect.is_some() => {
-                tracing::info!("logged in again");
-                (self.judge, self.tokens, self.schedule) = (judge, tokens, Schedule::default());
-                self.renew_certificate(true)?;
-                for site in &mut self.sites {
-                    site.line.machine.begin_anew(now().boot);
-                }
-                Ok(())
-            }
-            // Half-written, or of no use: ours stay.
-            Ok(_) => Ok(()),
-            Err(error) => {
-                tracing::debug!(%error, "the tokens in the folder are not used");
-                Ok(())
+        Ok(folder)
+    }
+
+    /// Goes on with a login that came after ours.
+    fn adopt(&mut self, beside: Beside) -> Result<()> {
+        let Beside { identity, judge, mut tokens } = beside;
+        tracing::info!(until = tokens.claims.token.dies_at().0, "logged in again");
+        if tokens.claims.token.sub == self.tokens.claims.token.sub {
+            tokens.keep_newer(std::mem::take(&mut self.tokens.entitlements));
+        } else {
+            // Another user: nothing of theirs is shown where we are the one before.
+            for site in &mut self.sites {
+                site.next = None;
+                site.line.machine.set_certificate(now().boot);
             }
         }
+        (self.identity, self.judge, self.tokens, self.schedule) = (identity, judge, tokens, Schedule::default());
+        self.renew_certificate(true)?;
+        for site in &mut self.sites {
+            site.line.machine.begin_anew(now().boot);
+        }
+        Ok(())
     }
 
     /// Goes on with the certificate in the folder, if it is a new one, and with the tokens as they are now.

@@ -7,7 +7,7 @@ use crate::testing::{DN, Organisation, before};
 fn stored(organisation: &Organisation) -> (tempfile::TempDir, Folder) {
     let place = tempfile::tempdir().unwrap();
     let folder = Folder::create(&place.path().join("state")).unwrap();
-    tokens(organisation).store(&folder).unwrap();
+    tokens(organisation).store(&folder.lock().unwrap()).unwrap();
     (place, folder)
 }
 
@@ -39,10 +39,13 @@ fn what_was_stored_is_believed_again() {
         let mode = std::fs::metadata(folder.file(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+    // The claims token is the last of them.
+    let written = |name: &str| std::fs::metadata(folder.file(name)).unwrap().modified().unwrap();
+    assert!(written(file::CLAIMS) >= written(file::CONNECT));
     // A site that is no more leaves nothing behind.
     let mut fewer = loaded.clone();
     fewer.entitlements.remove("s1");
-    fewer.store(&folder).unwrap();
+    fewer.store(&folder.lock().unwrap()).unwrap();
     assert!(!folder.has(&file::entitlement("s1")) && folder.has(&file::entitlement("s2")));
 }
 
@@ -133,6 +136,45 @@ fn a_pushed_token_must_be_newer() {
     tokens.entitlements = self::tokens(&organisation).entitlements;
     tokens.keep_newer(known);
     assert_eq!(tokens.entitlements["s1"].token.seq, 4);
+}
+
+// Covers: A24 allow
+#[test]
+fn a_login_beside_is_taken_up_and_what_is_of_no_use_is_not() {
+    let organisation = Organisation::new();
+    let (_place, folder) = stored(&organisation);
+    let (holder, now) = (organisation.judge().holder(), wall_clock());
+    folder.write_identity(&Organisation::identity()).unwrap();
+    folder.write_certificates(ringfort_enrol::file::CA, std::slice::from_ref(&organisation.root)).unwrap();
+    folder.write_certificates(ringfort_enrol::file::SIGNERS, std::slice::from_ref(&organisation.signer)).unwrap();
+    let chain = organisation.certificate("c1", "u1", true);
+    folder.write_certificates(ringfort_enrol::file::CHAIN, &chain).unwrap();
+    let folder = folder.lock().unwrap();
+    let ours = load(&organisation, &folder).unwrap();
+    assert!(ours.beside(&folder, holder, now).is_none(), "nobody has logged in");
+
+    let mut again = tokens(&organisation);
+    let mut claims = organisation.claims();
+    (claims.jti, claims.exp) = ("again".into(), claims.exp + std::time::Duration::from_secs(60));
+    again.claims = organisation.judge().claims(&organisation.sign(&claims), now).unwrap();
+    again.store(&folder).unwrap();
+    let beside = ours.beside(&folder, holder, now).expect("somebody has");
+    assert_eq!((beside.tokens.claims.token.exp, beside.identity.id.as_str()), (claims.exp, "c1"));
+    assert_eq!(beside.tokens.entitlements.len(), 2);
+    assert!(beside.tokens.beside(&folder, holder, now).is_none(), "it was taken up");
+
+    // A certificate of another user, a claims token that has expired, one of nobody: ours may be stored over them.
+    let other = organisation.certificate("c1", "u2", true);
+    folder.write_certificates(ringfort_enrol::file::CHAIN, &other).unwrap();
+    assert!(ours.beside(&folder, holder, now).is_none());
+    folder.write_certificates(ringfort_enrol::file::CHAIN, &chain).unwrap();
+    assert!(ours.beside(&folder, holder, now).is_some());
+    assert!(ours.beside(&folder, holder, now + std::time::Duration::from_secs(13 * 3_600)).is_none());
+    assert!(ours.beside(&folder, Organisation::other_key(), now).is_none());
+    folder.write(file::CLAIMS, b"nothing", ringfort_enrol::Secrecy::Secret).unwrap();
+    assert!(ours.beside(&folder, holder, now).is_none());
+    folder.remove(file::CLAIMS).unwrap();
+    assert!(ours.beside(&folder, holder, now).is_none());
 }
 
 // Covers: A9 refuse

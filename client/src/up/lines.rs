@@ -126,13 +126,17 @@ impl SiteRun {
         std::iter::once(&mut self.line).chain(next).chain(past)
     }
 
-    /// Makes a next line to `gateway`, unless there is one.
+    /// Makes a next line to `gateway`, unless there is one. One that was begun with another certificate than we have now is begun anew,
+    /// to where it leads.
     pub(super) fn follow(&mut self, gateway: SiteGateway, reason: Reason) {
-        if self.next.is_none() {
-            tracing::info!(site = self.name, gateway = &*gateway.id, ?reason, "going over to another connection");
-            let line = Line::new(vec![gateway], self.line.machine.present().clone());
-            self.next = Some(Next { line, reason, tunnel: None });
-        }
+        let gateway = match (&self.next, reason) {
+            (Some(_), Reason::Draining) => return,
+            (Some(next), Reason::Certificate) => next.line.machine.gateway().cloned().unwrap_or(gateway),
+            (None, _) => gateway,
+        };
+        tracing::info!(site = self.name, gateway = &*gateway.id, ?reason, "going over to another connection");
+        let line = Line::new(vec![gateway], self.line.machine.present().clone());
+        self.next = Some(Next { line, reason, tunnel: None });
     }
 
     /// Goes to another Gateway if the one in use has asked for that, and there is one.
@@ -370,12 +374,19 @@ impl Control<'_> {
 
     pub(super) fn hear_worker(&mut self, site: &str, number: u64, report: Report<TunnelEvent>) -> Result<()> {
         let now = now().boot;
-        let found = self.sites.iter_mut().find(|run| run.id == site);
-        let is_current = |run: &&mut SiteRun| run.line.worker.as_ref().is_some_and(|(known, _)| *known == number);
-        let Some(site) = found.filter(is_current) else {
-            // Of a worker that was stopped, or is about to be.
+        let Some(site) = self.sites.iter_mut().find(|run| run.id == site) else { return Ok(()) };
+        let is_of = |line: &Line| line.worker.as_ref().is_some_and(|(known, _)| *known == number);
+        if !is_of(&site.line) {
+            // Of a worker that was stopped, or is about to be: one that was followed reads from the same interface, and must not go on
+            // once its tunnel takes nothing more.
+            if let Some(past) = site.past.as_mut().filter(|past| is_of(&past.line))
+                && let Report::Event(TunnelEvent::Down(_)) = report
+            {
+                past.until = now;
+                site.end_past();
+            }
             return Ok(());
-        };
+        }
         let line = &mut site.line;
         match report {
             Report::Started { backend, fallback, .. } => {

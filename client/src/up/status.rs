@@ -19,6 +19,7 @@ impl Control<'_> {
             "user": self.identity.user,
             "session": claims.sub,
             "login_ends_at": claims.dies_at().0,
+            "certificate_ends_at": self.certificate_ends.0,
             "login_ended": self.login_ended,
             "renewing": !self.schedule.is_idle(),
             "last_goodbye": goodbye.map(|goodbye| {

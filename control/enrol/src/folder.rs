@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -146,6 +147,21 @@ pub struct Folder {
     names: Names,
 }
 
+/// A folder that no other process, nor another place in this one, has locked. The lock ends when this is dropped, or with the process.
+#[derive(Debug)]
+pub struct LockedFolder {
+    folder: Folder,
+    _lock: File,
+}
+
+impl Deref for LockedFolder {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
+    }
+}
+
 impl Folder {
     /// Makes the folder (0700), or takes one that is there, as long as nobody has joined with it.
     ///
@@ -202,6 +218,16 @@ impl Folder {
             return Ok((folder.of_host(&hostname), identity));
         }
         Ok((folder, identity))
+    }
+
+    /// Locks the folder, waiting while somebody else has it locked: for files that belong together. It keeps out only those who ask.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn lock(&self) -> Result<LockedFolder, FolderError> {
+        let lock = File::open(&self.path).and_then(|folder| folder.lock().map(|()| folder));
+        let lock = lock.map_err(|source| FolderError::Io { path: self.path.clone(), source })?;
+        Ok(LockedFolder { folder: self.clone(), _lock: lock })
     }
 
     /// Where it is.
@@ -506,6 +532,20 @@ mod tests {
         assert_eq!((folder.read_text("a").unwrap(), folder.read_text("b").unwrap()), ("two".into(), "three".into()));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
         assert!(Folder::open(&path).unwrap_err().to_string().contains("chmod 700"));
+    }
+
+    #[test]
+    fn a_folder_is_locked_by_one_at_a_time() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("state")).unwrap();
+        let locked = folder.lock().unwrap();
+        let other = folder.clone();
+        let waits = std::thread::spawn(move || other.lock().unwrap().read_text("a").unwrap());
+        locked.write("a", b"whole", Secrecy::Secret).unwrap();
+        drop(locked);
+        assert_eq!(waits.join().unwrap(), "whole");
+        fs::remove_dir_all(folder.path()).unwrap();
+        assert!(folder.lock().unwrap_err().to_string().contains("state"));
     }
 
     #[test]

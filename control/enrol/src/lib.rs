@@ -20,7 +20,7 @@ mod join;
 mod key;
 pub mod tls;
 
-pub use folder::{Folder, FolderError, Identity, Kind, Secrecy, SignerRefused, file, to_pem, token_keys};
+pub use folder::{Folder, FolderError, Identity, Kind, LockedFolder, Secrecy, SignerRefused, file, to_pem, token_keys};
 pub use https::{Answer, Https, HttpsError};
 pub use invitation::{HASH_BYTES, Invitation, InvitationError, key_hash};
 pub use join::{JoinError, Joiner, MESSAGE_BYTES_MAX, join, read_message, write_message};

@@ -229,6 +229,9 @@ pub struct Revocations {
     pub serial: Serial,
     /// Its entries with their numbers.
     pub entries: Vec<(u64, Entry)>,
+    /// Whether the Gateway itself was removed. It is told so by being refused: no list reaches a Gateway whose key is on it.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// The highest sequence numbers seen.

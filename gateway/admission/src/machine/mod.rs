@@ -40,6 +40,8 @@ pub struct Admission {
     event_prefix: String,
     events_made: u64,
     deny: DenyList,
+    /// The Controller has removed this Gateway.
+    removed: bool,
     forget_at: BootInstant,
     configuration: Option<Configuration>,
     admitting: Result<(), NotAdmitting>,
@@ -107,6 +109,7 @@ impl Admission {
             event_prefix,
             events_made: 0,
             deny: DenyList::restore(revocations.serial, revocations.entries),
+            removed: revocations.removed,
             forget_at: now.boot,
             configuration: None,
             admitting: Ok(()),
@@ -161,6 +164,9 @@ impl Admission {
     /// # Errors
     /// [`NotAdmitting`] says why not.
     pub fn admitting(&self, now: Moment) -> Result<(), NotAdmitting> {
+        if self.removed {
+            return Err(NotAdmitting::Removed);
+        }
         self.admitting?;
         match &self.configuration {
             None => Err(NotAdmitting::NoConfiguration),
@@ -197,6 +203,26 @@ impl Admission {
         for channel in channels {
             self.goodbye(channel, &Refused::Stopping, now);
         }
+    }
+
+    /// The Controller refuses this Gateway because its key is revoked: it serves nobody any more, also after a restart.
+    pub fn removed(&mut self, now: Moment) {
+        self.removed = true;
+        self.actions.push_back(Action::Persist(Part::Revocations));
+        self.dismiss(now);
+    }
+
+    /// A Controller has taken this Gateway's stream: if it was removed, that was undone.
+    pub fn let_in_again(&mut self) {
+        if std::mem::take(&mut self.removed) {
+            self.actions.push_back(Action::Persist(Part::Revocations));
+        }
+    }
+
+    /// Whether the Controller has removed this Gateway.
+    #[must_use]
+    pub const fn is_removed(&self) -> bool {
+        self.removed
     }
 
     /// The live sessions, by name.
@@ -287,7 +313,7 @@ impl Admission {
     #[must_use]
     pub fn persisted_revocations(&self) -> Revocations {
         let entries = self.deny.entries().map(|(n, entry)| (n, entry.clone())).collect();
-        Revocations { serial: self.deny.serial(), entries }
+        Revocations { serial: self.deny.serial(), entries, removed: self.removed }
     }
 
     /// The part [`Part::Sequences`].

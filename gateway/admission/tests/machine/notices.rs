@@ -63,6 +63,24 @@ fn who_does_not_renew_ends_at_the_time_that_was_told() {
     assert_eq!((removes(&actions), world.machine.sessions().count()), (vec![session], 0));
 }
 
+// Covers: A24 refuse
+#[test]
+fn who_renews_tokens_and_no_certificate_ends_with_the_certificate() {
+    let mut world = World::new();
+    let (channel, session) = world.admit(&ALICE, 0, 1);
+    let (claims, entitlement) = renewed(CERTIFICATE_END + HOUR);
+    world.present(channel, &claims, &entitlement);
+    let until = CERTIFICATE_END.saturating_since(WALL);
+    assert_eq!(sent(&world.drain(), channel), [ToClient::Accepted { seq: 2, ends_at: CERTIFICATE_END }]);
+    assert_eq!(world.installed[&session].not_after, BOOT + until, "packets end then without any message");
+    let messages = sent(&world.pass(until - MOMENT), channel);
+    assert!(matches!(&messages[..], [message] if told(CERTIFICATE_END, message)), "{messages:?}");
+    assert!(world.allows(session, "10.98.0.10", 80));
+    let actions = world.pass(MOMENT);
+    assert_eq!(refusal(&actions, Some(channel)), "expired");
+    assert_eq!((removes(&actions), world.machine.sessions().count()), (vec![session], 0));
+}
+
 #[test]
 fn who_had_no_channel_then_is_told_on_the_next_one() {
     let mut world = World::new();

@@ -48,6 +48,34 @@ fn a_configuration_that_is_over_is_forgotten_and_its_number_is_not() {
     assert_eq!(World::restored(settings(), tampered).machine.configuration_seq(), 0);
 }
 
+// Covers: R18 refuse
+#[test]
+fn a_gateway_that_was_removed_knows_it_after_a_restart_until_it_is_let_in_again() {
+    let mut world = World::new();
+    let (channel, session) = world.admit(&ALICE, 0, 1);
+    world.machine.removed(world.now);
+    let actions = world.drain();
+    assert_eq!((refusal(&actions, Some(channel)), removes(&actions)), ("stopping", vec![session]));
+    assert!(actions.iter().any(|action| matches!(action, Action::Persist(Part::Revocations))));
+
+    let kept = serde_json::to_string(&world.machine.persisted()).unwrap();
+    let mut again = World::restored(settings(), serde_json::from_str(&kept).unwrap());
+    assert_eq!(again.machine.admitting(again.now), Err(NotAdmitting::Removed), "without its Controller");
+    again.machine.set_admitting(Ok(()));
+    let (channel, _) = again.open(&ALICE);
+    again.drain();
+    again.present(channel, &ALICE.claims(), &ALICE.entitlement(1));
+    assert_eq!(refusal(&again.drain(), Some(channel)), "not_admitting");
+
+    again.machine.let_in_again();
+    assert!(again.drain().iter().any(|action| matches!(action, Action::Persist(Part::Revocations))));
+    assert!(!again.machine.persisted().revocations.removed);
+    again.admit(&ALICE, 0, 1);
+    // Files from before there was such a mark.
+    let older = r#"{"serial":{"epoch":1,"n":1},"entries":[]}"#;
+    assert!(!serde_json::from_str::<Revocations>(older).unwrap().removed);
+}
+
 #[test]
 fn what_is_kept_reads_as_it_was_written() {
     let mut world = World::new();

@@ -71,6 +71,7 @@ const CASES: &[Case] = cases! {
     }
     renewals {
         packets_flow_over_the_end_of_the_tokens_that_began_them,
+        packets_flow_over_the_end_of_the_certificate_that_began_them,
         who_cannot_renew_ends_at_the_time_that_was_told,
         a_gateway_dials_out_and_needs_no_inbound_port,
     }
@@ -83,6 +84,7 @@ const CASES: &[Case] = cases! {
     receipts {
         a_revocation_is_confirmed_with_its_milliseconds,
         a_silent_gateway_is_named_with_the_end_of_its_sessions,
+        what_is_not_on_disk_is_not_confirmed,
         a_group_is_revoked_in_one_decision,
         a_removed_gateway_is_nowhere_any_more,
     }

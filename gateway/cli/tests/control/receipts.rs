@@ -1,7 +1,11 @@
 //! What the administrator is told of what was taken back: who has applied it, and until when a silent Gateway goes on.
 
-use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
 
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::restart::present_what_she_has;
 use crate::world::{ALICE, GATEWAY, PATIENCE, World, sessions};
 
 // Covers: X6 allow
@@ -46,6 +50,50 @@ pub(crate) fn a_silent_gateway_is_named_with_the_end_of_its_sessions() -> Result
     })
 }
 
+/// Nothing comes to the Gateway's disk: what was taken back is in force and is not confirmed, neither on the stream that brought it nor
+/// on the next one, until it would outlast a restart.
+// Covers: X6 refuse
+pub(crate) fn what_is_not_on_disk_is_not_confirmed() -> Result<()> {
+    World::start("")?.play(|world| {
+        world.reaches(ALICE, 0)?;
+        // A folder in the file's place: not even root can write over it.
+        let file = world.realm.state(GATEWAY).join("revocations.json");
+        if file.exists() {
+            std::fs::remove_file(&file)?;
+        }
+        std::fs::create_dir_all(file.join("in the way"))?;
+        let refused = world.realm.admin(&["revoke", "user", ALICE, "--reason", "left", "--wait=1"])?;
+        let (shown, complaint) = (refused.stdout.clone(), refused.refused()?);
+        ensure!(shown.contains("0/1 gateways") && complaint.contains("have not confirmed"), "{shown}{complaint}");
+        world.is_refused(ALICE, 0)?;
+        let revoked = world.gateway.status()?["revocations"].clone();
+        ensure!(revoked["n"].as_u64() > Some(0), "{revoked}");
+
+        let connected = |is| move |status: &Value| status["controller"]["connected"] == is;
+        world.controller.kill()?;
+        world.gateway.wait_until(PATIENCE, connected(false))?;
+        world.controller = world.realm.controller_begin()?.ready()?;
+        // It has caught up, so its hello was heard.
+        world.gateway.wait_until(PATIENCE, connected(true))?;
+        let serial = format!("{}/{}", revoked["epoch"], revoked["n"]);
+        let applied = || -> Result<Value> {
+            let listed: Value = serde_json::from_str(&world.admin(&["gateway", "list", "--json"])?)?;
+            Ok(listed[0]["applied"].clone())
+        };
+        ensure!(applied()? != serial.as_str(), "confirmed, and not on disk");
+        ensure!(world.gateway.status()?["revocations"] == revoked, "not in force any more");
+
+        std::fs::remove_dir_all(&file)?;
+        world.gateway.wait_until(PATIENCE, |status| status["state_on_disk"] == true)?;
+        let begun = Instant::now();
+        while applied()? != serial.as_str() {
+            ensure!(begun.elapsed() < PATIENCE, "on disk, and never confirmed");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    })
+}
+
 // Covers: A23 refuse
 pub(crate) fn a_group_is_revoked_in_one_decision() -> Result<()> {
     World::start("")?.play(|world| {
@@ -84,6 +132,15 @@ pub(crate) fn a_removed_gateway_is_nowhere_any_more() -> Result<()> {
         ensure!(world.get(ALICE, 0)?.is_err(), "alice gets something by a Gateway that was removed");
         let again = world.realm.admin(&["gateway", "remove", GATEWAY])?.refused()?;
         ensure!(again.contains("not_found"), "{again}");
+        // And it knows by itself, with nobody there to tell it.
+        world.gateway.wait_until(PATIENCE, |status| status["state_on_disk"] == true)?;
+        world.gateway.kill()?;
+        world.controller.kill()?;
+        world.gateway = world.realm.gateway_begin(0, GATEWAY, "")?.ready()?;
+        let status = world.gateway.status()?;
+        ensure!(status["admitting"].to_string().contains("removed"), "{}", status["admitting"]);
+        let refused = present_what_she_has(world)?;
+        ensure!(refused.code == "not_admitting", "{refused:?}");
         Ok(())
     })
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::changes::flow_to;
-use crate::world::{ALICE, GATEWAY, MALLORY, PATIENCE, World, service, sessions};
+use crate::world::{ALICE, GATEWAY, MALLORY, PATIENCE, PAYROLL, World, service, sessions};
 
 /// The shortest login that a Controller can be told to give, in seconds.
 const LOGIN_SECONDS: u64 = 60;
@@ -60,6 +60,62 @@ pub(crate) fn packets_flow_over_the_end_of_the_tokens_that_began_them() -> Resul
         );
         ensure!((flow.up().missing(), flow.down().missing()) == (0, 0), "packets were lost");
         ensure!(flow.up().received() > LOGIN_SECONDS * 900, "the flow stood still: {}", flow.up().received());
+        Ok(())
+    })
+}
+
+/// Seconds before the end of her login at which alice logs in again.
+const IN_TIME: u64 = 25;
+
+/// She logs in again while her client runs. It goes on with the certificate and the tokens that this brought, through a tunnel made
+/// beside the one in use, over the end of everything that it began with. Of a thousand packets a second that she sends none is lost.
+/// What comes down meets a new session, to which its flow is unknown until she has sent something of it: that is some milliseconds'
+/// worth. What is pushed later brings nothing of the first login back. Nobody renews the second one: it ends.
+// Covers: A24 refuse
+pub(crate) fn packets_flow_over_the_end_of_the_certificate_that_began_them() -> Result<()> {
+    world()?.play(|world| {
+        let to = SocketAddr::new(service(0).ip(), 7_000);
+        world.admin(&["resource", "add", "flow", "--site", "berlin", "--to", "10.98.0.10", "--service", "udp/7000"])?;
+        world.admin(&["entitle", "flow", "--user", ALICE])?;
+        world.join_user(ALICE)?;
+        world.login(ALICE)?;
+        world.alice = Some(world.up(ALICE)?);
+        let flow = flow_to(world, ALICE, to)?;
+        let certificate = |status: &Value| status["certificate_ends_at"].as_u64();
+        let (first_end, tunnel) = session(&world.gateway.status()?).context("no session")?;
+        let first = certificate(&world.alice()?.status()?);
+        ensure!(first == Some(first_end), "her certificate ends at {first:?}, her session at {first_end}");
+        world.gateway.wait_until(LIFE, |status| time(status) + IN_TIME > first_end)?;
+
+        let claims = || std::fs::read_to_string(world.realm.state(ALICE).join("claims.jwt"));
+        let before = claims()?;
+        world.login(ALICE)?;
+        let status = world.alice()?.wait_until(PATIENCE, |status| certificate(status) > first)?;
+        ensure!(status["login_ends_at"].as_u64() == certificate(&status), "{status}");
+        let moved = |status: &Value| session(status).is_some_and(|(end, now)| now != tunnel && end > first_end);
+        let status = world.gateway.wait_until(PATIENCE, moved)?;
+        let (second_end, _) = session(&status).context("no session")?;
+
+        world.gateway.wait_until(LIFE, |status| time(status) > first_end + 5)?;
+        let (begun, came_down) = (Instant::now(), flow.down().received());
+        while flow.up().missing() != 0 || flow.down().received() < came_down + 1_000 {
+            // What is on its way is missing for a moment, what was lost for ever.
+            ensure!(begun.elapsed() < PATIENCE, "lost: {} up, {} down", flow.up().missing(), flow.down().missing());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        ensure!(flow.up().received() > (LOGIN_SECONDS - IN_TIME) * 900, "the flow stood still");
+        let status = world.alice()?.status()?;
+        ensure!(status["up"] == true && status["last_goodbye"].is_null(), "she was sent away: {status}");
+        // The Gateway passes news on to her, which she stores beside what the login brought.
+        world.admin(&["entitle", PAYROLL, "--user", ALICE])?;
+        world.reaches(ALICE, 1)?;
+        ensure!(claims()? != before, "what the login brought was overwritten");
+
+        let ended = world.gateway.wait_until(LIFE, |status| sessions(status).is_empty())?;
+        ensure!((second_end..=second_end + 10).contains(&(time(&ended) + 1)), "ended at {}", time(&ended));
+        let status = world.alice()?.wait_until(PATIENCE, |status| !status["last_goodbye"].is_null())?;
+        ensure!(status["last_goodbye"]["code"] == "expired", "{}", status["last_goodbye"]);
+        ensure!(world.get(ALICE, 0)?.is_err(), "alice still gets something");
         Ok(())
     })
 }

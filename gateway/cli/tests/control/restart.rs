@@ -1,6 +1,7 @@
 //! Processes that are killed, stopped and started again, in the middle of everything.
 
 use anyhow::{Result, ensure};
+use ringfort_stage::hostile::{self, Refused};
 
 use crate::world::{ALICE, GATEWAY, PATIENCE, PAYROLL, World, sessions};
 
@@ -33,22 +34,26 @@ pub(crate) fn a_gateway_that_was_killed_refuses_what_it_refused_before() -> Resu
         let status = world.gateway.status()?;
         ensure!(status["revocations"]["n"].as_u64() > Some(0), "it has forgotten its revocations");
         let before = status["totals"]["refused_token_revoked"].as_u64();
-        let folder = world.realm.state(ALICE);
-        let claims = std::fs::read_to_string(folder.join("claims.jwt"))?;
-        let entitlement = std::fs::read_dir(&folder)?
-            .filter_map(Result::ok)
-            .find(|entry| entry.file_name().to_string_lossy().starts_with("entitlement-"))
-            .map(|entry| std::fs::read_to_string(entry.path()))
-            .transpose()?
-            .unwrap_or_default();
-        let (lab, to) = (&world.realm.stage.lab, world.realm.gateway_address(0));
-        let refused =
-            lab.run_in(lab.client(ALICE)?, || ringfort_stage::hostile::present(&folder, to, &claims, &entitlement))??;
+        let refused = present_what_she_has(world)?;
         ensure!(refused.code == "token_revoked", "{refused:?}");
         let after = world.gateway.status()?["totals"]["refused_token_revoked"].as_u64();
         ensure!(after == before.map(|count| count + 1), "counted {before:?}, then {after:?}");
         Ok(())
     })
+}
+
+/// What the Gateway refuses alice with when she shows it the tokens in her folder.
+pub(crate) fn present_what_she_has(world: &World) -> Result<Refused> {
+    let folder = world.realm.state(ALICE);
+    let claims = std::fs::read_to_string(folder.join("claims.jwt"))?;
+    let entitlement = std::fs::read_dir(&folder)?
+        .filter_map(Result::ok)
+        .find(|entry| entry.file_name().to_string_lossy().starts_with("entitlement-"))
+        .map(|entry| std::fs::read_to_string(entry.path()))
+        .transpose()?
+        .unwrap_or_default();
+    let (lab, to) = (&world.realm.stage.lab, world.realm.gateway_address(0));
+    lab.run_in(lab.client(ALICE)?, || hostile::present(&folder, to, &claims, &entitlement))?
 }
 
 // Covers: X14 allow

@@ -14,6 +14,7 @@ use ringfort_enrol::{Folder, Identity, file, token_keys};
 use ringfort_identity::{Credentials, Trust};
 use ringfort_proto::v1::{LiveSession, OperationDone};
 use ringfort_service::desk::{Desk, Letter};
+use ringfort_token::Serial;
 use ringfort_types::{BootInstant, UnixSeconds, WorkerIndex};
 use ringfort_worker::{Report, Sink, Workers, now};
 use rustls_pki_types::CertificateDer;
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use super::channel::FromChannel;
-use super::clock::Clock;
+use super::clock::{Clock, Verdict};
 use super::kept::Writer;
 use super::operate::{Effect, Finished, Operations};
 use super::parse_pools;
@@ -111,11 +112,11 @@ pub(super) struct Control {
     operations: Operations,
     /// What is in force and not on disk yet.
     unwritten: Vec<Applied>,
+    /// Revocations up to here are on disk.
+    on_disk: Serial,
     again: Option<Arc<Notify>>,
     channels: BTreeMap<ChannelId, mpsc::Sender<ToClient>>,
     admitting: Result<(), NotAdmitting>,
-    /// Why nobody new is admitted although the clocks agree.
-    withdrawn: Option<NotAdmitting>,
     connected: bool,
     time_kept: Option<BootInstant>,
     audit: VecDeque<AuditEvent>,
@@ -139,6 +140,7 @@ impl Control {
         operations: Operations,
     ) -> Self {
         let mut this = Self {
+            on_disk: admission.serial(),
             admission,
             clock,
             identity,
@@ -153,7 +155,6 @@ impl Control {
             again: None,
             channels: BTreeMap::new(),
             admitting: Ok(()),
-            withdrawn: None,
             connected: false,
             time_kept: None,
             audit: VecDeque::new(),
@@ -164,6 +165,11 @@ impl Control {
             revocation_applied_max: None,
             started: Started::default(),
         };
+        if this.admission.is_removed() {
+            tracing::error!(
+                "this Gateway was removed before it was started: it serves nobody until a Controller takes it back"
+            );
+        }
         this.publish();
         this
     }
@@ -247,9 +253,9 @@ impl Control {
         self.carry_out(workers)
     }
 
-    /// Has the machine admit new sessions, or not, as the clocks and the Controller have it.
+    /// Has the machine admit new sessions, or not, as the clocks have it.
     fn judge_admitting(&mut self) {
-        let verdict = self.withdrawn.map_or_else(|| self.clock.verdict(now()), Err);
+        let verdict = self.clock.verdict(now());
         if verdict != self.admitting {
             if let Err(reason) = verdict {
                 tracing::error!(%reason, "no new session is admitted");
@@ -263,8 +269,16 @@ impl Control {
         let at = now();
         let moment = self.clock.moment(at);
         match told {
-            FromStream::Time(ms) => {
-                self.clock.tell(ms, at);
+            FromStream::Time { ms, controller } => {
+                if let Verdict::Doubted(seconds) = self.clock.tell(ms, at) {
+                    tracing::error!(
+                        %controller,
+                        seconds,
+                        "the Controller's clock agrees neither with this Gateway's nor with what Controllers told before: set it; another Controller is asked"
+                    );
+                    self.begin_stream_anew();
+                }
+                self.judge_admitting();
                 if self.time_kept.is_none_or(|kept| at.boot.saturating_since(kept) >= KEEP_TIME_EVERY) {
                     self.time_kept = Some(at.boot);
                     self.writer.time(self.clock.moment(at).wall);
@@ -290,7 +304,9 @@ impl Control {
                 }
                 self.connected = connected;
                 if connected {
-                    self.withdrawn = None;
+                    self.admission.let_in_again();
+                } else {
+                    self.clock.stream_ended();
                 }
             }
             FromStream::Operation(operation) => {
@@ -304,13 +320,11 @@ impl Control {
                 self.answer(done);
             }
             FromStream::Removed => {
-                if self.withdrawn != Some(NotAdmitting::Removed) {
+                if !self.admission.is_removed() {
                     tracing::error!(
                         "the Controller has revoked this Gateway's key: its sessions end, and it serves nobody any more"
                     );
-                    self.withdrawn = Some(NotAdmitting::Removed);
-                    self.judge_admitting();
-                    self.admission.dismiss(moment);
+                    self.admission.removed(moment);
                 }
             }
             FromStream::Certificate(credentials) => {
@@ -373,17 +387,20 @@ impl Control {
                 Action::Audit(event) => self.write_down(event),
                 Action::Applied(applied) => self.confirm(applied),
                 Action::Persist(part) => self.writer.part(part, &self.admission),
-                Action::Resubscribe => {
-                    if let Some(again) = &self.again {
-                        again.notify_one();
-                    }
-                }
+                Action::Resubscribe => self.begin_stream_anew(),
             }
         }
         if self.standing_changed.is_some_and(|changed| changed.elapsed() >= STANDING_AGE_MAX) {
             self.publish();
         }
         Ok(())
+    }
+
+    /// Has the stream begin anew, with the next Controller.
+    fn begin_stream_anew(&self) {
+        if let Some(again) = &self.again {
+            again.notify_one();
+        }
     }
 
     fn send(&mut self, channel: ChannelId, message: ToClient) {
@@ -417,8 +434,11 @@ impl Control {
         self.tell_applied(applied);
     }
 
-    fn tell_applied(&self, applied: Applied) {
-        // Without a stream nobody waits for it; the next hello and report say the same.
+    fn tell_applied(&mut self, applied: Applied) {
+        // Without a stream nobody waits for it; the next hello says the same, which is why it is written first.
+        if applied.revocations.is_some() {
+            self.publish();
+        }
         self.tell_controller(ToController::Applied(applied));
     }
 
@@ -437,10 +457,15 @@ impl Control {
     /// Tells the stream where we stand.
     fn publish(&mut self) {
         self.standing_changed = None;
+        if self.writer.is_idle() {
+            // Whatever the machine wants written has been handed over before anything else is done.
+            self.on_disk = self.admission.serial();
+        }
         let live = self.admission.live();
         let standing = Standing {
             configuration_seq: self.admission.configuration_seq(),
             revocations: self.admission.serial(),
+            revocations_on_disk: self.on_disk,
             sessions: live.map(|(dn, seq)| LiveSession { dn: dn.into(), seq }).collect(),
         };
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;

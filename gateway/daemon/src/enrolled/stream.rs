@@ -49,7 +49,10 @@ const NEXT_CHAIN: &str = "chain-next.pem";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
     pub(super) configuration_seq: u64,
+    /// Revocations that are in force.
     pub(super) revocations: Serial,
+    /// Those of them that would be in force after a restart as well.
+    pub(super) revocations_on_disk: Serial,
     /// Live sessions and the sequence numbers of their entitlement tokens.
     pub(super) sessions: Vec<LiveSession>,
 }
@@ -70,8 +73,13 @@ pub(super) enum FromStream {
     Entitlement(String),
     /// Text of a revocation list.
     Revocations(String),
-    /// The Controller's clock, in milliseconds since 1970.
-    Time(u64),
+    /// A Controller's clock.
+    Time {
+        /// Milliseconds since 1970.
+        ms: u64,
+        /// Where that Controller is.
+        controller: Arc<str>,
+    },
     /// The stream is open and everything missed has come; or it is not any more.
     Connected(bool),
     /// Something to be done, which [`ToController::Done`] answers.
@@ -112,6 +120,12 @@ pub(super) async fn keep(link: Link, mut applied: mpsc::Receiver<ToController>, 
     let mut pause = PAUSE_FIRST;
     for turn in 0.. {
         let mut connected = false;
+        // What was asked of the last stream is answered by its end.
+        tokio::select! {
+            biased;
+            () = again.notified() => {}
+            () = std::future::ready(()) => {}
+        }
         let Some(address) = link.controller(turn) else { return tracing::error!("identity.toml names no Controller") };
         let ended = tokio::select! {
             ended = run(&link, &address, &mut applied, &mut connected) => ended,
@@ -154,10 +168,11 @@ async fn run(
     to_controller.send(say(Say::Hello(link.hello()))).await?;
     let mut pushes = client.subscribe(ReceiverStream::new(outgoing)).await.map_err(refused)?.into_inner();
     let caught_up = Notify::new();
+    let controller: Arc<str> = address.into();
     // Side by side: however long a Controller takes to answer a report, pushes go on.
     tokio::select! {
-        ended = link.hear(&mut pushes, &to_controller, applied, connected, &caught_up) => ended,
-        ended = link.keep_reporting(client, &caught_up) => ended,
+        ended = link.hear(&controller, &mut pushes, &to_controller, applied, connected, &caught_up) => ended,
+        ended = link.keep_reporting(&controller, client, &caught_up) => ended,
     }
 }
 
@@ -221,8 +236,9 @@ impl Link {
     }
 
     fn hello(&self) -> Hello {
-        let Standing { configuration_seq, revocations, sessions } = self.standing();
-        Hello { configuration_seq, revocations: Some(serial(revocations)), sessions }
+        let Standing { configuration_seq, revocations: _, revocations_on_disk, sessions } = self.standing();
+        // What a hello names counts as confirmed: in force and on disk. The rest is sent again and changes nothing.
+        Hello { configuration_seq, revocations: Some(serial(revocations_on_disk)), sessions }
     }
 
     /// The Controller whose turn it is.
@@ -241,10 +257,15 @@ impl Link {
         Ok(())
     }
 
+    /// Hands a Controller's time to the control thread; `false` when that has ended.
+    fn tell_time(&self, controller: &Arc<str>, ms: u64) -> bool {
+        (self.tell)(FromStream::Time { ms, controller: Arc::clone(controller) })
+    }
+
     /// Hands a push to the control thread.
-    fn take(&self, pushed: Push, connected: &mut bool) -> Result<()> {
+    fn take(&self, controller: &Arc<str>, pushed: Push, connected: &mut bool) -> Result<()> {
         let Push { controller_time_ms, what, signers, intermediates, controllers } = pushed;
-        let mut told = (self.tell)(FromStream::Time(controller_time_ms));
+        let mut told = self.tell_time(controller, controller_time_ms);
         if !signers.is_empty() {
             let [signers, intermediates] = [signers, intermediates]
                 .map(|all| all.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect());
@@ -269,6 +290,7 @@ impl Link {
     /// Hands pushes to the control thread, and its confirmations to the Controller.
     async fn hear(
         &self,
+        controller: &Arc<str>,
         pushes: &mut Streaming<Push>,
         to_controller: &mpsc::Sender<SubscribeRequest>,
         applied: &mut mpsc::Receiver<ToController>,
@@ -280,7 +302,7 @@ impl Link {
                 biased;
                 pushed = pushes.next() => {
                     let pushed = pushed.context("the Controller ended the stream")?.map_err(refused)?;
-                    self.take(pushed, connected)?;
+                    self.take(controller, pushed, connected)?;
                     if *connected {
                         caught_up.notify_one();
                     }
@@ -298,11 +320,16 @@ impl Link {
     }
 
     /// Reports again and again, once everything missed has come.
-    async fn keep_reporting(&self, mut client: GatewayControlClient<Channel>, caught_up: &Notify) -> Result<()> {
+    async fn keep_reporting(
+        &self,
+        controller: &Arc<str>,
+        mut client: GatewayControlClient<Channel>,
+        caught_up: &Notify,
+    ) -> Result<()> {
         caught_up.notified().await;
         let mut disagreements = 0;
         loop {
-            let (agrees, next) = self.report(&mut client).await?;
+            let (agrees, next) = self.report(controller, &mut client).await?;
             disagreements = if agrees { 0 } else { disagreements + 1 };
             ensure!(disagreements < DISAGREEMENTS_MAX, "the Controller believes us to be in another state");
             if let Err(error) = self.renew_if_due(&mut client).await {
@@ -312,8 +339,12 @@ impl Link {
         }
     }
 
-    async fn report(&self, client: &mut GatewayControlClient<Channel>) -> Result<(bool, Duration)> {
-        let Standing { configuration_seq, revocations, sessions } = self.standing();
+    async fn report(
+        &self,
+        controller: &Arc<str>,
+        client: &mut GatewayControlClient<Channel>,
+    ) -> Result<(bool, Duration)> {
+        let Standing { configuration_seq, revocations, revocations_on_disk: _, sessions } = self.standing();
         let digest = state_digest(configuration_seq, serial(revocations), &sessions);
         let certificates = self.folder.certificates(file::CHAIN)?;
         let leaf = certificates.first().context("our chain is empty")?;
@@ -332,7 +363,7 @@ impl Link {
         let answer = tokio::time::timeout(ANSWER_TIME_MAX, client.report(request)).await;
         let answer = answer.map_err(|_| anyhow!("no answer to a report in {ANSWER_TIME_MAX:?}"))?.map_err(refused)?;
         let answer = answer.into_inner();
-        ensure!((self.tell)(FromStream::Time(answer.controller_time_ms)), "the control thread has ended");
+        ensure!(self.tell_time(controller, answer.controller_time_ms), "the control thread has ended");
         let next = match answer.report_again_ms {
             0 => REPORT_EVERY,
             ms => Duration::from_millis(ms.into()).clamp(*REPORT_EVERY_RANGE.start(), *REPORT_EVERY_RANGE.end()),
