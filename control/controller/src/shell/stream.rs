@@ -261,7 +261,8 @@ impl Session {
     }
 
     async fn configure(&mut self) -> Result<(), Refused> {
-        self.still_good()?;
+        // Nor does a stream outlive its key, where the Gateway has another one by now.
+        self.shell.core.site_of(self.caller.peer_as(Role::Gateway, &self.shell.core, wall_clock())?).await?;
         let configuration = self.shell.core.configuration(&self.gateway, wall_clock()).await?;
         self.ready.push_back(push(What::Configuration(configuration)));
         Ok(())

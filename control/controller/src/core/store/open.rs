@@ -19,13 +19,14 @@ use zeroize::Zeroizing;
 use super::{Kind, READERS, Store, WAIT};
 
 /// The forms of the database, one after another. They are written for SQLite; PostgreSQL calls one type by another name.
-const FORMS: [(i64, &str, &str); 6] = [
+const FORMS: [(i64, &str, &str); 7] = [
     (1, "first", include_str!("../../../migrations/0001_first.sql")),
     (2, "several", include_str!("../../../migrations/0002_several.sql")),
     (3, "identity", include_str!("../../../migrations/0003_identity.sql")),
     (4, "hosts", include_str!("../../../migrations/0004_hosts.sql")),
     (5, "administration", include_str!("../../../migrations/0005_administration.sql")),
     (6, "accounts", include_str!("../../../migrations/0006_accounts.sql")),
+    (7, "keys", include_str!("../../../migrations/0007_keys.sql")),
 ];
 /// How long a transaction in PostgreSQL may leave its turn unused.
 const TURN_MAX: Duration = Duration::from_secs(15);
