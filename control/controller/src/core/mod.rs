@@ -177,7 +177,7 @@ pub struct Event<'a> {
     pub action: &'a str,
     /// Of whom or what.
     pub target: &'a str,
-    /// `ok`, or the code of the refusal.
+    /// `ok`, `flagged` for what was let be and is to be looked at, or the code of the refusal.
     pub outcome: &'a str,
     /// What else is worth knowing; nothing secret.
     pub detail: &'a str,
