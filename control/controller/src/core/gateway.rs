@@ -15,8 +15,6 @@ use super::refused::Refused;
 use super::store::{self, Connection, Gateway, Site};
 use super::{Core, Event, hex};
 
-/// Life of a configuration and its lease, in seconds; renewed every minute.
-const CONFIGURATION_SECONDS: u64 = 900;
 /// Life of a revocation list, in seconds: 10 years. It is judged when it arrives.
 const LIST_SECONDS: u64 = 3_652 * 86_400;
 /// Entries in one list: with the longest reasons some 3 MiB of the 4 that a list may have.
@@ -59,9 +57,14 @@ impl Core {
         let seq = store::next_configuration(&mut tx, &gateway.id).await?;
         let draining = store::draining(&mut tx).await?.contains(&gateway.id);
         let signed = self.sign_configuration(&gateway.id, &site, allow, (seq, draining), now)?;
-        store::set_lease(&mut tx, &gateway.id, now + Duration::from_secs(CONFIGURATION_SECONDS)).await?;
+        store::set_lease(&mut tx, &gateway.id, now + self.lease()).await?;
         tx.commit().await?;
         Ok(signed.as_str().to_owned())
+    }
+
+    /// Life of a configuration and its lease; renewed every minute.
+    fn lease(&self) -> Duration {
+        Duration::from_secs(self.inner.settings.lease_seconds)
     }
 
     /// The id of a Gateway's site.
@@ -81,7 +84,7 @@ impl Core {
         (seq, draining): (u64, bool),
         now: UnixSeconds,
     ) -> Result<Signed<GatewayConfiguration>, Refused> {
-        let until = now + Duration::from_secs(CONFIGURATION_SECONDS);
+        let until = now + self.lease();
         let token = GatewayConfiguration {
             iss: self.organisation().to_owned(),
             sub: gateway.to_owned(),

@@ -67,6 +67,7 @@ pub fn run(state: &Path, config: &Path, set_log: SetLog, stop_with_stdin: bool) 
         gateway: identity.id.clone(),
         signers: folder.token_keys(&trust.get(), moment.wall)?,
         ceiling: section.never_beyond.clone(),
+        no_new_sessions_after: section.no_new_sessions_after(),
         guarded: Pools(Vec::new()).guarded()?,
         event_prefix: format!("{:08x}", seed()? as u32),
     };
