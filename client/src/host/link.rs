@@ -9,8 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Method;
 use ringfort_enrol::tls::{self, ALPN_HTTP1, Expected, LiveTrust, OwnCertificate};
-use ringfort_enrol::{Folder, FolderError, Https, HttpsError, wall_clock};
-use ringfort_identity::{Credentials, Trust};
+use ringfort_enrol::{Folder, FolderError, Https, HttpsError, PrivateKey, wall_clock};
+use ringfort_identity::Trust;
 use ringfort_link::{LinkError, Links};
 use ringfort_proto::api::{
     BASE, CertificateRequest, CertificateResponse, HOST_ADDRESSES_MAX, HOST_INTERFACES_MAX, HostInterface,
@@ -41,6 +41,7 @@ impl Link {
     /// With the files of the host that `config` names.
     pub(super) fn open(folder: Folder, config: &Config) -> anyhow::Result<Self> {
         let folder = folder.of_host(&config.hostname);
+        folder.finish_next()?;
         Ok(Self {
             trust: LiveTrust::new(folder.trust()?),
             own: OwnCertificate::new(&folder.credentials()?)?,
@@ -54,6 +55,8 @@ impl Link {
 
     /// Registers this host; gives the Controller's time.
     pub(super) async fn register(&self) -> Result<UnixSeconds, Trouble> {
+        // Of a process that was ended in between.
+        self.use_next()?;
         let credentials = self.folder.credentials()?;
         let validity = credentials.chain().first().and_then(tls::validity_of);
         let validity = validity.ok_or_else(|| Trouble::Own("our own certificate cannot be read".into()))?;
@@ -103,19 +106,28 @@ impl Link {
         Ok(())
     }
 
-    /// Fetches a certificate that lasts longer, for the same key, and shows it from now on.
+    /// Fetches a certificate that lasts longer, for a new key, and shows it from the next connection on. With its first registration by that
+    /// the Controller refuses the old key; an answer that is lost costs nothing.
     async fn renew(&self, https: &mut Https) -> Result<(), Trouble> {
         let own = |error: &dyn std::fmt::Display| Trouble::Own(error.to_string());
-        let key = self.folder.key()?;
+        let key = PrivateKey::generate().map_err(|error| own(&error))?;
         let certificate_request = key.certificate_request().map_err(|error| own(&error))?;
         let request = CertificateRequest { certificate_request: URL_SAFE_NO_PAD.encode(certificate_request) };
         let answer: CertificateResponse = post(https, &format!("{BASE}/hosts/certificate"), &request).await?;
         let chain = decode_certificates(&answer.chain).map_err(|error| own(&error))?;
         // What we cannot use, we do not keep.
-        let credentials = Credentials::new(chain.clone(), key.to_pkcs8()).map_err(|error| own(&error))?;
-        self.folder.write_chain(&chain)?;
-        self.own.replace(&credentials).map_err(|error| own(&error))?;
-        tracing::info!("the certificate was renewed");
+        self.folder.write_next(&key, &chain)?;
+        self.use_next()?;
+        tracing::info!("key and certificate were renewed");
+        Ok(())
+    }
+
+    /// Shows the certificate that was fetched, if there is one.
+    fn use_next(&self) -> Result<(), Trouble> {
+        if matches!(self.folder.next(), Ok(Some(_))) {
+            let credentials = self.folder.use_next()?;
+            self.own.replace(&credentials).map_err(|error| Trouble::Own(error.to_string()))?;
+        }
         Ok(())
     }
 }

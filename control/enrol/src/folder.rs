@@ -13,6 +13,7 @@ use ringfort_types::UnixSeconds;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::key::{KeyFailed, PrivateKey};
 
@@ -27,6 +28,10 @@ pub mod file {
     pub const KEY: &str = "key.pem";
     /// Our certificate chain, the leaf first.
     pub const CHAIN: &str = "chain.pem";
+    /// The key and the chain that will follow ours, in one file.
+    pub const NEXT: &str = "next.pem";
+    /// A chain for our key that will follow ours: what came before keys changed with their certificates.
+    pub const NEXT_CHAIN: &str = "chain-next.pem";
     /// The root, and the intermediates behind it.
     pub const CA: &str = "ca.pem";
     /// Certificates of the keys that sign tokens.
@@ -281,7 +286,8 @@ impl Folder {
 
     fn is_written(&self, name: &str, bytes: &[u8], mode: u32) -> bool {
         let has_mode = |found: fs::Metadata| found.is_file() && found.permissions().mode() & 0o777 == mode;
-        fs::symlink_metadata(self.file(name)).is_ok_and(has_mode) && self.read(name).is_ok_and(|found| found == bytes)
+        fs::symlink_metadata(self.file(name)).is_ok_and(has_mode)
+            && self.read(name).is_ok_and(|found| **Zeroizing::new(found) == *bytes)
     }
 
     fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -362,6 +368,11 @@ impl Folder {
     /// As [`Folder::read_text`], and [`FolderError::Content`].
     pub fn key(&self) -> Result<PrivateKey, FolderError> {
         let name = &self.names.key;
+        let text = self.read_secret(name)?;
+        PrivateKey::from_pem(&text).map_err(|error: KeyFailed| self.content(name, error.to_string()))
+    }
+
+    fn read_secret(&self, name: &str) -> Result<Zeroizing<String>, FolderError> {
         let path = self.file(name);
         let found = fs::metadata(&path).map_err(|source| FolderError::Io { path, source })?;
         let mode = found.permissions().mode() & 0o777;
@@ -369,8 +380,7 @@ impl Folder {
             let why = format!("expected a key that only its owner may read, found mode {mode:03o}; run chmod 600");
             return Err(self.content(name, why));
         }
-        let text = zeroize::Zeroizing::new(self.read_text(name)?);
-        PrivateKey::from_pem(&text).map_err(|error: KeyFailed| self.content(name, error.to_string()))
+        Ok(Zeroizing::new(self.read_text(name)?))
     }
 
     /// The private key, or a new one where there is none.
@@ -394,6 +404,75 @@ impl Folder {
     pub fn credentials(&self) -> Result<Credentials, FolderError> {
         let refused = |error: ConfigError| self.content(&self.names.chain, error.to_string());
         Credentials::new(self.certificates(&self.names.chain)?, self.key()?.to_pkcs8()).map_err(refused)
+    }
+
+    /// Keeps a new key with its chain (DER, the leaf first), whole and in one file, until [`Folder::use_next`]. What was kept so before
+    /// goes.
+    ///
+    /// # Errors
+    /// [`FolderError::Content`] when the chain is not the key's, and nothing is kept then; [`FolderError::Io`].
+    pub fn write_next(&self, key: &PrivateKey, chain: &[CertificateDer<'static>]) -> Result<(), FolderError> {
+        let refused = |error: ConfigError| self.content(file::NEXT, error.to_string());
+        Credentials::new(chain.to_vec(), key.to_pkcs8()).map_err(refused)?;
+        let (key, chain) = (key.to_pem(), to_pem(chain));
+        // All at once: a text that grows leaves copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(key.len() + chain.len()));
+        text.push_str(&key);
+        text.push_str(&chain);
+        self.write(file::NEXT, text.as_bytes(), Secrecy::Secret)?;
+        self.remove(file::NEXT_CHAIN)
+    }
+
+    /// The key and the chain that will follow ours, where some are kept.
+    ///
+    /// # Errors
+    /// [`FolderError`], naming the file at fault.
+    pub fn next(&self) -> Result<Option<Credentials>, FolderError> {
+        Ok(self.read_next()?.map(|(_, credentials)| credentials))
+    }
+
+    fn read_next(&self) -> Result<Option<(PrivateKey, Credentials)>, FolderError> {
+        let (name, key) = if self.has(file::NEXT) {
+            let key = PrivateKey::from_pem(&self.read_secret(file::NEXT)?);
+            (file::NEXT, key.map_err(|error: KeyFailed| self.content(file::NEXT, error.to_string()))?)
+        } else if self.has(file::NEXT_CHAIN) {
+            (file::NEXT_CHAIN, self.key()?)
+        } else {
+            return Ok(None);
+        };
+        let credentials = Credentials::new(self.certificates(name)?, key.to_pkcs8());
+        let credentials = credentials.map_err(|error: ConfigError| self.content(name, error.to_string()))?;
+        Ok(Some((key, credentials)))
+    }
+
+    /// Makes the key and the chain that are kept beside ours our own, and gives them. A crash on the way leaves what
+    /// [`Folder::finish_next`] finishes: what is kept beside goes last.
+    ///
+    /// # Errors
+    /// [`FolderError`], naming the file at fault; [`FolderError::Content`] when none are kept.
+    pub fn use_next(&self) -> Result<Credentials, FolderError> {
+        let none = || self.content(file::NEXT, "expected a key and its chain, found no file".into());
+        let (key, credentials) = self.read_next()?.ok_or_else(none)?;
+        self.write(&self.names.key, key.to_pem().as_bytes(), Secrecy::Secret)?;
+        self.write_chain(credentials.chain())?;
+        self.remove(file::NEXT)?;
+        self.remove(file::NEXT_CHAIN)?;
+        Ok(credentials)
+    }
+
+    /// Finishes what a crash has cut off in [`Folder::use_next`], so that key and chain belong together. To be called first of all by
+    /// the one process that the folder is for.
+    ///
+    /// # Errors
+    /// [`FolderError`], naming the file at fault.
+    pub fn finish_next(&self) -> Result<(), FolderError> {
+        let (key, chain) = (self.key()?, self.certificates(&self.names.chain)?);
+        // A next one that cannot be read serves nobody, and is fetched again.
+        let Ok(Some(next)) = self.next() else { return Ok(()) };
+        if chain == next.chain() || Credentials::new(chain, key.to_pkcs8()).is_err() {
+            self.use_next()?;
+        }
+        Ok(())
     }
 
     /// Whom to believe: who stands under the root and the intermediates.
@@ -556,6 +635,91 @@ mod tests {
         assert_eq!(folder.key_or_new().unwrap().thumbprint(), key.thumbprint());
         fs::set_permissions(folder.file(file::KEY), fs::Permissions::from_mode(0o640)).unwrap();
         assert!(folder.key().unwrap_err().to_string().contains("chmod 600"));
+    }
+
+    /// A key, and a chain of one certificate for it.
+    fn pair() -> (PrivateKey, Vec<CertificateDer<'static>>) {
+        let key = PrivateKey::generate().unwrap();
+        let pem = rcgen::KeyPair::from_pem(&key.to_pem()).unwrap();
+        let certificate = rcgen::CertificateParams::default().self_signed(&pem).unwrap();
+        (key, vec![certificate.der().clone()])
+    }
+
+    /// A folder with a pair in use, and another one kept beside it.
+    fn with_next(place: &Path) -> (Folder, [(PrivateKey, Vec<CertificateDer<'static>>); 2]) {
+        let folder = Folder::create(&place.join("state")).unwrap();
+        let [ours, next] = [pair(), pair()];
+        folder.write(file::KEY, ours.0.to_pem().as_bytes(), Secrecy::Secret).unwrap();
+        folder.write_chain(&ours.1).unwrap();
+        folder.write_next(&next.0, &next.1).unwrap();
+        (folder, [ours, next])
+    }
+
+    fn in_use(folder: &Folder) -> Vec<CertificateDer<'static>> {
+        folder.credentials().unwrap().chain().to_vec()
+    }
+
+    #[test]
+    fn a_next_key_waits_beside_ours_and_follows_it_with_its_chain() {
+        let place = tempfile::tempdir().unwrap();
+        let (folder, [ours, next]) = with_next(place.path());
+        let mode = fs::metadata(folder.file(file::NEXT)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "it has a key in it");
+        folder.finish_next().unwrap();
+        assert_eq!(in_use(&folder), ours.1, "it waits");
+        assert_eq!(folder.use_next().unwrap().chain(), next.1);
+        assert_eq!((in_use(&folder), folder.next().unwrap().is_none()), (next.1, true));
+        assert_eq!(folder.key().unwrap().thumbprint(), next.0.thumbprint());
+        assert!(folder.use_next().unwrap_err().to_string().contains("next.pem"));
+        // A chain that is not the key's is not kept, and what was kept stays.
+        let [(key, chain), (other, _)] = [pair(), pair()];
+        folder.write_next(&key, &chain).unwrap();
+        assert!(folder.write_next(&other, &chain).is_err());
+        assert_eq!(folder.next().unwrap().unwrap().chain(), chain);
+        fs::set_permissions(folder.file(file::NEXT), fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(folder.next().unwrap_err().to_string().contains("chmod 600"));
+    }
+
+    /// Whatever is written when the power goes: a start finds a key and its own chain.
+    #[test]
+    fn a_change_that_was_cut_off_is_finished() {
+        for (has_key, has_chain) in [(true, false), (false, true), (true, true)] {
+            let place = tempfile::tempdir().unwrap();
+            let (folder, [_, next]) = with_next(place.path());
+            if has_key {
+                folder.write(file::KEY, next.0.to_pem().as_bytes(), Secrecy::Secret).unwrap();
+            }
+            if has_chain {
+                folder.write_chain(&next.1).unwrap();
+            }
+            folder.finish_next().unwrap();
+            assert_eq!(in_use(&folder), next.1, "{has_key}, {has_chain}");
+            assert!(folder.next().unwrap().is_none(), "{has_key}, {has_chain}");
+        }
+        // Half of a file beside ours is none of ours.
+        let place = tempfile::tempdir().unwrap();
+        let (folder, [ours, _]) = with_next(place.path());
+        folder.write(file::NEXT, b"-----BEGIN PRIVATE KEY-----", Secrecy::Secret).unwrap();
+        folder.finish_next().unwrap();
+        assert_eq!(in_use(&folder), ours.1);
+    }
+
+    #[test]
+    fn a_chain_for_our_key_from_an_earlier_version_follows_ours() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("state")).unwrap();
+        let (key, ours) = pair();
+        folder.write(file::KEY, key.to_pem().as_bytes(), Secrecy::Secret).unwrap();
+        folder.write_chain(&ours).unwrap();
+        let pem = rcgen::KeyPair::from_pem(&key.to_pem()).unwrap();
+        let params = rcgen::CertificateParams::new(["later".to_owned()]).unwrap();
+        let later = vec![params.self_signed(&pem).unwrap().der().clone()];
+        folder.write_certificates(file::NEXT_CHAIN, &later).unwrap();
+        folder.finish_next().unwrap();
+        assert_eq!(in_use(&folder), ours, "it waits");
+        folder.use_next().unwrap();
+        assert_eq!((in_use(&folder), folder.has(file::NEXT_CHAIN)), (later, false));
+        assert_eq!(folder.key().unwrap().thumbprint(), key.thumbprint());
     }
 
     // Covers: W1 allow

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use ringfort_engine::gateway::Command;
@@ -35,6 +36,9 @@ pub struct Settings {
     pub signers: KeySet,
     /// `never_beyond` of the Gateway's own file: what no Controller can allow here. `None` sets no bound.
     pub ceiling: Option<Bound>,
+    /// `no_new_sessions_after` of the Gateway's own file: how long after the Controller's newest configuration new sessions are admitted
+    /// at most (X14). `None`, and whatever is longer than the lease, leaves it to that.
+    pub no_new_sessions_after: Option<Duration>,
     /// Networks that only a host prefix opens, from `ringfort_policy::never_reachable`. The pools of the configuration, and
     /// the Gateway's address in each, are guarded besides.
     pub guarded: Vec<IpNet>,
@@ -272,10 +276,12 @@ pub enum NotAdmitting {
     /// Nothing is known yet of what may be forwarded to.
     #[error("this gateway has no configuration yet; wait until it has heard from its controller")]
     NoConfiguration,
-    /// The configuration's lease is over (X14).
-    #[error("this gateway has not heard from its controller since its lease ended at {ended}; restore the connection")]
+    /// The configuration's lease is over, or the time that the site leaves it without its Controller (X14).
+    #[error(
+        "this gateway has not heard from its controller for so long that it has admitted nobody new since {ended}; restore the connection"
+    )]
     LeaseOver {
-        /// When it ended.
+        /// Since when.
         ended: UnixSeconds,
     },
     /// The wall clock is behind the last Controller time that was kept.

@@ -19,8 +19,6 @@ use super::relays;
 use super::store::{self, Connection, Gateway, Site};
 use super::{Core, Event, hex};
 
-/// Life of a configuration and its lease, in seconds; renewed every minute.
-const CONFIGURATION_SECONDS: u64 = 900;
 /// Life of a revocation list, in seconds: 10 years. It is judged when it arrives.
 const LIST_SECONDS: u64 = 3_652 * 86_400;
 /// Entries in one list: with the longest reasons some 3 MiB of the 4 that a list may have.
@@ -76,9 +74,14 @@ impl Core {
         let draining = store::draining(&mut tx).await?.contains(&gateway.id);
         let relays = self.relays_for(&gateway.id, &store::relays(&mut tx).await?, now)?;
         let signed = self.sign_configuration(&gateway.id, &site, (allow, relays), (seq, draining), now)?;
-        store::set_lease(&mut tx, &gateway.id, now + Duration::from_secs(CONFIGURATION_SECONDS)).await?;
+        store::set_lease(&mut tx, &gateway.id, now + self.lease()).await?;
         tx.commit().await?;
         Ok(signed.as_str().to_owned())
+    }
+
+    /// Life of a configuration and its lease; renewed every minute.
+    fn lease(&self) -> Duration {
+        Duration::from_secs(self.inner.settings.lease_seconds)
     }
 
     /// The id of a Gateway's site.
@@ -98,7 +101,7 @@ impl Core {
         (seq, draining): (u64, bool),
         now: UnixSeconds,
     ) -> Result<Signed<GatewayConfiguration>, Refused> {
-        let until = now + Duration::from_secs(CONFIGURATION_SECONDS);
+        let until = now + self.lease();
         let token = GatewayConfiguration {
             iss: self.organisation().to_owned(),
             sub: gateway.to_owned(),
@@ -278,10 +281,12 @@ impl Core {
         self.standing_of(&Shown { key: Some(subject.key()), generation, ..Shown::default() }, now).is_ok()
     }
 
-    /// A new certificate for a Gateway and its key; the chain, DER. `request` is PKCS#10, DER.
+    /// A new certificate for a Gateway and the key that signed `request` (PKCS#10, DER); the chain, DER. The Gateway is bound to
+    /// that key once it has reported by it ([`Core::report`]); until then another request replaces this one.
     ///
     /// # Errors
-    /// `wrong_role`, `certificate_revoked`, `key_mismatch`, `request_malformed`, `not_found`.
+    /// `wrong_role`, `certificate_revoked`, `request_malformed`, `not_found`; `key_mismatch` when it does not ask by the key that it is
+    /// bound to, or for a key of somebody else.
     pub async fn enroll(&self, peer: &PeerIdentity, request: &[u8], now: UnixSeconds) -> Result<Vec<Vec<u8>>, Refused> {
         if peer.role() != Role::Gateway {
             return Err(Refused::wrong_role(Role::Gateway.as_str(), peer.role().as_str()));
@@ -290,22 +295,26 @@ impl Core {
         let key = RequestedKey::from_request(request)?;
         let mut tx = self.inner.store.begin().await?;
         let gateway = gateway_with_key(&mut tx, peer).await?;
-        if key.thumbprint() != peer.key() {
+        let jkt = key.thumbprint().to_string();
+        // The next key asks for none that follows it, or the one in use would be known to nobody.
+        if peer.key().to_string() != gateway.jkt || store::is_key_of_another(&mut tx, &jkt, &gateway.id).await? {
             return Err(Refused::key_mismatch());
         }
+        self.standing_of(&Shown { key: Some(key.thumbprint()), ..Shown::default() }, now)?;
         let leaf = self.authority().gateway(&gateway.id, &key, now)?;
-        store::set_next_digest(&mut tx, &gateway.id, &certificate_digest(&leaf)).await?;
-        let event = Event { actor: &gateway.name, action: "enroll", target: &gateway.id, outcome: "ok", detail: "" };
+        store::set_next(&mut tx, &gateway.id, &jkt, &certificate_digest(&leaf)).await?;
+        let event = Event { actor: &gateway.name, action: "enroll", target: &gateway.id, outcome: "ok", detail: &jkt };
         store::insert_event(&mut tx, &event.recorded(now)).await?;
         tx.commit().await?;
         Ok([&leaf, self.authority().intermediate()].map(|certificate| certificate.to_vec()).into())
     }
 
-    /// Takes a Gateway's report (R15, R16, R18) and says whether it is in the state that we believe it to be in.
+    /// Takes a Gateway's report (R15, R16, R18) and says whether it is in the state that we believe it to be in. The first one by the key
+    /// of its new certificate binds it to that key: the one before is refused from then on, whoever has it.
     ///
     /// # Errors
-    /// `not_found`, `key_mismatch`; `request_malformed` for addresses and Relays that are none, and for the digest of a certificate that was
-    /// not issued to it.
+    /// `not_found`; `key_mismatch`, also for the digest of a certificate for another key than the connection's; `request_malformed` for
+    /// addresses and Relays that are none, and for the digest of a certificate that was not issued to it.
     pub async fn report(
         &self,
         peer: &PeerIdentity,
@@ -317,10 +326,28 @@ impl Core {
         let relays = relays::checked_connected(&report.relays)?;
         let mut tx = self.inner.store.begin().await?;
         let mut gateway = gateway_with_key(&mut tx, peer).await?;
+        let key = peer.key().to_string();
         if digest == gateway.next_digest {
+            if key != gateway.next_jkt {
+                return Err(Refused::key_mismatch());
+            }
             gateway.digest = std::mem::take(&mut gateway.next_digest);
+            let before = std::mem::replace(&mut gateway.jkt, std::mem::take(&mut gateway.next_jkt));
+            if before != gateway.jkt {
+                let detail = format!("{} in place of {before}", gateway.jkt);
+                let event = Event {
+                    actor: &gateway.name,
+                    action: "rotate-key",
+                    target: &gateway.id,
+                    outcome: "ok",
+                    detail: &detail,
+                };
+                store::insert_event(&mut tx, &event.recorded(now)).await?;
+            }
         } else if digest != gateway.digest {
             return Err(Refused::malformed("expected the digest of a certificate that was issued to this Gateway"));
+        } else if key != gateway.jkt {
+            return Err(Refused::key_mismatch());
         }
         if !addresses.is_empty() {
             gateway.addresses = addresses;
@@ -355,14 +382,15 @@ async fn known_gateway(c: &mut Connection, id: &str) -> Result<Gateway, Refused>
     store::gateway(c, id).await?.ok_or_else(|| Refused::not_found("Gateway", id))
 }
 
-/// The Gateway whose certificate `peer` shows: one that names it and has the key it joined with. A Controller that was removed
-/// could name any.
+/// The Gateway whose certificate `peer` shows: one that names it and has its key, or the one that is to follow it. A Controller that was
+/// removed could name any, and a copy of an older key is nobody's.
 ///
 /// # Errors
 /// `not_found`, `key_mismatch`.
 async fn gateway_with_key(c: &mut Connection, peer: &PeerIdentity) -> Result<Gateway, Refused> {
     let gateway = known_gateway(c, peer.id()).await?;
-    if peer.key().to_string() != gateway.jkt {
+    let key = peer.key().to_string();
+    if !gateway.keys().any(|jkt| jkt == key) {
         return Err(Refused::key_mismatch());
     }
     Ok(gateway)

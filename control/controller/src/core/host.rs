@@ -1,6 +1,7 @@
 //! Hosts that register themselves (W1–W10): who may, what they say, and what it is good for.
 //!
-//! A name belongs to the key that joined by an invitation for it, and to no other; a host that is removed takes its key with it.
+//! A name belongs to the key that joined by an invitation for it, and then to each that follows it with a certificate, and to no other; a
+//! host that is removed takes its keys with it.
 //!
 //! What a host says of its addresses is a hint. Clients try the addresses of a host that is called like a Gateway after those that
 //! were configured for that Gateway, and believe none of them before pin and handshake (W8, C12).
@@ -12,7 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use ringfort_identity::{Hostname, PeerIdentity, Role};
 use ringfort_proto::api::{self, HOST_ADDRESSES_MAX, HOST_INTERFACES_MAX, HOST_TEXT_BYTES_MAX};
-use ringfort_token::{Effect, Entry, EntryScope, InviteeKind};
+use ringfort_token::{Effect, Entry, EntryScope, InviteeKind, Shown};
 use ringfort_types::UnixSeconds;
 
 use super::admin::KEY_SECONDS;
@@ -109,8 +110,8 @@ impl Core {
             if found.is_none() && invitations == 0 {
                 return Err(Refused::not_found("host", &request.name));
             }
-            let jkt = found.map(|host| host.jkt).filter(|jkt| !jkt.is_empty());
-            if let Some(jkt) = &jkt {
+            let jkt: Vec<&str> = found.iter().flat_map(Host::keys).collect();
+            for jkt in &jkt {
                 let (scope, effect) = (EntryScope::Key(jkt.parse().map_err(Refused::internal)?), Effect::Revoke);
                 let keep_until = now + Duration::from_secs(KEY_SECONDS);
                 decision.revoke(Entry { scope, effect, reason: "removed".into(), keep_until }).await?;
@@ -165,7 +166,7 @@ impl Core {
         // A host's id is its certificate's common name: `Trust` sees to that.
         let (name, jkt) = (peer.id().to_owned(), peer.key().to_string());
         let host = store::host(&mut *self.inner.store.read().await?, &name).await?;
-        if host.is_none_or(|host| host.jkt != jkt) {
+        if host.is_none_or(|host| !host.keys().any(|key| key == jkt)) {
             return Err(Refused::host_unknown(&name));
         }
         self.standing(peer, now)?;
@@ -186,7 +187,7 @@ impl Core {
         let AuthorisedHost { name, jkt } = host;
         let api::HostRegistration { interfaces, port, version } = request;
         let mut tx = self.inner.store.begin().await?;
-        let host = Host { name, jkt, interfaces, port, version, last_seen: now };
+        let host = Host { interfaces, port, version, last_seen: now, ..Host::new(name, jkt) };
         if !store::set_registered(&mut tx, &host).await? {
             return Err(Refused::host_unknown(&host.name));
         }
@@ -194,10 +195,12 @@ impl Core {
         Ok(api::Registered { last_seen: now.0, known: Some(self.known_to_clients()) })
     }
 
-    /// A new certificate for a host and its key; the chain, DER. `request` is PKCS#10, DER.
+    /// A new certificate for a host and the key that signed `request` (PKCS#10, DER); the chain, DER. That may be the key by which it
+    /// asks, or another one, to which the name belongs once it has registered by it; until then another request replaces this one.
     ///
     /// # Errors
-    /// `key_mismatch`, `request_malformed`.
+    /// `request_malformed`; `certificate_revoked`; `key_mismatch` when it does not ask by the key that the name belongs to, or for a key of
+    /// somebody else.
     pub(crate) async fn renew_host(
         &self,
         host: &AuthorisedHost,
@@ -205,12 +208,19 @@ impl Core {
         now: UnixSeconds,
     ) -> Result<Vec<Vec<u8>>, Refused> {
         let key = RequestedKey::from_request(request)?;
-        if key.thumbprint().to_string() != host.jkt {
+        self.standing_of(&Shown { key: Some(key.thumbprint()), ..Shown::default() }, now)?;
+        let jkt = key.thumbprint().to_string();
+        let leaf = self.authority().host(&host.name.parse()?, &key, now)?;
+        let mut tx = self.inner.store.begin().await?;
+        if jkt != host.jkt
+            && (store::is_key_of_another(&mut tx, &jkt, &host.name).await?
+                || !store::set_next_of_host(&mut tx, &host.name, &host.jkt, &jkt).await?)
+        {
             return Err(Refused::key_mismatch());
         }
-        let leaf = self.authority().host(&host.name.parse()?, &key, now)?;
-        let event = Event { actor: &host.name, action: "renew-host", target: &host.name, outcome: "ok", detail: "" };
-        self.audit(event, now).await;
+        let event = Event { actor: &host.name, action: "renew-host", target: &host.name, outcome: "ok", detail: &jkt };
+        store::insert_event(&mut tx, &event.recorded(now)).await?;
+        tx.commit().await?;
         Ok([&leaf, self.authority().intermediate()].map(|certificate| certificate.to_vec()).into())
     }
 

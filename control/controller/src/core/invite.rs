@@ -214,6 +214,7 @@ impl Core {
                     addresses: checked_addresses(&request.addresses)?,
                     jkt,
                     digest: certificate_digest(&leaf),
+                    next_jkt: String::new(),
                     next_digest: String::new(),
                     last_seen: UnixSeconds(0),
                     configuration_seq: 0,

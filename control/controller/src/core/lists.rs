@@ -48,6 +48,7 @@ impl Core {
         let row = |gateway: store::Gateway| api::GatewayRow {
             alive: is_alive(&gateway, now),
             connected: false,
+            duplicate_at: None,
             draining: draining.contains(&gateway.id),
             applied: applied.get(&gateway.id).copied().map(serial_text).unwrap_or_default(),
             site: sites.get(&gateway.site).map(|site| site.name.clone()).unwrap_or_default(),

@@ -86,6 +86,11 @@ pub(crate) use store::copy_database;
 const LOGIN_SECONDS: u64 = 12 * 3_600;
 /// Shortest and longest login that settings may ask for, in seconds.
 const LOGIN_SECONDS_ALLOWED: std::ops::RangeInclusive<u64> = 60..=7 * 86_400;
+/// Life of a Gateway's configuration and its lease unless the settings say otherwise, in seconds.
+const LEASE_SECONDS: u64 = 900;
+/// Shortest and longest lease that settings may ask for, in seconds. It is renewed every minute: what is shorter would end between two
+/// renewals.
+const LEASE_SECONDS_ALLOWED: std::ops::RangeInclusive<u64> = 120..=86_400;
 /// Changes that a receiver may be behind: all logins of a large group at once, some 2 KiB each.
 const CHANGES_MAX: usize = 16_384;
 /// Longest text in an event, in bytes; what is longer is cut. Names in refusals are chosen by whoever is refused.
@@ -102,6 +107,9 @@ pub struct Settings {
     /// Seconds from a login until it has to be repeated; everything issued for it ends then.
     #[serde(default = "login_seconds")]
     pub login_seconds: u64,
+    /// Seconds for which a Gateway admits new sessions without having heard from a Controller (X14).
+    #[serde(default = "lease_seconds")]
+    pub lease_seconds: u64,
     /// A PostgreSQL database, which several Controllers may share; without it `database.sqlite` in the state folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<PostgresUrl>,
@@ -111,12 +119,16 @@ impl Settings {
     /// Settings of a Controller that is reached at `address`, with everything else as usual.
     #[must_use]
     pub const fn new(address: String, names: Vec<String>) -> Self {
-        Self { address, names, login_seconds: LOGIN_SECONDS, database: None }
+        Self { address, names, login_seconds: LOGIN_SECONDS, lease_seconds: LEASE_SECONDS, database: None }
     }
 }
 
 const fn login_seconds() -> u64 {
     LOGIN_SECONDS
+}
+
+const fn lease_seconds() -> u64 {
+    LEASE_SECONDS
 }
 
 /// The administrator of an organisation that has none yet.
@@ -202,7 +214,7 @@ pub struct Event<'a> {
     pub action: &'a str,
     /// Of whom or what.
     pub target: &'a str,
-    /// `ok`, or the code of the refusal.
+    /// `ok`, `flagged` for what was let be and is to be looked at, or the code of the refusal.
     pub outcome: &'a str,
     /// What else is worth knowing; nothing secret.
     pub detail: &'a str,
@@ -288,9 +300,13 @@ impl Core {
         presence: Presence,
         now: UnixSeconds,
     ) -> anyhow::Result<Self> {
-        if !LOGIN_SECONDS_ALLOWED.contains(&settings.login_seconds) {
-            let (min, max) = (LOGIN_SECONDS_ALLOWED.start(), LOGIN_SECONDS_ALLOWED.end());
-            bail!("expected login_seconds of {min} to {max}, found {}", settings.login_seconds);
+        for (name, allowed, found) in [
+            ("login_seconds", LOGIN_SECONDS_ALLOWED, settings.login_seconds),
+            ("lease_seconds", LEASE_SECONDS_ALLOWED, settings.lease_seconds),
+        ] {
+            if !allowed.contains(&found) {
+                bail!("expected {name} of {} to {}, found {found}", allowed.start(), allowed.end());
+            }
         }
         let store = Store::open(&place(&folder, settings), presence).await?;
         // Whoever else starts on this database waits here: it finds either nothing or the whole organisation.

@@ -28,7 +28,7 @@ impl Core {
         to_the_end(async move {
             let api::Drain { name, draining } = request;
             let mut decision = Decision::begin(&core, &administrator, now).await?;
-            let (id, _) = store::gateway_key(&mut decision.tx, &name).await?.ok_or_else(|| unknown(&name))?;
+            let id = store::gateway_named(&mut decision.tx, &name).await?.ok_or_else(|| unknown(&name))?;
             let gateway = store::gateway(&mut decision.tx, &id).await?.ok_or_else(|| unknown(&name))?;
             let before = store::draining(&mut decision.tx).await?.contains(&id);
             store::set_draining(&mut decision.tx, &id, draining).await?;
@@ -70,8 +70,7 @@ impl Core {
         }
         let mut c = self.inner.store.read().await?;
         administrator.still(self, &mut c, now).await?;
-        let found = store::gateway_key(&mut c, &request.name).await?;
-        found.map(|(id, _)| id).ok_or_else(|| unknown(&request.name))
+        store::gateway_named(&mut c, &request.name).await?.ok_or_else(|| unknown(&request.name))
     }
 
     /// Writes down what became of an operation; gives the event's id.

@@ -345,14 +345,10 @@ impl Refused {
         )
     }
 
-    /// A request by another key than the token's: 403.
+    /// Another key than the one that a token, a name or a Gateway is bound to: 403.
     #[must_use]
     pub fn key_mismatch() -> Self {
-        Self::new(
-            "key_mismatch",
-            403,
-            "expected a signing request by the key that this identity is bound to, found another key",
-        )
+        Self::new("key_mismatch", 403, "expected the key that this identity is bound to, found another one")
     }
 
     /// A Gateway whose stream is not open here: 503.

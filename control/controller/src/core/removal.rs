@@ -1,6 +1,6 @@
 //! Removing a Gateway.
 //!
-//! Its key is revoked and its row goes in one decision, so that its stream ends, no request of its certificate is answered, no
+//! Its keys are revoked, the one it has and the one that is to follow it, and its row goes in one decision, so that its stream ends, no request of its certificate is answered, no
 //! connect token that is issued from then on names it, and it cannot join again by an invitation from before. Clients that
 //! hold an older connect token are sent to it for as long as that lasts, ten minutes at most; a Gateway that hears that it
 //! was removed ends their sessions at once.
@@ -34,23 +34,26 @@ impl Core {
             let mut decision = Decision::begin(&core, &administrator, now).await?;
             let invitations =
                 store::void_invitations(&mut decision.tx, InviteeKind::Gateway, &request.name, now).await?;
-            let found = store::gateway_key(&mut decision.tx, &request.name).await?;
+            let found = store::gateway_named(&mut decision.tx, &request.name).await?;
             if found.is_none() && invitations == 0 {
                 return Err(Refused::not_found("Gateway", &request.name));
             }
             let mut detail = format!("{invitations} invitations");
             let mut was = json!({ "name": request.name, "invitations": invitations });
-            if let Some((id, jkt)) = found {
-                let key = jkt.parse().map_err(Refused::internal)?;
-                let keep_until = now + Duration::from_secs(KEY_SECONDS);
-                let (scope, effect, reason) = (EntryScope::Key(key), Effect::Revoke, "removed".into());
-                decision.revoke(Entry { scope, effect, reason, keep_until }).await?;
+            if let Some(id) = found {
                 let gateway = store::gateway(&mut decision.tx, &id).await?;
                 let gateway = gateway.ok_or_else(|| Refused::not_found("Gateway", &request.name))?;
+                for jkt in gateway.keys() {
+                    let scope = EntryScope::Key(jkt.parse().map_err(Refused::internal)?);
+                    let keep_until = now + Duration::from_secs(KEY_SECONDS);
+                    decision
+                        .revoke(Entry { scope, effect: Effect::Revoke, reason: "removed".into(), keep_until })
+                        .await?;
+                }
                 was["id"] = id.as_str().into();
+                was["jkt"] = gateway.keys().collect::<Vec<_>>().into();
                 was["site"] = gateway.site.into();
                 was["addresses"] = gateway.addresses.into();
-                was["jkt"] = jkt.into();
                 store::delete_gateway(&mut decision.tx, &id).await?;
                 detail = format!("{id}, {detail}");
             }

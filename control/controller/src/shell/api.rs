@@ -154,6 +154,7 @@ async fn gateways(
     let mut rows = shell.core.gateways(administrator, now).await?;
     for row in &mut rows {
         row.connected = shell.hub.open_since(&row.id).is_some();
+        row.duplicate_at = shell.duplicates.of(&row.id).map(|taken| taken.at.0);
     }
     Ok(rows)
 }

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::caller::Caller;
 use super::limits::GRPC_BYTES_MAX;
 use super::stream::{self, Pushes};
-use super::{Shell, short};
+use super::{Shell, duplicates, short};
 use crate::core::Refused;
 
 /// Full name of the service, as in request paths.
@@ -75,6 +75,7 @@ impl GatewayControl for Control {
         let state_agrees = door.answer(agrees.await).await?;
         let (gateway, theirs) = (door.answer(door.gateway()).await?.id(), request.get_ref().gateway_time_ms);
         self.shell.clocks.note(gateway, theirs, wall_clock_ms());
+        duplicates::note_sessions(&self.shell, &door.caller, gateway, &request.get_ref().sessions).await;
         Ok(Response::new(v1::ReportResponse {
             controller_time_ms: wall_clock_ms(),
             report_again_ms: REPORT_AGAIN_MS,

@@ -1,6 +1,7 @@
 //! Who hears of what: the queues between what happens and the Gateways' streams.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -46,6 +47,7 @@ struct Streams {
 struct Open {
     number: u64,
     site: String,
+    from: IpAddr,
     since: UnixSeconds,
     queue: mpsc::Sender<News>,
     operations: mpsc::Sender<Asked>,
@@ -109,15 +111,22 @@ pub(crate) struct Subscription {
 }
 
 impl Hub {
-    /// Opens a stream of a Gateway at `site`, in place of an older one; says whether there was one.
-    pub(crate) fn subscribe(self: &Arc<Self>, gateway: &str, site: &str, now: UnixSeconds) -> (Subscription, bool) {
+    /// Opens a stream of a Gateway at `site` that comes `from` an address, in place of an older one; says where that came from, if there
+    /// was one.
+    pub(crate) fn subscribe(
+        self: &Arc<Self>,
+        gateway: &str,
+        site: &str,
+        from: IpAddr,
+        now: UnixSeconds,
+    ) -> (Subscription, Option<IpAddr>) {
         let (queue, news) = mpsc::channel(PUSHES_WAITING_MAX);
         let (ask, operations) = mpsc::channel(OPERATIONS_WAITING_MAX);
         let (ender, end) = watch::channel(None);
         let mut streams = self.lock();
         streams.opened += 1;
         let number = streams.opened;
-        let open = Open { number, site: site.into(), since: now, queue, operations: ask, end: ender };
+        let open = Open { number, site: site.into(), from, since: now, queue, operations: ask, end: ender };
         let older = streams.open.insert(gateway.into(), open);
         if let Some(older) = &older {
             older.end.send_replace(Some(End::Replaced));
@@ -125,7 +134,7 @@ impl Hub {
         drop(streams);
         (
             Subscription { hub: Arc::clone(self), gateway: gateway.into(), number, news, operations, end },
-            older.is_some(),
+            older.map(|older| older.from),
         )
     }
 
@@ -175,6 +184,11 @@ impl Hub {
             mpsc::error::TrySendError::Full(_) => Refused::gateway_busy(name),
             mpsc::error::TrySendError::Closed(_) => Refused::gateway_unreachable(name),
         })
+    }
+
+    /// The site of a Gateway whose stream is open.
+    pub(crate) fn site(&self, gateway: &str) -> Option<String> {
+        self.lock().open.get(gateway).map(|open| open.site.clone())
     }
 
     /// Since when a Gateway's stream is open, if it is.
@@ -265,6 +279,8 @@ mod tests {
     use super::*;
 
     const NOW: UnixSeconds = UnixSeconds(1);
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     fn at(site: &str) -> Change {
         Change::Configuration { site: site.into() }
@@ -273,8 +289,8 @@ mod tests {
     #[test]
     fn only_the_site_concerned_hears_of_it() {
         let hub = Arc::new(Hub::default());
-        let (mut a, _) = hub.subscribe("a", "one", NOW);
-        let (mut b, _) = hub.subscribe("b", "two", NOW);
+        let (mut a, _) = hub.subscribe("a", "one", HERE, NOW);
+        let (mut b, _) = hub.subscribe("b", "two", HERE, NOW);
         hub.tell(at("one"), Instant::now());
         assert_eq!(*a.news.try_recv().unwrap().change, at("one"));
         assert!(b.news.try_recv().is_err());
@@ -294,8 +310,8 @@ mod tests {
     #[test]
     fn who_does_not_keep_up_is_out_and_nobody_else() {
         let hub = Arc::new(Hub::default());
-        let (slow, _) = hub.subscribe("slow", "one", NOW);
-        let (mut quick, _) = hub.subscribe("quick", "one", NOW);
+        let (slow, _) = hub.subscribe("slow", "one", HERE, NOW);
+        let (mut quick, _) = hub.subscribe("quick", "one", HERE, NOW);
         for told in 0..=PUSHES_WAITING_MAX {
             let lost = hub.tell(at("one"), Instant::now());
             assert_eq!(lost, usize::from(told == PUSHES_WAITING_MAX));
@@ -309,10 +325,10 @@ mod tests {
     #[test]
     fn a_newer_stream_of_the_same_gateway_replaces_the_older() {
         let hub = Arc::new(Hub::default());
-        let (older, replaced) = hub.subscribe("a", "one", NOW);
-        assert!(!replaced);
-        let (newer, replaced) = hub.subscribe("a", "one", NOW);
-        assert!(replaced);
+        let (older, replaced) = hub.subscribe("a", "one", HERE, NOW);
+        assert_eq!(replaced, None);
+        let (newer, replaced) = hub.subscribe("a", "one", ELSEWHERE, NOW);
+        assert_eq!((replaced, hub.site("a"), hub.site("b")), (Some(HERE), Some("one".into()), None));
         assert_eq!((*older.end.borrow(), *newer.end.borrow()), (Some(End::Replaced), None));
         drop(older);
         assert_eq!(hub.open(None), 1, "the older one takes nothing with it");
@@ -327,8 +343,8 @@ mod tests {
     #[tokio::test]
     async fn the_newest_confirmation_of_each_gateway_is_written_once() {
         let hub = Arc::new(Hub::default());
-        let (a, _) = hub.subscribe("a", "one", NOW);
-        let (b, _) = hub.subscribe("b", "one", NOW);
+        let (a, _) = hub.subscribe("a", "one", HERE, NOW);
+        let (b, _) = hub.subscribe("b", "one", HERE, NOW);
         let serial = |n| Serial { epoch: 1, n };
         let applied = |n| Applied { revocations: Some(serial(n)), ..Applied::default() };
         a.note(applied(1), &[(serial(1), 5)]);

@@ -24,6 +24,7 @@ mod begun;
 mod caller;
 mod clocks;
 mod counters;
+mod duplicates;
 mod grpc;
 mod health;
 mod hosts;
@@ -63,6 +64,7 @@ use crate::core::{Bearer, Core, Event, Refused};
 use caller::Caller;
 use clocks::Clocks;
 use counters::Counters;
+use duplicates::Duplicates;
 use hub::Hub;
 use identity::Identity;
 use limits::{OPEN_OF_ONE_ADDRESS_MAX, RECEIPTS_WAITING_MAX};
@@ -92,12 +94,16 @@ mod counted {
     pub(super) const LOST: &str = "subscribers_lost";
     /// Streams ended because the same Gateway began another.
     pub(super) const REPLACED: &str = "subscribers_replaced";
+    /// Streams of a Gateway that took the place of one which was open and came from another address.
+    pub(super) const GATEWAY_DUPLICATES: &str = "gateway_duplicates";
+    /// Sessions that were live at two Gateways of a site for too long.
+    pub(super) const SESSION_DUPLICATES: &str = "session_duplicates";
     /// Transactions in which confirmations of Gateways were written.
     pub(super) const CONFIRMATIONS: &str = "confirmations_written";
     /// Refusals that were counted and not written, because too many came.
     pub(super) const UNWRITTEN: &str = "audit_rows_left_out";
 
-    pub(super) const ALL: [&str; 12] = [
+    pub(super) const ALL: [&str; 14] = [
         ACCEPTED,
         OVER_LIMIT,
         HANDSHAKES_LATE,
@@ -108,6 +114,8 @@ mod counted {
         SUBSCRIBED,
         LOST,
         REPLACED,
+        GATEWAY_DUPLICATES,
+        SESSION_DUPLICATES,
         CONFIRMATIONS,
         UNWRITTEN,
     ];
@@ -121,6 +129,7 @@ pub(crate) struct Shell {
     nonces: Nonces,
     hub: Arc<Hub>,
     clocks: Clocks,
+    duplicates: Duplicates,
     rates: Rates,
     noise: Noise,
     /// Whether this Controller can decide anything, as far as was seen.
@@ -149,6 +158,7 @@ impl Shell {
             nonces: Nonces::default(),
             hub,
             clocks: Clocks::default(),
+            duplicates: Duplicates::default(),
             noise: Noise::default(),
             able: watch::Sender::new(true),
             open_requests: Places::new(OPEN_OF_ONE_ADDRESS_MAX),

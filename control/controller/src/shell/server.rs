@@ -174,6 +174,7 @@ impl Server {
                 let serial = applied.and_then(|applied| applied.revocations);
                 json!({
                     "connected": shell.hub.open_since(&row.id).is_some(),
+                    "duplicate": shell.duplicates.of(&row.id).map(|taken| json!({ "at": taken.at.0, "from": taken.from })),
                     "connected_since": shell.hub.open_since(&row.id).map(|since| since.0),
                     "applied": serial.map(serial_text),
                     "applied_configuration": applied.map(|applied| applied.configuration_seq),

@@ -26,7 +26,7 @@ use super::caller::Caller;
 use super::grpc::{refuse, wall_clock_ms};
 use super::hub::{Applied, Asked, End, News, Subscription};
 use super::limits::{CONFIGURATION_RENEWAL, HELLO_TIME, OPERATIONS_WAITING_MAX, PUSHES_WAITING_MAX};
-use super::{Shell, counted};
+use super::{Shell, counted, duplicates};
 use crate::core::{Change, Refused};
 
 /// What a Gateway gets.
@@ -49,9 +49,12 @@ pub(crate) async fn begin(
     let now = wall_clock();
     let peer = caller.peer_as(Role::Gateway, &shell.core, now)?;
     let (gateway, site): (Arc<str>, _) = (peer.id().into(), shell.core.site_of(peer).await?);
-    let (place, replaced) = shell.hub.subscribe(&gateway, &site, now);
+    let (place, replaced) = shell.hub.subscribe(&gateway, &site, caller.address().ip().to_canonical(), now);
     shell.counters.count(counted::SUBSCRIBED);
-    shell.counters.add(counted::REPLACED, replaced.into());
+    if let Some(before) = replaced {
+        shell.counters.count(counted::REPLACED);
+        duplicates::note_stream(shell, caller, &gateway, before).await;
+    }
     let mut renewal = interval_at(tokio::time::Instant::now() + CONFIGURATION_RENEWAL, CONFIGURATION_RENEWAL);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut session = Session {
@@ -253,7 +256,8 @@ impl Session {
     }
 
     async fn configure(&mut self) -> Result<(), Refused> {
-        self.still_good()?;
+        // Nor does a stream outlive its key, where the Gateway has another one by now.
+        self.shell.core.site_of(self.caller.peer_as(Role::Gateway, &self.shell.core, wall_clock())?).await?;
         let configuration = self.shell.core.configuration(&self.gateway, wall_clock()).await?;
         self.ready.push_back(push(What::Configuration(configuration)));
         Ok(())

@@ -1,6 +1,6 @@
 //! What Gateways are told and report.
 
-use ringfort_controller::core::Change;
+use ringfort_controller::core::{Change, EventsAsked};
 use ringfort_proto::state_digest;
 use ringfort_token::{EntryScope, GatewayConfiguration, RevocationList, Serial};
 
@@ -147,19 +147,92 @@ async fn a_user_is_told_the_addresses_and_the_gateways_that_serve_each() {
     assert_eq!(verify(&other, &own).unwrap_err().code(), "token_bad_signature");
 }
 
+/// A Gateway that asks for a certificate by a further key: what it would keep.
+async fn enroll(world: &World, peer: &PeerIdentity, joined: &v1::Joined) -> Result<(Client, v1::Joined), Refused> {
+    let key = Client::new("east-1");
+    let chain = world.core.enroll(peer, &key.request(), NOW).await?;
+    Ok((key, v1::Joined { chain: chain.into_iter().map(Into::into).collect(), ..joined.clone() }))
+}
+
 #[tokio::test]
-async fn a_certificate_is_renewed_for_the_gateway_and_the_key_it_has() {
+async fn a_new_certificate_brings_a_new_key_and_the_old_one_is_nobodys() {
     let world = World::new().await;
-    let (client, joined) = world.gateway("east-1", "east").await;
-    let peer = world.peer(&joined.chain, Role::Gateway, NOW);
-    refused(world.core.enroll(&peer, &Client::new("east-1").request(), NOW).await, "key_mismatch");
+    let (_, joined) = world.gateway("east-1", "east").await;
+    let core = &world.core;
+    let old = world.gateway_peer(&joined);
+    let says = |of: &v1::Joined| report(of, 0, core.serial(), &[]);
+    core.report(&old, &says(&joined), NOW).await.unwrap();
+    // An answer that was lost: the key of the next request counts, and the one before is none.
+    let (_, lost) = enroll(&world, &old, &joined).await.unwrap();
+    let (key, renewed) = enroll(&world, &old, &joined).await.unwrap();
+    refused(core.report(&world.gateway_peer(&lost), &says(&lost), NOW).await, "key_mismatch");
+    let new = world.gateway_peer(&renewed);
+    assert_eq!((new.id(), *new.key()), (old.id(), key.thumbprint()));
+    // Both are the Gateway's until it has reported by the new one, and the old one cannot say that in its place.
+    assert_eq!(core.site_of(&old).await.unwrap(), core.site_of(&new).await.unwrap());
+    core.report(&old, &says(&joined), NOW).await.unwrap();
+    refused(core.report(&old, &says(&renewed), NOW).await, "key_mismatch");
+    refused(core.report(&new, &says(&joined), NOW).await, "key_mismatch");
+    refused(enroll(&world, &new, &joined).await.map(drop), "key_mismatch");
+    core.report(&new, &says(&renewed), NOW).await.unwrap();
+    // Whoever has a copy of the old one has nothing any more.
+    refused(core.site_of(&old).await, "key_mismatch");
+    refused(core.report(&old, &says(&joined), NOW).await, "key_mismatch");
+    refused(enroll(&world, &old, &joined).await.map(drop), "key_mismatch");
+    let asked = EventsAsked { limit: 1, ..EventsAsked::default() };
+    let [event] = &core.events(&world.admin(), asked).await.unwrap()[..] else { panic!("no event") };
+    assert_eq!((event.action.as_str(), event.target.as_str()), ("rotate-key", joined.id.as_str()));
+    assert_eq!(event.detail, format!("{} in place of {}", key.thumbprint(), old.key()));
+    // And so on with the next one.
+    let (_, third) = enroll(&world, &new, &joined).await.unwrap();
+    core.report(&world.gateway_peer(&third), &says(&third), NOW).await.unwrap();
+    refused(core.site_of(&new).await, "key_mismatch");
+}
+
+#[tokio::test]
+async fn a_gateway_takes_no_key_of_somebody_else() {
+    let world = World::new().await;
+    let (own, joined) = world.gateway("east-1", "east").await;
+    let (other, joined_other) = world.gateway("east-2", "east").await;
+    let peer = world.gateway_peer(&joined);
+    refused(world.core.enroll(&peer, &other.request(), NOW).await, "key_mismatch");
+    let (next_of_other, _) = enroll(&world, &world.gateway_peer(&joined_other), &joined_other).await.unwrap();
+    refused(world.core.enroll(&peer, &next_of_other.request(), NOW).await, "key_mismatch");
     let device = Client::new("laptop");
-    let bearer = world.login("alice", &device, NOW).await;
-    let response = world.core.certificate(&bearer, &device.request(), NOW).await.unwrap();
+    world.login("alice", &device, NOW).await;
+    refused(world.core.enroll(&peer, &device.request(), NOW).await, "key_mismatch");
+    // Nor one whose holder has not signed, nor one that was taken back.
+    let mut unsigned = Client::new("east-1").request();
+    let last = unsigned.len() - 1;
+    unsigned[last] ^= 1;
+    refused(world.core.enroll(&peer, &unsigned, NOW).await, "request_malformed");
+    let named = api::Named { name: "east-2".into() };
+    world.core.admin_remove_gateway(&world.admin(), named, NOW).await.unwrap();
+    for taken_back in [&other, &next_of_other] {
+        refused(world.core.enroll(&peer, &taken_back.request(), NOW).await, "certificate_revoked");
+    }
+    // A user's machine is no Gateway.
+    let phone = Client::new("phone");
+    let bearer = world.login("alice", &phone, NOW).await;
+    let response = world.core.certificate(&bearer, &phone.request(), NOW).await.unwrap();
     let chain: Vec<_> = response.chain.iter().map(|one| URL_SAFE_NO_PAD.decode(one).unwrap()).collect();
     let device_peer = world.peer(&chain, Role::Device, NOW);
-    refused(world.core.enroll(&device_peer, &device.request(), NOW).await, "wrong_role");
-    world.core.enroll(&peer, &client.request(), NOW).await.unwrap();
+    refused(world.core.enroll(&device_peer, &phone.request(), NOW).await, "wrong_role");
+    // One from before keys changed asks by the key that it has, and keeps that.
+    world.core.enroll(&peer, &own.request(), NOW).await.unwrap();
+}
+
+/// As after an update: what was issued under the key that it had is taken into use over the stream that is open.
+#[tokio::test]
+async fn a_certificate_for_the_same_key_is_taken_into_use() {
+    let world = World::new().await;
+    let (own, joined) = world.gateway("east-1", "east").await;
+    let peer = world.gateway_peer(&joined);
+    let chain = world.core.enroll(&peer, &own.request(), NOW).await.unwrap();
+    let renewed = v1::Joined { chain: chain.into_iter().map(Into::into).collect(), ..joined };
+    let says = report(&renewed, 0, world.core.serial(), &[]);
+    world.core.report(&peer, &says, NOW).await.unwrap();
+    world.core.report(&world.gateway_peer(&renewed), &says, NOW).await.unwrap();
 }
 
 #[tokio::test]
@@ -348,7 +421,7 @@ async fn a_removed_gateway_is_refused_everywhere_and_nobody_is_sent_there() {
     let (_, connect) = world.entitlements(&alice, NOW).await;
     assert_eq!(connect.sites[0].gateways.len(), 1);
     let peer = world.peer(&joined.chain, Role::Gateway, NOW);
-    core.enroll(&peer, &key.request(), NOW).await.unwrap();
+    let (next, renewed) = enroll(&world, &peer, &joined).await.unwrap();
     let mut changes = core.changes();
 
     let named = |name: &str| api::Named { name: name.into() };
@@ -357,11 +430,13 @@ async fn a_removed_gateway_is_refused_everywhere_and_nobody_is_sent_there() {
     let Change::Revocations { token, .. } = change else { panic!("{change:?}") };
     let audience = audience::gateways(core.organisation());
     let list: Verified<RevocationList> = world.verify(&token, &audience, Holder::Nobody, later(1));
-    assert_eq!(list.entries[0].scope, EntryScope::Key(key.thumbprint()), "the other Gateways hear of it");
+    let denied: Vec<_> = list.entries.iter().map(|entry| entry.scope.clone()).collect();
+    assert_eq!(denied, [&key, &next].map(|key| EntryScope::Key(key.thumbprint())), "the other Gateways hear of both");
     let (_, connect) = world.entitlements(&alice, later(1)).await;
     assert!(connect.sites[0].gateways.is_empty(), "nobody is sent there");
     refused(core.standing(&peer, later(1)), "certificate_revoked");
     refused(core.standing(&peer, later(7 * 86_400)), "certificate_revoked");
+    refused(core.standing(&world.gateway_peer(&renewed), later(1)), "certificate_revoked");
     refused(core.enroll(&peer, &key.request(), later(1)).await, "certificate_revoked");
     for answer in [
         core.configuration(&joined.id, later(1)).await.map(drop),
@@ -376,6 +451,8 @@ async fn a_removed_gateway_is_refused_everywhere_and_nobody_is_sent_there() {
     // Nor does its key come back by another invitation; another key may have the name.
     let (again, second) = world.invite(api::Invitee::Gateway { name: "east-1".into(), site: "east".into() }).await;
     refused(core.join(key.join(&again, &second), later(1)).await, "certificate_revoked");
+    let (again, second) = world.invite(api::Invitee::Gateway { name: "east-1".into(), site: "east".into() }).await;
+    refused(core.join(next.join(&again, &second), later(1)).await, "certificate_revoked");
     world.gateway("east-1", "east").await;
     // One that has not joined yet is removed with its invitation.
     core.admin_remove_gateway(&world.admin(), named("east-2"), later(2)).await.unwrap();

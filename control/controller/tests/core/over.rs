@@ -11,7 +11,7 @@ const DAY: u64 = 86_400;
 async fn lists(world: &World, serial: Serial, now: UnixSeconds) -> Vec<Verified<RevocationList>> {
     let audience = audience::gateways(world.core.organisation());
     let texts = world.core.revocations_after(serial, now).await.unwrap();
-    texts.iter().map(|text| world.verify(text, &audience, Holder::Nobody, now)).collect()
+    texts.iter().map(|(text, _)| world.verify(text, &audience, Holder::Nobody, now)).collect()
 }
 
 fn users(list: &RevocationList) -> Vec<(u64, bool)> {

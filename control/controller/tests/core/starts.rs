@@ -130,3 +130,28 @@ async fn own_certificates_are_renewed_in_time_and_keys_stay() {
     let (_, renewed) = verified(&open(folder.path(), day(250)).await, day(250));
     assert_eq!((renewed.key(), renewed.not_after()), (signer.key(), day(245 + 365)));
 }
+
+// Covers: X14 allow
+// Covers: X14 refuse
+#[tokio::test]
+async fn the_lease_of_a_configuration_is_what_the_settings_say() {
+    let mut world = World::new().await;
+    let (_, joined) = world.gateway("east-1", "east").await;
+    for seconds in [120, 86_400] {
+        let World { folder, core, owner } = world;
+        drop(core);
+        let settings = Settings { lease_seconds: seconds, ..settings(folder.path()).await };
+        let core = Core::open(&state(folder.path()), &settings, None, NOW).await.unwrap();
+        world = World { folder, core, owner };
+        let text = world.core.configuration(&joined.id, NOW).await.unwrap();
+        let audience = audience::gateway(&joined.id);
+        let token: Verified<ringfort_token::GatewayConfiguration> = world.verify(&text, &audience, Holder::Nobody, NOW);
+        assert_eq!((token.lease, token.exp), (later(seconds), later(seconds)));
+    }
+    for seconds in [0, 119, 86_401] {
+        let settings = Settings { lease_seconds: seconds, ..settings(world.folder.path()).await };
+        let refused = Core::open(&state(world.folder.path()), &settings, None, NOW).await;
+        let error = refused.err().unwrap().to_string();
+        assert!(error.contains("lease_seconds of 120 to 86400") && error.contains(&seconds.to_string()), "{error}");
+    }
+}

@@ -4,17 +4,22 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfort_enrol::tls::{self, ALPN_JOIN};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::Method;
+use ringfort_enrol::tls::{self, ALPN_JOIN, OwnCertificate};
 use ringfort_enrol::{
-    Folder, Invitation, JoinError, Joiner, Kind, PrivateKey, key_hash, read_message, wall_clock, write_message,
+    Folder, Https, Invitation, JoinError, Joiner, Kind, PrivateKey, Secrecy, key_hash, read_message, wall_clock,
+    write_message,
 };
 use ringfort_identity::{Role, Side};
 use ringfort_proto::{api, v1};
+use rustls_pki_types::CertificateDer;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Controller, code, payload, status_code};
+use crate::support::{Answered, Controller, code, connect, path, payload, status_code};
 
 fn joiner() -> Joiner {
     Joiner { addresses: vec!["192.0.2.1:443".into()], client_id: String::new() }
@@ -49,7 +54,7 @@ async fn a_gateway_joins_once() {
     let answer = ringfort_enrol::join(&invitation, &invited.ticket, &joiner(), &second).await;
     let Err(JoinError::Refused { code, event, .. }) = answer else { panic!("{answer:?}") };
     assert_eq!(code, "invitation_used");
-    let rows: Vec<ringfort_proto::api::AuditRow> = administrator.list("admin/audit?limit=1").await.unwrap();
+    let rows: Vec<api::AuditRow> = administrator.list("admin/audit?limit=1").await.unwrap();
     assert_eq!((&rows[0].id, rows[0].outcome.as_str()), (&event, "invitation_used"));
     let unknown = Invitation::new(invitation.address(), *invitation.key_hash(), [9; 18]).unwrap();
     let answer = ringfort_enrol::join(&unknown, &invited.ticket, &joiner(), &second).await;
@@ -58,6 +63,32 @@ async fn a_gateway_joins_once() {
     for code in ["invitation_used", "invitation_unknown"] {
         assert_eq!(controller.total(&format!("refused_{code}")).await, 1, "{code}");
     }
+}
+
+// Covers: I10 refuse
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joins_under_a_name_that_is_taken_is_refused_and_written_down() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let invited = [administrator.invite("gw1", "berlin").await, administrator.invite("gw1", "berlin").await];
+    let join = async |invited: &api::InvitationResponse, place: &str| {
+        let invitation: Invitation = invited.url.parse().unwrap();
+        let folder = Folder::create(&controller.place.path().join(place)).unwrap();
+        let joined = ringfort_enrol::join(&invitation, &invited.ticket, &joiner(), &folder).await;
+        (folder, joined)
+    };
+    let (_, first) = join(&invited[0], "first").await;
+    let id = first.unwrap().id;
+    let (folder, second) = join(&invited[1], "second").await;
+    let Err(JoinError::Refused { code, event, .. }) = second else { panic!("{second:?}") };
+    assert_eq!(code, "already_exists");
+    assert!(!folder.has(ringfort_enrol::file::IDENTITY), "who was refused has not joined");
+    let rows: Vec<api::AuditRow> = administrator.list("admin/audit?limit=1").await.unwrap();
+    assert_eq!((&rows[0].id, rows[0].outcome.as_str()), (&event, "already_exists"));
+    assert_eq!(controller.total("refused_already_exists").await, 1);
+    let rows: Vec<api::GatewayRow> = administrator.list("admin/gateways").await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), [id.as_str()]);
 }
 
 // Covers: I8 allow
@@ -173,24 +204,114 @@ async fn the_key_of_the_invitation_is_that_of_the_listener() {
 }
 
 #[tokio::test]
-async fn a_gateway_renews_its_certificate_by_its_own_key() {
+async fn a_gateway_renews_its_certificate_with_its_key() {
     let controller = Controller::start().await;
     let mut administrator = controller.administrator().await;
     administrator.new_site("berlin").await;
     let gateway = administrator.new_gateway("gw1", "berlin", controller.place.path()).await;
-    let mut client = gateway.client().await;
+    let mut old = gateway.client().await;
+    let mut stream = gateway.subscribe(v1::Hello::default()).await.unwrap();
+    stream.backlog().await;
+    let key = PrivateKey::generate().unwrap();
     let request =
         |key: &PrivateKey| v1::EnrollRequest { certificate_request: key.certificate_request().unwrap().into() };
-    let chain = client.enroll(request(&gateway.folder.key().unwrap())).await.unwrap().into_inner().chain;
-    gateway.folder.write_certificates(ringfort_enrol::file::CHAIN, &chain).unwrap();
-    gateway.folder.credentials().unwrap();
-    let refused = client.enroll(request(&PrivateKey::generate().unwrap())).await.unwrap_err();
-    assert_eq!(status_code(&refused), "key_mismatch");
-    let digest = tls::fingerprint(gateway.folder.credentials().unwrap().leaf()).to_vec();
-    let report = v1::ReportRequest { certificate_digest: digest.into(), ..v1::ReportRequest::default() };
-    let answer = gateway.client().await.report(report).await.unwrap().into_inner();
+    let report = |folder: &Folder| {
+        let digest = tls::fingerprint(folder.credentials().unwrap().leaf()).to_vec();
+        v1::ReportRequest { certificate_digest: digest.into(), ..v1::ReportRequest::default() }
+    };
+    let before = report(&gateway.folder);
+    let chain = old.enroll(request(&key)).await.unwrap().into_inner().chain;
+    let chain: Vec<_> = chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+    gateway.folder.write_next(&key, &chain).unwrap();
+    gateway.folder.use_next().unwrap();
+    let mut new = gateway.client().await;
+    let answer = new.report(report(&gateway.folder)).await.unwrap().into_inner();
     assert_eq!(answer.report_again_ms, 5_000);
     assert_eq!(controller.status().await["gateways"][0]["alive"], true);
+    // What is connected by the old key, and whoever has a copy of it, is refused.
+    let further = PrivateKey::generate().unwrap();
+    for refused in [old.report(before).await.map(drop), old.enroll(request(&further)).await.map(drop)] {
+        assert_eq!(status_code(&refused.unwrap_err()), "key_mismatch");
+    }
+    // So is a stream that it holds open, when the next configuration is due.
+    administrator.new_resource("web", "berlin").await;
+    assert_eq!(status_code(&stream.next().await.unwrap_err()), "key_mismatch");
+    assert_eq!(controller.total("refused_key_mismatch").await, 3);
+    new.enroll(request(&further)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_renews_its_certificate_with_its_key() {
+    const NAME: &str = "nas.example";
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    let invitee = api::Invitee::Host { name: NAME.into() };
+    let request = api::NewInvitation { invitee, expires_in: None };
+    let invited: api::InvitationResponse = administrator.ask("admin/invitations", &request).await.unwrap();
+    let folder = Folder::create(&controller.place.path().join("host")).unwrap().of_host(&NAME.parse().unwrap());
+    ringfort_enrol::join(&invited.url.parse().unwrap(), &invited.ticket, &Joiner::default(), &folder).await.unwrap();
+    let address = controller.address().to_string();
+    let connection = async || {
+        let own = OwnCertificate::new(&folder.credentials().unwrap()).unwrap();
+        connect(&address, Some(&own), &folder.trust().unwrap()).await.unwrap()
+    };
+    async fn post<B: serde::Serialize, T: serde::de::DeserializeOwned>(
+        https: &mut Https,
+        path: &str,
+        body: &B,
+    ) -> Answered<T> {
+        Ok(https.request(Method::POST, path, &[], Some(body), api::NONCE_HEADER).await?.body)
+    }
+    let register = async |https: &mut Https| {
+        let body = api::HostRegistration { interfaces: Vec::new(), port: 443, version: "test".into() };
+        post::<_, api::Registered>(https, &api::registration_path(NAME), &body).await
+    };
+    let renew = async |https: &mut Https, key: &PrivateKey| {
+        let certificate_request = URL_SAFE_NO_PAD.encode(key.certificate_request().unwrap());
+        let body = api::CertificateRequest { certificate_request };
+        let answer: api::CertificateResponse = post(https, &path("hosts/certificate"), &body).await?;
+        let der = |text: &String| CertificateDer::from(URL_SAFE_NO_PAD.decode(text).unwrap());
+        Answered::Ok(answer.chain.iter().map(der).collect::<Vec<_>>())
+    };
+    let mut old = connection().await;
+    register(&mut old).await.unwrap();
+    // As another implementation may: the same key goes on.
+    renew(&mut old, &folder.key().unwrap()).await.unwrap();
+    // An answer that is lost, and the one that counts.
+    renew(&mut old, &PrivateKey::generate().unwrap()).await.unwrap();
+    let key = PrivateKey::generate().unwrap();
+    let chain = renew(&mut old, &key).await.unwrap();
+    folder.write_next(&key, &chain).unwrap();
+    folder.use_next().unwrap();
+    let mut new = connection().await;
+    // Until the host has registered by the new key, both are its own; the next one follows only the first.
+    register(&mut old).await.unwrap();
+    assert_eq!(code(renew(&mut new, &PrivateKey::generate().unwrap()).await), "key_mismatch");
+    register(&mut new).await.unwrap();
+    for refused in [register(&mut old).await.map(drop), renew(&mut old, &key).await.map(drop)] {
+        assert_eq!(code(refused), "host_unknown");
+    }
+    // Nor does it take a key of somebody else.
+    administrator.new_site("berlin").await;
+    let gateway = administrator.new_gateway("gw1", "berlin", controller.place.path()).await;
+    assert_eq!(code(renew(&mut new, &gateway.folder.key().unwrap()).await), "key_mismatch");
+    // Removed, it has neither.
+    let further = PrivateKey::generate().unwrap();
+    let chain = renew(&mut new, &further).await.unwrap();
+    folder.write_next(&further, &chain).unwrap();
+    let named = api::Named { name: NAME.into() };
+    administrator.ask::<_, api::Pushed>("admin/hosts/remove", &named).await.unwrap();
+    let invitee = api::Invitee::Host { name: NAME.into() };
+    for key in [&key, &further] {
+        let request = api::NewInvitation { invitee: invitee.clone(), expires_in: None };
+        let invited: api::InvitationResponse = administrator.ask("admin/invitations", &request).await.unwrap();
+        let again = Folder::create(&controller.place.path().join(key.thumbprint().unwrap().to_string())).unwrap();
+        let again = again.of_host(&NAME.parse().unwrap());
+        again.write(&format!("{NAME}_https.key"), key.to_pem().as_bytes(), Secrecy::Secret).unwrap();
+        let url = invited.url.parse().unwrap();
+        let answer = ringfort_enrol::join(&url, &invited.ticket, &Joiner::default(), &again).await;
+        assert!(matches!(&answer, Err(JoinError::Refused { code, .. }) if code == "certificate_revoked"), "{answer:?}");
+    }
 }
 
 #[tokio::test]

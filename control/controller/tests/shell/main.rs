@@ -7,6 +7,7 @@ mod backups;
 #[path = "../support/database.rs"]
 mod database;
 mod doors;
+mod duplicates;
 mod external_otp;
 mod joining;
 mod known;

@@ -1,6 +1,6 @@
 //! A Controller in a folder of its own, and clients, administrators and Gateways of it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,15 @@ use ringfort_proto::api::{self, NONCE_HEADER, PROOF_HEADER};
 use ringfort_proto::v1::gateway_control_client::GatewayControlClient;
 use ringfort_proto::v1::{self, SubscribeRequest, subscribe_request};
 use ringfort_token::proof::Request;
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, ServerName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Status, Streaming};
@@ -330,13 +332,28 @@ pub(crate) async fn grpc(
     own: Option<&OwnCertificate>,
     trust: &Trust,
 ) -> Result<GatewayControlClient<Channel>, tonic::transport::Error> {
+    grpc_from(Ipv4Addr::LOCALHOST, address, own, trust).await
+}
+
+/// The same from an address of this machine.
+async fn grpc_from(
+    from: Ipv4Addr,
+    address: &str,
+    own: Option<&OwnCertificate>,
+    trust: &Trust,
+) -> Result<GatewayControlClient<Channel>, tonic::transport::Error> {
     let config = tls::client(own, trust, Expected::controller(), ALPN_HTTP2).unwrap();
     let mut once = Some((address.to_owned(), config));
     let connector = tower::service_fn(move |_: Uri| {
         let once = once.take();
         async move {
             let (address, config) = once.ok_or(std::io::ErrorKind::NotConnected)?;
-            tls::connect(&address, config).await.map(TokioIo::new)
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((from, 0).into())?;
+            let tcp = socket.connect(address.parse().map_err(std::io::Error::other)?).await?;
+            // As `tls::connect` does, which has no say in where it comes from.
+            let name = ServerName::try_from("ringfort.invalid").map_err(std::io::Error::other)?;
+            TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map(TokioIo::new).map_err(tls::explained)
         }
     });
     let channel = Endpoint::from_static("http://controller").connect_with_connector(connector).await?;
@@ -352,16 +369,36 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn client(&self) -> GatewayControlClient<Channel> {
+        self.client_from(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// On a machine that has this address.
+    async fn client_from(&self, from: Ipv4Addr) -> GatewayControlClient<Channel> {
         let own = OwnCertificate::new(&self.folder.credentials().unwrap()).unwrap();
-        grpc(&self.address, Some(&own), &self.folder.trust().unwrap()).await.unwrap()
+        grpc_from(from, &self.address, Some(&own), &self.folder.trust().unwrap()).await.unwrap()
     }
 
     /// Begins a stream.
     pub(crate) async fn subscribe(&self, hello: v1::Hello) -> Result<Subscriber, Status> {
+        self.subscribe_from(Ipv4Addr::LOCALHOST, hello).await
+    }
+
+    /// Begins a stream on a machine that has this address.
+    pub(crate) async fn subscribe_from(&self, from: Ipv4Addr, hello: v1::Hello) -> Result<Subscriber, Status> {
         let (say, said) = mpsc::channel(16);
         say.send(SubscribeRequest { say: Some(subscribe_request::Say::Hello(hello)) }).await.unwrap();
-        let pushes = self.client().await.subscribe(ReceiverStream::new(said)).await?.into_inner();
+        let pushes = self.client_from(from).await.subscribe(ReceiverStream::new(said)).await?.into_inner();
         Ok(Subscriber { say, pushes })
+    }
+
+    /// What it reports, with these sessions live.
+    pub(crate) fn report(&self, sessions: &[v1::LiveSession]) -> v1::ReportRequest {
+        let digest = tls::fingerprint(self.folder.credentials().unwrap().leaf()).to_vec();
+        v1::ReportRequest {
+            certificate_digest: digest.into(),
+            sessions: sessions.to_vec(),
+            ..v1::ReportRequest::default()
+        }
     }
 }
 

@@ -173,6 +173,10 @@ pub struct GatewayRow {
     /// Whether its stream is open at the Controller that was asked.
     #[serde(default)]
     pub connected: bool,
+    /// When its stream was last taken over from another address while it was open, at the Controller that was asked and since that one's
+    /// start, in seconds since 1970: its key may be in two machines.
+    #[serde(default)]
+    pub duplicate_at: Option<u64>,
     /// Whether it is drained: it admits no new session.
     #[serde(default)]
     pub draining: bool,

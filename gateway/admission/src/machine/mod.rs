@@ -9,6 +9,7 @@ mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringfort_engine::gateway::Command;
 use ringfort_policy::DEFAULT_DENY;
@@ -45,6 +46,7 @@ pub struct Admission {
     forget_at: BootInstant,
     configuration: Option<Configuration>,
     admitting: Result<(), NotAdmitting>,
+    no_new_sessions_after: Option<Duration>,
     compiler: Compiler,
     seen: Seen,
     /// Every tunnel that a worker has told of and not ended.
@@ -81,7 +83,16 @@ struct Audiences {
 struct Configuration {
     token: Verified<GatewayConfiguration>,
     text: String,
-    lease: Deadline,
+    /// When it was put in force, by which its times are fixed.
+    since: Moment,
+}
+
+impl Configuration {
+    /// When nobody new is admitted by it any more: when its lease ends, or earlier where the site says so.
+    fn admits_until(&self, no_new_sessions_after: Option<Duration>) -> Deadline {
+        let lease = Deadline::fix(self.token.lease, self.since);
+        no_new_sessions_after.map_or(lease, |after| lease.min(Deadline::fix(self.token.iat + after, self.since)))
+    }
 }
 
 impl Admission {
@@ -95,7 +106,8 @@ impl Admission {
     /// sequence number is not.
     #[must_use]
     pub fn restore(settings: Settings, persisted: Persisted, now: Moment) -> Self {
-        let Settings { organisation, site, gateway, signers, ceiling, guarded, event_prefix } = settings;
+        let Settings { organisation, site, gateway, signers, ceiling, no_new_sessions_after, guarded, event_prefix } =
+            settings;
         let Persisted { configuration, revocations, sequences } = persisted;
         let mut admission = Self {
             verifier: Verifier::new(&organisation, signers),
@@ -113,6 +125,7 @@ impl Admission {
             forget_at: now.boot,
             configuration: None,
             admitting: Ok(()),
+            no_new_sessions_after,
             compiler: Compiler::new(ceiling, guarded),
             seen: Seen::restore(sequences),
             tunnels: BTreeMap::new(),
@@ -159,6 +172,12 @@ impl Admission {
         self.admitting = admitting;
     }
 
+    /// How long new sessions are admitted after the Controller's newest configuration, as the site's own file says now: at most for
+    /// its lease (X14).
+    pub const fn set_no_new_sessions_after(&mut self, after: Option<Duration>) {
+        self.no_new_sessions_after = after;
+    }
+
     /// Whether new sessions are admitted.
     ///
     /// # Errors
@@ -168,14 +187,12 @@ impl Admission {
             return Err(NotAdmitting::Removed);
         }
         self.admitting?;
-        match &self.configuration {
-            None => Err(NotAdmitting::NoConfiguration),
-            Some(Configuration { lease, .. }) if lease.at <= now.boot => {
-                Err(NotAdmitting::LeaseOver { ended: lease.ends_at })
-            }
-            Some(Configuration { token, .. }) if token.draining => Err(NotAdmitting::Draining),
-            Some(_) => Ok(()),
+        let Some(configuration) = &self.configuration else { return Err(NotAdmitting::NoConfiguration) };
+        let until = configuration.admits_until(self.no_new_sessions_after);
+        if until.at <= now.boot {
+            return Err(NotAdmitting::LeaseOver { ended: until.ends_at });
         }
+        if configuration.token.draining { Err(NotAdmitting::Draining) } else { Ok(()) }
     }
 
     /// Whether the Controller has this Gateway drained.

@@ -12,7 +12,6 @@ use ringfort_token::{GatewayConfiguration, Holder, RevocationList, Standing, Ver
 use ringfort_types::{BootInstant, SessionId};
 
 use crate::compiler::SiteRules;
-use crate::held::Deadline;
 use crate::interface::{Action, Applied, ChannelId, Moment, Part, ToClient};
 use crate::machine::channels::judge;
 use crate::machine::time::{REVOKED_LINGER, Timer};
@@ -81,8 +80,7 @@ impl Admission {
         now: Moment,
     ) -> bool {
         self.seen.configuration = token.seq;
-        let lease = Deadline::fix(token.lease, now);
-        self.configuration = Some(Configuration { token, text: text.into(), lease });
+        self.configuration = Some(Configuration { token, text: text.into(), since: now });
         self.compiler.set_site(rules)
     }
 

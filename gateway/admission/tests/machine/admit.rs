@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringfort_admission::{Action, NotAdmitting, ToClient};
+use ringfort_admission::{Action, Admission, Moment, NotAdmitting, Persisted, ToClient};
 use ringfort_engine::gateway::{Command, Event};
 use ringfort_packet::flow::FlowKey;
 use ringfort_policy::{Bound, Reach};
@@ -109,6 +109,63 @@ fn without_its_controller_a_gateway_goes_on_for_the_lease_and_then_admits_nobody
     world.say(newer, ALICE.tunnels[2].bind(&session_id));
     assert_eq!(refusal(&world.drain(), Some(newer)), "not_admitting");
     assert!(world.allows(moved, "10.98.0.10", 80));
+}
+
+/// The site may shorten the time without a Controller, and not lengthen it.
+// Covers: X14 allow
+// Covers: X14 refuse
+#[test]
+fn the_site_may_have_it_admit_nobody_new_before_the_lease_ends() {
+    let after = |seconds| Some(Duration::from_secs(seconds));
+    let mut world =
+        World::without_configuration(ringfort_admission::Settings { no_new_sessions_after: after(120), ..settings() });
+    world.machine.pushed_configuration(&sign(&configuration(1, everything())), world.now);
+    world.drain();
+    world.step(Duration::from_secs(119));
+    let (channel, session) = world.admit(&ALICE, 0, 1);
+    world.step(Duration::from_secs(1));
+    let ended = WALL + Duration::from_secs(120);
+    assert_eq!(world.machine.admitting(world.now), Err(NotAdmitting::LeaseOver { ended }));
+    let (other, _) = world.open(&BOB);
+    world.present(other, &BOB.claims(), &BOB.entitlement(1));
+    let actions = world.drain();
+    assert!(
+        matches!(sent(&actions, other).pop(), Some(ToClient::Goodbye { message, .. }) if message.contains(&ended.to_string()))
+    );
+    assert_eq!(refusal(&actions, Some(other)), "not_admitting");
+    assert!(world.allows(session, "10.98.0.10", 80), "a live session goes on");
+    world.present(channel, &ALICE.claims(), &ALICE.entitlement(2));
+    assert!(matches!(sent(&world.drain(), channel)[..], [ToClient::Accepted { seq: 2, .. }]), "and is renewed");
+    // The file is read again: without the line it is the lease, and more than that it never is.
+    for longer in [None, after(901), after(86_400)] {
+        world.machine.set_no_new_sessions_after(longer);
+        assert_eq!(world.machine.admitting(world.now), Ok(()), "{longer:?}");
+    }
+    world.step(Duration::from_secs(780));
+    let ended = WALL + Duration::from_secs(900);
+    assert_eq!(world.machine.admitting(world.now), Err(NotAdmitting::LeaseOver { ended }));
+    // Word of the Controller begins it anew.
+    world.machine.set_no_new_sessions_after(after(120));
+    let newer = GatewayConfiguration { iat: world.now.wall, lease: WALL + HOUR, ..configuration(2, everything()) };
+    let newer = GatewayConfiguration { nbf: world.now.wall, exp: WALL + HOUR, ..newer };
+    world.machine.pushed_configuration(&sign(&newer), world.now);
+    world.step(Duration::from_secs(119));
+    assert_eq!(world.machine.admitting(world.now), Ok(()));
+    world.step(Duration::from_secs(1));
+    assert!(world.machine.admitting(world.now).is_err());
+}
+
+/// A restart does not begin it anew.
+// Covers: X14 refuse
+#[test]
+fn the_time_without_a_controller_goes_on_over_a_restart() {
+    let persisted = Persisted { configuration: Some(sign(&configuration(1, everything()))), ..Persisted::default() };
+    let settings = ringfort_admission::Settings { no_new_sessions_after: Some(Duration::from_secs(120)), ..settings() };
+    for (since, admits) in [(119, true), (120, false), (899, false)] {
+        let now = Moment { boot: BOOT, wall: WALL + Duration::from_secs(since) };
+        let machine = Admission::restore(settings.clone(), persisted.clone(), now);
+        assert_eq!(machine.admitting(now).is_ok(), admits, "{since} s");
+    }
 }
 
 // Covers: X14 refuse

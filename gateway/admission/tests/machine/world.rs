@@ -259,6 +259,7 @@ pub(crate) fn settings() -> Settings {
         gateway: GATEWAY.into(),
         signers,
         ceiling: None,
+        no_new_sessions_after: None,
         guarded: Vec::new(),
         event_prefix: "e".into(),
     }

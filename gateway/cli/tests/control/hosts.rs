@@ -435,12 +435,15 @@ pub(crate) fn a_host_renews_its_certificate() -> Result<()> {
         let before = kept.credentials()?.chain()[0].clone();
         let mut host = world.host(1, "")?;
         host.wait_until(PATIENCE, |status| total(status, "registered") >= 1)?;
+        // Key and chain are written one after the other, and belong together once the next ones are gone.
         let begun = Instant::now();
-        while kept.credentials()?.chain()[0] == before {
+        let is_kept_beside = || kept.has(ringfort_enrol::file::NEXT);
+        while kept.certificates(&format!("{HOST}_https.pem"))?[0] == before || is_kept_beside() {
             ensure!(begun.elapsed() < PATIENCE, "the certificate stays:\n{}", host.log_text());
             std::thread::sleep(Duration::from_millis(10));
         }
         let chain = kept.credentials()?.chain().to_vec();
+        ensure!(kept.key()?.to_pem().as_str() != key.serialize_pem(), "the key stays");
         let now = ringfort_enrol::wall_clock();
         let peer = kept.trust()?.verify(&chain[0], Side::Client, Role::Host, now)?;
         ensure!(peer.not_after().0 > now.0 + 29 * 86_400, "it ends at {}", peer.not_after());

@@ -314,7 +314,10 @@ impl Control {
                 let (done, effect) = self.operations.carry_out(operation, draining);
                 match effect {
                     Effect::None => {}
-                    Effect::Ceiling(ceiling) => self.admission.set_ceiling(ceiling, moment),
+                    Effect::Bounds { ceiling, no_new_sessions_after } => {
+                        self.admission.set_ceiling(ceiling, moment);
+                        self.admission.set_no_new_sessions_after(no_new_sessions_after);
+                    }
                     Effect::EndSessions => self.admission.dismiss(moment),
                 }
                 self.answer(done);

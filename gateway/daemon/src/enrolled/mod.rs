@@ -35,6 +35,7 @@ use control::{Authorities, Control, Told};
 use kept::Writer;
 use operate::Operations;
 pub use operate::SetLog;
+use rotation::Rotation;
 use stream::{Link, Standing};
 
 /// Confirmations waiting for the stream.
@@ -53,6 +54,7 @@ pub fn run(state: &Path, config: &Path, set_log: SetLog, stop_with_stdin: bool) 
         bail!("{}: expected the folder of a Gateway, found that of a {:?}", state.display(), identity.kind);
     }
     let section = config::read(config)?;
+    folder.finish_next()?;
     let authorities = Authorities::of_folder(&folder)?;
     let trust = authorities.trust().clone();
     let own = OwnCertificate::new(authorities.credentials())?;
@@ -65,6 +67,7 @@ pub fn run(state: &Path, config: &Path, set_log: SetLog, stop_with_stdin: bool) 
         gateway: identity.id.clone(),
         signers: folder.token_keys(&trust.get(), moment.wall)?,
         ceiling: section.never_beyond.clone(),
+        no_new_sessions_after: section.no_new_sessions_after(),
         guarded: Pools(Vec::new()).guarded()?,
         event_prefix: format!("{:08x}", seed()? as u32),
     };
@@ -86,8 +89,7 @@ pub fn run(state: &Path, config: &Path, set_log: SetLog, stop_with_stdin: bool) 
         folder: folder.clone(),
         identity: Mutex::new(identity.clone()),
         trust: trust.clone(),
-        own: own.clone(),
-        fetched_at: Mutex::default(),
+        rotation: Rotation::new(folder.clone(), own.clone()),
         addresses: Arc::clone(&addresses),
         standing: Arc::clone(&standing),
         tell: Box::new(move |told| tell(Told::stream(told))),

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ringfort_policy::Bound;
 use ringfort_proto::api::CaptureLimits;
@@ -57,8 +58,13 @@ pub(super) struct Finished {
 pub(super) enum Effect {
     /// Nothing.
     None,
-    /// This ceiling is to be in force.
-    Ceiling(Option<Bound>),
+    /// What the site bounds is to be bounded so.
+    Bounds {
+        /// What no Controller can allow here.
+        ceiling: Option<Bound>,
+        /// How long new sessions are admitted without a Controller, at most.
+        no_new_sessions_after: Option<Duration>,
+    },
     /// Every session is to end.
     EndSessions,
 }
@@ -189,7 +195,7 @@ impl Operations {
         let refused = |detail| NotDone { code: "reload_refused", detail };
         let new = config::read(&self.path).map_err(|error| refused(format!("{error:#}")))?;
         if new.plane != self.section.plane || new.status_socket != self.section.status_socket {
-            let detail = "only `never_beyond`, `addresses`, `upgrade` and `capture` can change while the Gateway runs: restart it for the rest";
+            let detail = "only `never_beyond`, `no_new_sessions_after`, `addresses`, `upgrade` and `capture` can change while the Gateway runs: restart it for the rest";
             return Err(refused(detail.to_owned()));
         }
         let mut changed = Vec::new();
@@ -204,9 +210,13 @@ impl Operations {
             changed.push("addresses");
         }
         let mut effect = Effect::None;
-        if new.never_beyond != self.section.never_beyond {
-            effect = Effect::Ceiling(new.never_beyond.clone());
-            changed.push("never_beyond");
+        let is_beyond = new.never_beyond != self.section.never_beyond;
+        let is_after = new.no_new_sessions_after != self.section.no_new_sessions_after;
+        if is_beyond || is_after {
+            let (ceiling, no_new_sessions_after) = (new.never_beyond.clone(), new.no_new_sessions_after());
+            effect = Effect::Bounds { ceiling, no_new_sessions_after };
+            let names = [("never_beyond", is_beyond), ("no_new_sessions_after", is_after)];
+            changed.extend(names.into_iter().filter_map(|(name, is_changed)| is_changed.then_some(name)));
         }
         self.section = new;
         let text = if changed.is_empty() {
@@ -301,11 +311,17 @@ mod tests {
         world.write("addresses = ['gw.example:443']\nnever_beyond = [{ to = ['10.98.0.10'], services = ['tcp/80'] }]");
         let (code, detail, effect) = world.reload();
         assert_eq!((&*code, &*detail), ("", "changed: addresses, never_beyond"));
-        assert!(matches!(effect, Effect::Ceiling(Some(_))), "{effect:?}");
+        assert!(matches!(effect, Effect::Bounds { ceiling: Some(_), no_new_sessions_after: None }), "{effect:?}");
         assert_eq!(world.addresses(), ["gw.example:443"]);
         world.write("");
-        assert_eq!(world.reload().2, Effect::Ceiling(None), "a ceiling can go at the site, and nowhere else");
+        let unbounded = Effect::Bounds { ceiling: None, no_new_sessions_after: None };
+        assert_eq!(world.reload().2, unbounded, "a ceiling can go at the site, and nowhere else");
         assert_eq!(world.addresses(), ["203.0.113.10:443"]);
+        world.write("no_new_sessions_after = 300");
+        let (_, detail, effect) = world.reload();
+        assert_eq!(detail, "changed: no_new_sessions_after");
+        let no_new_sessions_after = Some(Duration::from_secs(300));
+        assert_eq!(effect, Effect::Bounds { ceiling: None, no_new_sessions_after });
     }
 
     // Covers: K6 refuse
@@ -317,6 +333,7 @@ mod tests {
             ("workers = 1", "restart"),
             ("status_socket = 'elsewhere'", "restart"),
             ("never_byond = []", "never_byond"),
+            ("no_new_sessions_after = 60", "120 to 86400"),
             ("never_beyond = [{ to = ['10.98.0.0'] }]", "services"),
         ] {
             world.write(more);
@@ -330,7 +347,7 @@ mod tests {
         assert_eq!(world.carry_out(level("debug")).0, "");
         assert_eq!(world.carry_out(level("loud")).0, "log_level_malformed");
         let rows = world.operations.document();
-        assert_eq!((rows.as_array().map(Vec::len), &rows[0]["code"]), (Some(8), &json!("reload_refused")));
+        assert_eq!((rows.as_array().map(Vec::len), &rows[0]["code"]), (Some(9), &json!("reload_refused")));
     }
 
     // Covers: K6 refuse

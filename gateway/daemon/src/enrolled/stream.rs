@@ -6,11 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use hyper_util::rt::TokioIo;
 use ringfort_admission::Applied;
-use ringfort_enrol::tls::{self, ALPN_HTTP2, Expected, LiveTrust, OwnCertificate};
-use ringfort_enrol::{Folder, Identity, file, wall_clock};
+use ringfort_enrol::tls::{self, ALPN_HTTP2, Expected, LiveTrust};
+use ringfort_enrol::{Folder, Identity, PrivateKey, wall_clock};
 use ringfort_identity::Credentials;
 use ringfort_proto::state_digest;
 use ringfort_proto::v1::gateway_control_client::GatewayControlClient;
@@ -18,6 +18,7 @@ use ringfort_proto::v1::{
     self, EnrollRequest, Hello, LiveSession, Push, ReportRequest, SubscribeRequest, push, subscribe_request::Say,
 };
 use ringfort_token::Serial;
+use ringfort_types::UnixSeconds;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::StreamExt;
@@ -25,7 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
-use super::rotation::{self, Step};
+use super::rotation::{Rotation, Step};
 
 /// Pause before another attempt, after the first failure and at most; between them it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -42,8 +43,6 @@ const MESSAGE_BYTES_MAX: usize = 8 << 20;
 const DISAGREEMENTS_MAX: u32 = 2;
 /// Messages to the Controller waiting in the stream.
 const QUEUE_MAX: usize = 1_024;
-/// The chain that was fetched and is not in use yet.
-const NEXT_CHAIN: &str = "chain-next.pem";
 
 /// Where the Gateway stands, as it tells the Controller. The control thread writes it, the stream reads it.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +85,7 @@ pub(super) enum FromStream {
     Operation(v1::Operation),
     /// The Controller refuses us because our key is revoked.
     Removed,
-    /// A new certificate of ours.
+    /// A new certificate of ours, and its key.
     Certificate(Credentials),
 }
 
@@ -105,9 +104,7 @@ pub(super) struct Link {
     /// As the Controller said last; its addresses of Controllers are tried in turn.
     pub(super) identity: Mutex<Identity>,
     pub(super) trust: LiveTrust,
-    pub(super) own: OwnCertificate,
-    /// Since when this process knows the certificate that follows ours.
-    pub(super) fetched_at: Mutex<Option<Instant>>,
+    pub(super) rotation: Rotation,
     /// `host:port` where clients reach us, as far as we know.
     pub(super) addresses: Arc<Mutex<Vec<String>>>,
     pub(super) standing: Arc<Mutex<Standing>>,
@@ -127,6 +124,10 @@ pub(super) async fn keep(link: Link, mut applied: mpsc::Receiver<ToController>, 
             () = std::future::ready(()) => {}
         }
         let Some(address) = link.controller(turn) else { return tracing::error!("identity.toml names no Controller") };
+        // Without a stream too: a certificate that is over opens none.
+        if let Err(error) = link.use_next_if_due(wall_clock(), Instant::now()) {
+            tracing::warn!(error = format!("{error:#}"), "the new certificate is not in use yet, trying again");
+        }
         let ended = tokio::select! {
             ended = run(&link, &address, &mut applied, &mut connected) => ended,
             () = again.notified() => Err(anyhow!("asked to begin anew")),
@@ -177,7 +178,7 @@ async fn run(
 }
 
 async fn connect(link: &Link, address: &str) -> Result<Channel> {
-    let config = tls::client(Some(&link.own), &link.trust.get(), Expected::controller(), ALPN_HTTP2)?;
+    let config = tls::client(Some(link.rotation.own()), &link.trust.get(), Expected::controller(), ALPN_HTTP2)?;
     let target = address.to_owned();
     let connector = tower::service_fn(move |_| {
         let (target, config) = (target.clone(), config.clone());
@@ -319,7 +320,8 @@ impl Link {
         }
     }
 
-    /// Reports again and again, once everything missed has come.
+    /// Reports again and again, once everything missed has come. It ends with a new certificate, by which the stream is to begin anew:
+    /// the Controller hears the new key from whoever has it, and from nobody else.
     async fn keep_reporting(
         &self,
         controller: &Arc<str>,
@@ -332,8 +334,12 @@ impl Link {
             let (agrees, next) = self.report(controller, &mut client).await?;
             disagreements = if agrees { 0 } else { disagreements + 1 };
             ensure!(disagreements < DISAGREEMENTS_MAX, "the Controller believes us to be in another state");
-            if let Err(error) = self.renew_if_due(&mut client).await {
-                tracing::warn!(error = format!("{error:#}"), "the certificate could not be renewed, trying again");
+            match self.renew_if_due(&mut client, wall_clock(), Instant::now()).await {
+                Ok(Renewal::InUse) => return Ok(()),
+                Ok(Renewal::Nothing) => {}
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "the certificate could not be renewed, trying again");
+                }
             }
             tokio::time::sleep(next).await;
         }
@@ -346,12 +352,11 @@ impl Link {
     ) -> Result<(bool, Duration)> {
         let Standing { configuration_seq, revocations, revocations_on_disk: _, sessions } = self.standing();
         let digest = state_digest(configuration_seq, serial(revocations), &sessions);
-        let certificates = self.folder.certificates(file::CHAIN)?;
-        let leaf = certificates.first().context("our chain is empty")?;
+        let leaf = self.rotation.leaf()?;
         let request = ReportRequest {
             version: env!("CARGO_PKG_VERSION").into(),
             addresses: self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            certificate_digest: tls::fingerprint(leaf).to_vec().into(),
+            certificate_digest: tls::fingerprint(&leaf).to_vec().into(),
             revocations: Some(serial(revocations)),
             configuration_seq,
             sessions,
@@ -371,45 +376,47 @@ impl Link {
         Ok((answer.state_agrees, next))
     }
 
-    /// Fetches a new certificate in time, and shows it once clients know it. The key stays.
-    async fn renew_if_due(&self, client: &mut GatewayControlClient<Channel>) -> Result<()> {
-        let leaf = self.folder.certificates(file::CHAIN)?;
-        let Some(current) = leaf.first().and_then(tls::validity_of) else { bail!("our certificate is unreadable") };
-        let fetched = self.fetched();
-        let next = fetched.as_deref().and_then(|chain| tls::validity_of(chain.first()?)).map(|validity| {
-            let since =
-                *self.fetched_at.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
-            (validity, since.elapsed())
-        });
-        match (rotation::step(current, next, wall_clock()), fetched) {
-            (Step::Wait, _) => {}
-            (Step::Use, Some(chain)) => {
-                let credentials = Credentials::new(chain.clone(), self.folder.key()?.to_pkcs8())?;
-                self.folder.write_certificates(file::CHAIN, &chain)?;
-                self.folder.remove(NEXT_CHAIN)?;
-                self.own.replace(&credentials)?;
-                ensure!((self.tell)(FromStream::Certificate(credentials)), "the control thread has ended");
-                tracing::info!("the new certificate is in use");
-            }
-            (Step::Fetch | Step::Use, _) => {
-                let certificate_request = self.folder.key()?.certificate_request()?.into();
-                let request = client.enroll(EnrollRequest { certificate_request });
-                let answer = tokio::time::timeout(ANSWER_TIME_MAX, request).await;
-                let answer = answer.map_err(|_| anyhow!("no answer in {ANSWER_TIME_MAX:?}"))?.map_err(refused)?;
-                let chain = answer.into_inner().chain;
-                let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect();
-                // What we cannot use, we do not keep.
-                Credentials::new(chain.clone(), self.folder.key()?.to_pkcs8())?;
-                self.folder.write_certificates(NEXT_CHAIN, &chain)?;
-                *self.fetched_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                tracing::info!("a new certificate is here, to be used once clients know it");
-            }
+    /// Fetches a new certificate for a new key in time, and shows it once clients know it. An answer that is lost leaves nothing: the next
+    /// request is by another key, and the Controller forgets the one before.
+    async fn renew_if_due(
+        &self,
+        client: &mut GatewayControlClient<Channel>,
+        now: UnixSeconds,
+        at: Instant,
+    ) -> Result<Renewal> {
+        if self.rotation.step(now, at)? == Step::Fetch {
+            let key = PrivateKey::generate()?;
+            let request = client.enroll(EnrollRequest { certificate_request: key.certificate_request()?.into() });
+            let answer = tokio::time::timeout(ANSWER_TIME_MAX, request).await;
+            let answer = answer.map_err(|_| anyhow!("no answer in {ANSWER_TIME_MAX:?}"))?.map_err(refused)?;
+            let chain = answer.into_inner().chain;
+            let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect();
+            self.rotation.keep(&key, &chain, at)?;
+            tracing::info!("a new key and its certificate are here, to be used once clients know them");
         }
-        Ok(())
+        self.use_next_if_due(now, at)
     }
 
-    /// The chain that was fetched and is not in use yet.
-    fn fetched(&self) -> Option<Vec<CertificateDer<'static>>> {
-        self.folder.has(NEXT_CHAIN).then(|| self.folder.certificates(NEXT_CHAIN).ok()).flatten()
+    /// Shows the certificate that was fetched, if it is time.
+    fn use_next_if_due(&self, now: UnixSeconds, at: Instant) -> Result<Renewal> {
+        if self.rotation.step(now, at)? != Step::Use {
+            return Ok(Renewal::Nothing);
+        }
+        let credentials = self.rotation.use_next()?;
+        ensure!((self.tell)(FromStream::Certificate(credentials)), "the control thread has ended");
+        tracing::info!("the new key and its certificate are in use");
+        Ok(Renewal::InUse)
     }
 }
+
+/// What became of our certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewal {
+    /// Nothing that others notice.
+    Nothing,
+    /// Another one is in use.
+    InUse,
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::{Held, Kind, Presence, READERS, Store, WAIT};
 
 /// The forms of the database, one after another. They are written for SQLite; PostgreSQL calls one type by another name.
-const FORMS: [(i64, &str, &str); 8] = [
+const FORMS: [(i64, &str, &str); 9] = [
     (1, "first", include_str!("../../../migrations/0001_first.sql")),
     (2, "several", include_str!("../../../migrations/0002_several.sql")),
     (3, "identity", include_str!("../../../migrations/0003_identity.sql")),
@@ -28,6 +28,7 @@ const FORMS: [(i64, &str, &str); 8] = [
     (6, "accounts", include_str!("../../../migrations/0006_accounts.sql")),
     (7, "over", include_str!("../../../migrations/0007_over.sql")),
     (10, "relays", include_str!("../../../migrations/0010_relays.sql")),
+    (11, "keys", include_str!("../../../migrations/0011_keys.sql")),
 ];
 /// How long a transaction in PostgreSQL may leave its turn unused.
 const TURN_MAX: Duration = Duration::from_secs(15);

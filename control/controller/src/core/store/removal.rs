@@ -2,14 +2,9 @@
 
 use ringfort_token::InviteeKind;
 use ringfort_types::UnixSeconds;
-use sqlx::{query, query_as};
+use sqlx::query;
 
 use super::{Connection, int, kind_column};
-
-/// Id and key of a Gateway.
-pub(crate) async fn gateway_key(c: &mut Connection, name: &str) -> Result<Option<(String, String)>, sqlx::Error> {
-    query_as("SELECT id, jkt FROM gateways WHERE name = $1").bind(name).fetch_optional(c).await
-}
 
 pub(crate) async fn delete_gateway(c: &mut Connection, id: &str) -> Result<(), sqlx::Error> {
     query("DELETE FROM gateways WHERE id = $1").bind(id).execute(c).await.map(drop)

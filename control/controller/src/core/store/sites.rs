@@ -149,26 +149,36 @@ pub(crate) struct Gateway {
     pub(crate) name: String,
     pub(crate) site: String,
     pub(crate) addresses: Vec<String>,
+    /// Thumbprint of its key.
     pub(crate) jkt: String,
     /// SHA-256 in hexadecimal of the certificate that it shows.
     pub(crate) digest: String,
-    /// Of the one that it was given since; empty for none.
+    /// Key and digest of the one that it was given since; empty for none.
+    pub(crate) next_jkt: String,
     pub(crate) next_digest: String,
     pub(crate) last_seen: UnixSeconds,
     pub(crate) configuration_seq: u64,
 }
 
-type GatewayColumns = (String, String, String, String, String, String, String, i64, i64);
+impl Gateway {
+    /// Thumbprints of its keys: of the one it has, and of another one that is to follow it.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        let next = Some(self.next_jkt.as_str()).filter(|next| !next.is_empty() && *next != self.jkt);
+        std::iter::once(self.jkt.as_str()).chain(next)
+    }
+}
+
+type GatewayColumns = (String, String, String, String, String, String, String, String, i64, i64);
 
 fn gateway_of(columns: GatewayColumns) -> Result<Gateway, sqlx::Error> {
-    let (id, name, site, addresses, jkt, digest, next_digest, last_seen, configuration_seq) = columns;
+    let (id, name, site, addresses, jkt, digest, next_jkt, next_digest, last_seen, configuration_seq) = columns;
     let (addresses, last_seen, configuration_seq) = (list(&addresses)?, at(last_seen), uint(configuration_seq));
-    Ok(Gateway { id, name, site, addresses, jkt, digest, next_digest, last_seen, configuration_seq })
+    Ok(Gateway { id, name, site, addresses, jkt, digest, next_jkt, next_digest, last_seen, configuration_seq })
 }
 
 pub(crate) async fn gateway(c: &mut Connection, id: &str) -> Result<Option<Gateway>, sqlx::Error> {
     let found = query_as(
-        "SELECT id, name, site, addresses, jkt, certificate_digest, next_digest, last_seen, configuration_seq \
+        "SELECT id, name, site, addresses, jkt, certificate_digest, next_jkt, next_digest, last_seen, configuration_seq \
          FROM gateways WHERE id = $1",
     );
     found.bind(id).fetch_optional(c).await?.map(gateway_of).transpose()
@@ -176,7 +186,7 @@ pub(crate) async fn gateway(c: &mut Connection, id: &str) -> Result<Option<Gatew
 
 pub(crate) async fn gateways(c: &mut Connection) -> Result<Vec<Gateway>, sqlx::Error> {
     let found = query_as(
-        "SELECT id, name, site, addresses, jkt, certificate_digest, next_digest, last_seen, configuration_seq \
+        "SELECT id, name, site, addresses, jkt, certificate_digest, next_jkt, next_digest, last_seen, configuration_seq \
          FROM gateways ORDER BY name",
     );
     found.fetch_all(c).await?.into_iter().map(gateway_of).collect()
@@ -204,18 +214,32 @@ pub(crate) async fn next_configuration(c: &mut Connection, id: &str) -> Result<u
     next.bind(id).fetch_one(c).await.map(uint)
 }
 
-/// Notes that a certificate was issued to a Gateway, which it will show from some time on.
-pub(crate) async fn set_next_digest(c: &mut Connection, id: &str, digest: &str) -> Result<(), sqlx::Error> {
-    query("UPDATE gateways SET next_digest = $2 WHERE id = $1").bind(id).bind(digest).execute(c).await.map(drop)
+/// Notes that a certificate for the key `jkt` was issued to a Gateway, which it will show from some time on; one that was noted before
+/// is none any more.
+pub(crate) async fn set_next(c: &mut Connection, id: &str, jkt: &str, digest: &str) -> Result<(), sqlx::Error> {
+    let set = query("UPDATE gateways SET next_jkt = $2, next_digest = $3 WHERE id = $1");
+    set.bind(id).bind(jkt).bind(digest).execute(c).await.map(drop)
+}
+
+/// Whether a key is that of another Gateway or host than that of the id or name `id`, or of a device.
+pub(crate) async fn is_key_of_another(c: &mut Connection, jkt: &str, id: &str) -> Result<bool, sqlx::Error> {
+    let found = query_scalar::<_, i64>(
+        "SELECT (SELECT COUNT(*) FROM gateways WHERE id <> $2 AND (jkt = $1 OR next_jkt = $1)) \
+         + (SELECT COUNT(*) FROM hosts WHERE name <> $2 AND (jkt = $1 OR next_jkt = $1)) \
+         + (SELECT COUNT(*) FROM devices WHERE jkt = $1)",
+    );
+    Ok(found.bind(jkt).bind(id).fetch_one(c).await? > 0)
 }
 
 /// Keeps what a Gateway reported.
 pub(crate) async fn set_reported(c: &mut Connection, gateway: &Gateway) -> Result<(), sqlx::Error> {
     let set = query(
-        "UPDATE gateways SET addresses = $2, certificate_digest = $3, next_digest = $4, last_seen = $5 WHERE id = $1",
+        "UPDATE gateways SET addresses = $2, jkt = $3, certificate_digest = $4, next_jkt = $5, next_digest = $6, \
+         last_seen = $7 WHERE id = $1",
     );
-    let set = set.bind(&gateway.id).bind(listed(&gateway.addresses)?).bind(&gateway.digest).bind(&gateway.next_digest);
-    set.bind(int(gateway.last_seen.0)).execute(c).await.map(drop)
+    let set = set.bind(&gateway.id).bind(listed(&gateway.addresses)?).bind(&gateway.jkt).bind(&gateway.digest);
+    let set = set.bind(&gateway.next_jkt).bind(&gateway.next_digest).bind(int(gateway.last_seen.0));
+    set.execute(c).await.map(drop)
 }
 
 /// Who asked for a token.
