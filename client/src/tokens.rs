@@ -336,7 +336,8 @@ impl Tokens {
             return None;
         }
         match Beside::load(folder, holder, now) {
-            Ok(beside) => Some(beside).filter(|beside| beside.tokens.connect.is_some()),
+            // Its connect token may be over by now: then another one is due at once.
+            Ok(beside) => Some(beside),
             Err(error) => {
                 tracing::debug!(%error, "the tokens in the folder are not used");
                 None

@@ -8,8 +8,7 @@
 //! ```
 //!
 //! Only such an answer counts. Whatever else comes of it (nobody there, another certificate, a redirect, another status, something else
-//! than the JSON, an answer to another request, too long, too late) is [`OtpUnavailable`], which lets nobody in and says nothing of
-//! the code.
+//! than the JSON, an answer to another request, too long, too late) is [`OtpUnavailable`], which lets nobody in.
 //!
 //! What it deliberately does not do: know which users it is for, count failures, or see to it that a code is good once, which is for the
 //! system that knows the code.
@@ -82,14 +81,21 @@ pub enum OtpAnswer {
 
 /// It gave no answer that counts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the organisation's one-time password system gave no answer that counts: {0}")]
-pub struct OtpUnavailable(Reason);
+pub enum OtpUnavailable {
+    /// It was not asked, or answered something else.
+    #[error("the organisation's one-time password system gave no answer that counts: {0}")]
+    NoAnswer(Reason),
+    /// It was asked and said nothing in time: perhaps it has asked a person, whom nobody shall ask without end.
+    #[error("the organisation's one-time password system has not answered: {0}")]
+    Silent(Reason),
+}
 
 impl From<Failed> for OtpUnavailable {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Unreachable(reason) | Failed::Answer(reason) => Self(reason),
-            other => Self(other.to_string().into()),
+            Failed::Silent(reason) => Self::Silent(reason),
+            Failed::Unreachable(reason) | Failed::Answer(reason) => Self::NoAnswer(reason),
+            other => Self::NoAnswer(other.to_string().into()),
         }
     }
 }
@@ -143,18 +149,19 @@ impl ExternalOtp {
     /// [`OtpUnavailable`] for everything that is no answer to this very question.
     pub async fn check(&self, question: &OtpQuestion) -> Result<OtpAnswer, OtpUnavailable> {
         let OtpQuestion { user, email, code, organisation } = question;
-        let request = random_text().ok_or_else(|| OtpUnavailable("no randomness".into()))?;
+        let request = random_text().ok_or_else(|| OtpUnavailable::NoAnswer("no randomness".into()))?;
         let asked = Asked { user, email: email.as_deref(), code, request: &request, organisation };
         let mut body = Zeroizing::new(Vec::with_capacity(QUESTION_BYTES));
-        serde_json::to_writer(&mut *body, &asked).map_err(|error| OtpUnavailable(error.to_string().into()))?;
+        serde_json::to_writer(&mut *body, &asked)
+            .map_err(|error| OtpUnavailable::NoAnswer(error.to_string().into()))?;
         let answer = ask(&self.tls, &self.endpoint, Ask::Json(body, &self.secret), self.bounds).await?;
         if answer.status != 200 {
-            return Err(OtpUnavailable(format!("expected status 200, found {}", answer.status).into()));
+            return Err(OtpUnavailable::NoAnswer(format!("expected status 200, found {}", answer.status).into()));
         }
         let said: Said = answer.json()?;
         // One that was kept from another login is none.
         if !same(&said.request, &request) {
-            return Err(OtpUnavailable("expected the answer with the request of the question".into()));
+            return Err(OtpUnavailable::NoAnswer("expected the answer with the request of the question".into()));
         }
         Ok(if said.allow { OtpAnswer::Allow } else { OtpAnswer::Deny })
     }

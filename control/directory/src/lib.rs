@@ -38,9 +38,12 @@ pub use settings::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failed {
-    /// It could not be reached, or did not answer in time.
+    /// It could not be reached, or broke off.
     #[error("the identity provider cannot be reached: {0}")]
     Unreachable(Reason),
+    /// It was asked, and did not answer in time.
+    #[error("the identity provider does not answer: {0}")]
+    Silent(Reason),
     /// Its answer is none: not of the protocol, too long, or of another provider.
     #[error("expected an answer of the identity provider, found something else: {0}")]
     Answer(Reason),

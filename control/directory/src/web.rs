@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -115,9 +116,15 @@ pub(crate) async fn ask(
     ask: Ask<'_>,
     bounds: Bounds,
 ) -> Result<Answer, Failed> {
-    let named = |why: String| Failed::Unreachable(format!("{}:{}: {why}", endpoint.host, endpoint.port).into());
-    let exchanged = tokio::time::timeout(bounds.time_max, exchange(tls, endpoint, ask, bounds)).await;
-    exchanged.map_err(|_| named(format!("no answer in {} s", bounds.time_max.as_secs())))?.map_err(named)
+    let named = |why: String| format!("{}:{}: {why}", endpoint.host, endpoint.port).into();
+    let is_sent = AtomicBool::new(false);
+    match tokio::time::timeout(bounds.time_max, exchange(tls, endpoint, ask, bounds, &is_sent)).await {
+        Ok(exchanged) => exchanged.map_err(|why| Failed::Unreachable(named(why))),
+        Err(_) => {
+            let late = named(format!("no answer in {} s", bounds.time_max.as_secs()));
+            Err(if is_sent.into_inner() { Failed::Silent(late) } else { Failed::Unreachable(late) })
+        }
+    }
 }
 
 async fn exchange(
@@ -125,15 +132,18 @@ async fn exchange(
     endpoint: &Endpoint,
     ask: Ask<'_>,
     Bounds { body_bytes_max, .. }: Bounds,
+    is_sent: &AtomicBool,
 ) -> Result<Answer, String> {
     let request = request(endpoint, ask)?;
     let text = |error: std::io::Error| error.to_string();
     let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(text)?;
     if !endpoint.is_tls {
+        is_sent.store(true, Ordering::Relaxed);
         return send(tcp, request, body_bytes_max).await;
     }
     let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| error.to_string())?;
     let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await.map_err(text)?;
+    is_sent.store(true, Ordering::Relaxed);
     send(stream, request, body_bytes_max).await
 }
 

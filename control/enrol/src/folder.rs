@@ -32,6 +32,8 @@ pub mod file {
     pub const NEXT: &str = "next.pem";
     /// A chain for our key that will follow ours: what came before keys changed with their certificates.
     pub const NEXT_CHAIN: &str = "chain-next.pem";
+    /// Locked by whoever writes several files that belong together; it says nothing.
+    pub const LOCK: &str = "lock";
     /// The root, and the intermediates behind it.
     pub const CA: &str = "ca.pem";
     /// Certificates of the keys that sign tokens.
@@ -230,8 +232,11 @@ impl Folder {
     /// # Errors
     /// [`FolderError::Io`].
     pub fn lock(&self) -> Result<LockedFolder, FolderError> {
-        let lock = File::open(&self.path).and_then(|folder| folder.lock().map(|()| folder));
-        let lock = lock.map_err(|source| FolderError::Io { path: self.path.clone(), source })?;
+        // A file of its own, opened for writing: a folder on NFS cannot be locked.
+        let path = self.file(file::LOCK);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let lock = lock.and_then(|lock| lock.lock().map(|()| lock));
+        let lock = lock.map_err(|source| FolderError::Io { path, source })?;
         Ok(LockedFolder { folder: self.clone(), _lock: lock })
     }
 
@@ -455,8 +460,9 @@ impl Folder {
         let (key, credentials) = self.read_next()?.ok_or_else(none)?;
         self.write(&self.names.key, key.to_pem().as_bytes(), Secrecy::Secret)?;
         self.write_chain(credentials.chain())?;
-        self.remove(file::NEXT)?;
+        // This one last: with it a change that was cut off is finished.
         self.remove(file::NEXT_CHAIN)?;
+        self.remove(file::NEXT)?;
         Ok(credentials)
     }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::decision::{Decision, Done};
 use super::refused::Refused;
-use super::store::{self, Owner, Site, User};
+use super::store::{self, Owner, Relay, Site, User};
 use super::{Action, Administrator, Core, action, to_the_end};
 
 /// Groups that one user is in, whose names stand in the claims token: 4 of its 16 KiB.
@@ -394,7 +394,8 @@ impl Decision {
     /// The Gateways of a site need their configuration anew, and must be able to hear of it.
     async fn reconfigure_whole(&mut self, site: &Site) -> Result<(), Refused> {
         let allow = store::resources_at(&mut self.tx, &site.id).await?;
-        let relays = self.core.relays_for(&site.id, &store::relays(&mut self.tx).await?, self.now)?;
+        // As many Relays as there may ever be, by the longest names: one that joins later takes no site's configuration away.
+        let relays = self.core.relays_for(&site.id, &Relay::most(), self.now)?;
         let whole = self.core.sign_configuration(&site.id, site, (allow, relays), (u64::MAX, true), self.now);
         whole.map_err(|_| Refused::malformed("the Resources of this site would not fit into one configuration"))?;
         self.reconfigure(&site.id);

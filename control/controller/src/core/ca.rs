@@ -410,6 +410,15 @@ fn key(folder: &Folder, name: &str, algorithm: &'static rcgen::SignatureAlgorith
     if let Some(der) = folder.key(name)? {
         return KeyPair::from_pkcs8_der_and_sign_algo(&der, algorithm).with_context(|| format!("read {name}"));
     }
+    // One that is a credential of the service is missing where the Controller is started in another way; another key would be another
+    // Controller.
+    let certificate = name.replace(".key", ".pem");
+    if folder.path(&certificate).exists() {
+        bail!(
+            "expected {name} beside {certificate}, in {} or with the service's credentials: put it back from where it is kept",
+            folder.path("").display()
+        );
+    }
     let made = KeyPair::generate_for(algorithm).with_context(|| format!("make {name}"))?;
     folder.write(name, zeroize::Zeroizing::new(made.serialize_pem()).as_bytes())?;
     Ok(made)

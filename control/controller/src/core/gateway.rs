@@ -328,6 +328,10 @@ impl Core {
         let mut gateway = gateway_with_key(&mut tx, peer).await?;
         let key = peer.key().to_string();
         if digest == gateway.next_digest {
+            // A Controller of an earlier version gave a certificate for the same key, and did not write that down.
+            if gateway.next_jkt.is_empty() {
+                gateway.next_jkt.clone_from(&gateway.jkt);
+            }
             if key != gateway.next_jkt {
                 return Err(Refused::key_mismatch());
             }

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use ringfort_token::{DenyList, Entry, Serial};
 use ringfort_types::UnixSeconds;
@@ -9,6 +10,9 @@ use ringfort_types::UnixSeconds;
 use super::refused::Refused;
 use super::store::{self, Consequence, Listener};
 use super::{Change, Core, Out};
+
+/// How often it is kept how far the database is, while it goes on.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Core {
     /// Sends on [`Core::changes`] what was decided since the last time, in the order of the decisions. Who shows something that
@@ -64,9 +68,18 @@ impl Core {
     /// Hears of what other Controllers decide, until this one cannot go on: says why.
     pub async fn follow(&self, clock: impl Fn() -> UnixSeconds) -> Out {
         let mut listener = Listener::new(self.inner.settings.database.clone());
+        let (mut kept, mut kept_at) = (*self.inner.heard.lock().await, Instant::now());
         loop {
             listener.wait().await;
             let heard = self.hear(clock()).await;
+            // However it ends, the next start knows how far the database was a second before.
+            let newest = *self.inner.heard.lock().await;
+            if newest != kept && kept_at.elapsed() >= KEEP_EVERY && self.inner.out.get().is_none() {
+                (kept, kept_at) = (newest, Instant::now());
+                if let Err(error) = self.keep_last_seen().await {
+                    tracing::warn!(error = format!("{error:#}"), "how far the database is could not be kept");
+                }
+            }
             if let Some(out) = self.inner.out.get() {
                 tracing::error!("{out}");
                 return *out;

@@ -22,6 +22,9 @@ pub(super) struct LastSeen {
     epoch: u64,
     /// Number of the newest audit event: no event is ever removed.
     event: u64,
+    /// The database was found older than it was; it stays so, however many events it gets, until it is restored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    put_back: bool,
 }
 
 /// How a database stands to what was seen of it.
@@ -36,7 +39,7 @@ pub(super) enum Since {
 impl LastSeen {
     /// The database as it is, in the epoch `epoch`.
     pub(super) async fn of(c: &mut Connection, epoch: u64) -> Result<Self, sqlx::Error> {
-        Ok(Self { epoch, event: store::newest_event(c).await? })
+        Ok(Self { epoch, event: store::newest_event(c).await?, put_back: false })
     }
 
     /// How the database stands to what was kept in `folder`; one that nobody has seen yet has gone on.
@@ -44,11 +47,9 @@ impl LastSeen {
     /// # Errors
     /// When it is older than that, or the file cannot be read.
     pub(super) fn since(&self, folder: &Folder) -> anyhow::Result<Since> {
-        let Some(kept) = folder.read(FILE)? else { return Ok(Since::GoneOn) };
-        let kept: Self = serde_json::from_slice(&kept).with_context(|| {
-            format!("{}: expected what this Controller has written, or no such file", folder.path(FILE).display())
-        })?;
-        if (self.epoch, self.event) < (kept.epoch, kept.event) {
+        let Some(kept) = Self::kept(folder)? else { return Ok(Since::GoneOn) };
+        let is_older = (self.epoch, self.event) < (kept.epoch, kept.event);
+        if is_older || (kept.put_back && self.epoch == kept.epoch) {
             bail!(
                 "expected a database with event {} of epoch {} or a later one, found {} of {}: it was put back from a backup. \
                  Stop every Controller and run `ringfort restore` without --from, or what was revoked since counts again",
@@ -59,6 +60,26 @@ impl LastSeen {
             );
         }
         Ok(if self.epoch > kept.epoch { Since::Restored } else { Since::GoneOn })
+    }
+
+    /// What was kept in `folder`.
+    fn kept(folder: &Folder) -> anyhow::Result<Option<Self>> {
+        let Some(kept) = folder.read(FILE)? else { return Ok(None) };
+        let kept = serde_json::from_slice(&kept).with_context(|| {
+            format!("{}: expected what this Controller has written, or no such file", folder.path(FILE).display())
+        })?;
+        Ok(Some(kept))
+    }
+
+    /// The epoch that was kept in `folder`; 0 where nothing was, or nothing that can be read.
+    pub(super) fn epoch_kept(folder: &Folder) -> u64 {
+        Self::kept(folder).ok().flatten().map_or(0, |kept| kept.epoch)
+    }
+
+    /// Keeps that the database, in the epoch `epoch`, is older than it was.
+    pub(super) fn refuse(folder: &Folder, epoch: u64) -> anyhow::Result<()> {
+        let event = Self::kept(folder)?.map_or(0, |kept| kept.event);
+        Self { epoch, event, put_back: true }.keep(folder)
     }
 
     /// Keeps it.
@@ -80,7 +101,7 @@ mod tests {
     fn an_older_database_is_refused_and_a_restored_one_known() {
         let place = tempfile::tempdir().unwrap();
         let folder = Folder::open(&place.path().join("state")).unwrap();
-        let at = |epoch, event| LastSeen { epoch, event };
+        let at = |epoch, event| LastSeen { epoch, event, put_back: false };
         assert_eq!(at(1, 1).since(&folder).unwrap(), Since::GoneOn, "nobody has seen it");
         at(5, 9).keep(&folder).unwrap();
         for (found, since) in [
@@ -95,7 +116,13 @@ mod tests {
             let Err(error) = stands else { continue };
             assert!(error.to_string().contains("ringfort restore"), "{error}");
         }
+        // Once it was found older it is no other for what comes after.
+        LastSeen::refuse(&folder, 5).unwrap();
+        assert_eq!(LastSeen::epoch_kept(&folder), 5);
+        assert!(at(5, 1_000).since(&folder).is_err());
+        assert_eq!(at(6, 1).since(&folder).unwrap(), Since::Restored);
         folder.write(FILE, b"{").unwrap();
+        assert_eq!(LastSeen::epoch_kept(&folder), 0);
         assert!(format!("{:#}", at(5, 9).since(&folder).unwrap_err()).contains(FILE));
         LastSeen::forget(&folder).unwrap();
         assert_eq!(at(5, 8).since(&folder).unwrap(), Since::GoneOn);

@@ -281,7 +281,7 @@ impl Attempt<'_> {
     pub(crate) fn ended<T>(self, result: Result<T, Refused>) -> Result<T, Refused> {
         match &result {
             Ok(_) => self.succeeded(),
-            Err(refused) if matches!(refused.code, "otp_refused" | "login_refused") => drop(self),
+            Err(refused) if matches!(refused.code, "otp_refused" | "otp_unanswered" | "login_refused") => drop(self),
             Err(_) => self.untried(),
         }
         result

@@ -396,9 +396,13 @@ impl Core {
     pub async fn keep_last_seen(&self) -> anyhow::Result<()> {
         let mut tx = self.inner.store.snapshot().await?;
         let Some((_, epoch)) = store::organisation(&mut tx).await? else { return Ok(()) };
-        // Of an epoch that this Controller does not know yet nothing is kept: the next start has to notice it.
-        if self.inner.out.get().is_some() || epoch != self.serial().epoch {
-            return Ok(());
+        match self.inner.out.get() {
+            // Whoever starts it again without a restore would find a database that has gone on.
+            Some(Out::Older) => return LastSeen::refuse(&self.inner.folder, self.serial().epoch),
+            Some(_) => return Ok(()),
+            // Of an epoch that this Controller does not know yet nothing is kept: the next start has to notice it.
+            None if epoch != self.serial().epoch => return Ok(()),
+            None => {}
         }
         LastSeen::of(&mut tx, epoch).await?.keep(&self.inner.folder)
     }

@@ -70,7 +70,8 @@ impl Core {
     /// Checks a user's one-time password, if they have any.
     ///
     /// # Errors
-    /// `otp_required`, `otp_refused`, `otp_locked`; `otp_unavailable` and `login_busy` where another system could not be asked.
+    /// `otp_required`, `otp_refused`, `otp_locked`; `otp_unavailable` and `login_busy` where another system could not be asked,
+    /// `otp_unanswered` where it was and said nothing.
     pub(super) async fn check_otp(
         &self,
         user: &str,
@@ -114,7 +115,7 @@ impl Core {
     }
 
     /// The code counts as wrong before it is asked about, so that those side by side count as well, and so does one whose answer nobody
-    /// waits for. What is not answered is taken back.
+    /// waits for. What could not be asked is taken back; what was asked and not answered is not.
     async fn check_external(
         &self,
         mut tx: Transaction<'static, Any>,
@@ -139,7 +140,9 @@ impl Core {
             },
             Ok(OtpAnswer::Deny) => Err(Refused::otp_refused(OtpKind::External)),
             Err(refused) => {
-                store::uncount_external(&mut tx, user).await?;
+                if refused.code != "otp_unanswered" {
+                    store::uncount_external(&mut tx, user).await?;
+                }
                 Err(refused)
             }
         };
@@ -174,7 +177,7 @@ impl Core {
     /// Has a user's one-time passwords checked by the organisation's own system, in place of any other; also again, which ends a lock.
     ///
     /// # Errors
-    /// `authentication_not_fresh`, `not_found`, `request_malformed` for a service, `otp_unavailable` where this Controller knows no such
+    /// `authentication_not_fresh`, `not_found`, `request_malformed` for a service, and where this Controller knows no such
     /// system: nobody is shut out by a word.
     pub async fn admin_set_external_otp(
         &self,
@@ -183,7 +186,9 @@ impl Core {
         now: UnixSeconds,
     ) -> Result<api::Pushed, Refused> {
         self.fresh(administrator, now)?;
-        self.external_otp()?;
+        self.external_otp().map_err(|_| {
+            Refused::malformed("this Controller has no [identity.external_otp] in its controller.toml: add it first")
+        })?;
         let (core, administrator) = (self.clone(), administrator.clone());
         to_the_end(async move {
             let (mut decision, user) = Decision::about(&core, &administrator, &request.name, now).await?;

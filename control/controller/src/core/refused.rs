@@ -26,7 +26,7 @@ pub struct Refused {
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
-    pub const CODES: [&'static str; 50] = [
+    pub const CODES: [&'static str; 51] = [
         "administrator_refused",
         "already_exists",
         "authentication_not_fresh",
@@ -60,6 +60,7 @@ impl Refused {
         "otp_locked",
         "otp_refused",
         "otp_required",
+        "otp_unanswered",
         "otp_unavailable",
         "policy_changed",
         "pool_exhausted",
@@ -259,6 +260,15 @@ impl Refused {
     pub fn otp_unavailable(why: impl fmt::Display) -> Self {
         let message = format!("the one-time password could not be checked: {why}: try again, or ask an administrator");
         Self::new("otp_unavailable", 503, message)
+    }
+
+    /// The system that checks one-time passwords was asked and did not answer: 503. It counts as a wrong one, or whoever knows a
+    /// password could have a person asked without end.
+    #[must_use]
+    pub fn otp_unanswered(why: impl fmt::Display) -> Self {
+        let message =
+            format!("the one-time password was not confirmed in time: {why}: try again and answer what you are asked");
+        Self::new("otp_unanswered", 503, message)
     }
 
     /// Too many wrong ones: 429.
@@ -463,7 +473,7 @@ impl From<VerifyError> for Refused {
 impl From<Failed> for Refused {
     fn from(failed: Failed) -> Self {
         let (code, status) = match failed {
-            Failed::Unreachable(_) => ("provider_unreachable", 503),
+            Failed::Unreachable(_) | Failed::Silent(_) => ("provider_unreachable", 503),
             Failed::Refused(_) => ("provider_refused", 401),
             Failed::Token(_) => ("id_token_refused", 401),
             _ => ("provider_answer", 502),

@@ -25,11 +25,21 @@ use super::{Administrator, Core, action, to_the_end};
 
 /// Relays of an organisation: every configuration has a pass for each.
 const RELAYS_MAX: usize = 16;
+/// Longest name of one, in bytes: that of a [`Hostname`].
+const NAME_BYTES_MAX: usize = 64;
 const DAY_SECONDS: u64 = 86_400;
 /// How long the hash of a day counts after it, in seconds (PROTOCOLS "Relay").
 const OVERLAP_SECONDS: u64 = 3_600;
 /// Longest life of a Gateway's pass, in seconds.
 const PASS_SECONDS_MAX: u64 = 86_400;
+
+impl Relay {
+    /// As many as there may be, by the longest names that they can have.
+    pub(crate) fn most() -> Vec<Self> {
+        let longest = Self { name: "x".repeat(NAME_BYTES_MAX), jkt: String::new(), joined_at: UnixSeconds(0) };
+        vec![longest; RELAYS_MAX]
+    }
+}
 
 impl Core {
     /// All Relays, and the Gateways that say to be connected to each (R15).

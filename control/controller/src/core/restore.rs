@@ -41,9 +41,11 @@ impl Core {
             folder.write(RESTORING, IN_PLACE)?;
         }
         ca::forget_signer(&folder)?;
+        // One that broke off has forgotten it; then the clock has to do.
+        let seen = LastSeen::epoch_kept(&folder);
         LastSeen::forget(&folder)?;
         let core = Self::open_as(folder.clone(), settings, None, Presence::Alone, now).await?;
-        core.begin_epoch(now).await.context("begin a new epoch")?.keep(&folder)?;
+        core.begin_epoch(seen + 1, now).await.context("begin a new epoch")?.keep(&folder)?;
         folder.remove(RESTORING)?;
         alone.release().await;
         Ok(())
@@ -51,13 +53,13 @@ impl Core {
 
     /// Begins a new epoch: numbers go on above those that were given since the backup and are forgotten now, every token is
     /// dead, and whoever has one logs in again. What was decided since the backup is lost, revocations of keys among it. Gives how
-    /// far the database is then.
+    /// far the database is then. The epoch is `least` or more: an earlier clock may have been ahead of this one.
     ///
     /// # Errors
     /// `internal`.
-    async fn begin_epoch(&self, now: UnixSeconds) -> Result<LastSeen, Refused> {
+    async fn begin_epoch(&self, least: u64, now: UnixSeconds) -> Result<LastSeen, Refused> {
         let mut tx = self.inner.store.begin().await?;
-        let epoch = now.0.max(self.serial().epoch + 1);
+        let epoch = now.0.max(self.serial().epoch + 1).max(least);
         let users = store::begin_epoch(&mut tx, epoch, &certificate_digest(self.authority().signer())).await?;
         let keep_until = Self::tokens_end(now);
         let mut n = store::newest_revocation(&mut tx).await?;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringfort_directory::external_otp::{ExternalOtp, OtpAnswer, OtpQuestion};
+use ringfort_directory::external_otp::{ExternalOtp, OtpAnswer, OtpQuestion, OtpUnavailable};
 use ringfort_directory::ldap::Directory;
 use ringfort_directory::oidc::{Freshness, Provider, RedirectUri, Returned};
 use ringfort_directory::{Failed, PASSWORD, ProviderPolicy, Settings, SettingsError, random_text};
@@ -56,12 +56,15 @@ struct OtpSystem {
 
 impl OtpSystem {
     /// # Errors
-    /// `login_busy`, `otp_unavailable`.
+    /// `login_busy`, `otp_unavailable`, `otp_unanswered`.
     async fn check(&self, question: &OtpQuestion) -> Result<OtpAnswer, Refused> {
         let _place = self.places.try_acquire().map_err(|_| Refused::login_busy())?;
         self.system.check(question).await.map_err(|unavailable| {
             tracing::warn!(%unavailable, "a one-time password was not checked");
-            Refused::otp_unavailable(unavailable)
+            match unavailable {
+                OtpUnavailable::Silent(_) => Refused::otp_unanswered(unavailable),
+                OtpUnavailable::NoAnswer(_) => Refused::otp_unavailable(unavailable),
+            }
         })
     }
 }
@@ -251,7 +254,7 @@ impl Identity {
         };
         core.session_stays(bearer, &session).await?;
         match failed {
-            Failed::Unreachable(_) | Failed::Answer(_) => {
+            Failed::Unreachable(_) | Failed::Silent(_) | Failed::Answer(_) => {
                 tracing::warn!(method = session.method, error = %failed, "a login was not prolonged");
                 Ok(())
             }

@@ -151,5 +151,5 @@ async fn administrators_who_have_just_logged_in_say_for_whom() {
     // It holds over a restart, after which nobody has said yet whom to ask.
     let world = world.restarted(NOW).await;
     refused(world.login_with("alice", Some("right"), NOW).await, "otp_unavailable");
-    refused(world.core.admin_set_external_otp(&world.admin(), named("bob"), NOW).await, "otp_unavailable");
+    refused(world.core.admin_set_external_otp(&world.admin(), named("bob"), NOW).await, "request_malformed");
 }

@@ -1,9 +1,12 @@
 //! The time by which signed things are judged (X14): the Controllers', as far as it is known.
 //!
 //! One Controller whose clock is wrong must not stop a Gateway that could ask another one. So a time that agrees with nothing else is
-//! not taken when it is told first: the Gateway goes to the next Controller. What that one says of the time decides. Where there is no
-//! other one, or the other one says the same, the time is taken: better nobody is admitted than somebody by a time that no Controller
-//! tells. Whatever is taken, the time never goes back, so that none of this makes anything live longer.
+//! not taken when it is told first: the Gateway goes to the next Controller. What that one says of the time decides. Where no other one
+//! answers for some minutes, or the others say the same for so long, the time is taken: better nobody is admitted than somebody by a time
+//! that no Controller tells. Whatever is taken, the time never goes back while this process runs, and nobody new is admitted by one
+//! that is behind what an earlier process was told, so that none of this makes anything live longer.
+
+use std::time::Duration;
 
 use ringfort_admission::{Moment, NotAdmitting};
 use ringfort_engine::Now;
@@ -11,6 +14,9 @@ use ringfort_types::{BootInstant, UnixSeconds};
 
 /// How far two clocks may be apart, in seconds: the wall clock and a Controller's, or two Controllers'.
 const SKEW_SECONDS_MAX: u64 = 30;
+
+/// How long a time that agrees with nothing else is told before it is taken: a Controller that restarts meanwhile is back.
+const DOUBTED_FOR: Duration = Duration::from_secs(300);
 
 /// The Controllers' clock, carried on by `CLOCK_BOOTTIME` between what they tell.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +38,8 @@ struct Reading {
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
     told: Reading,
+    /// When it was told first.
+    since: BootInstant,
     /// The stream on which it was told has ended.
     is_over: bool,
 }
@@ -65,12 +73,14 @@ impl Clock {
         let told = Reading { ms: controller_ms, at: now.boot };
         if self.is_odd(told, now) {
             let before = self.doubt.filter(|doubt| agree(doubt.told.ms_at(now.boot), controller_ms));
+            let is_settled = |since| self.told.is_none() || now.boot.saturating_since(since) >= DOUBTED_FOR;
             match before {
-                // Told again after another Controller could have been heard, and none has said otherwise.
-                Some(Doubt { is_over: true, .. }) => {}
-                Some(_) => return Verdict::Passed,
-                None => {
-                    self.doubt = Some(Doubt { told, is_over: false });
+                // Told again after other Controllers could have been heard, and none has said otherwise.
+                Some(Doubt { is_over: true, since, .. }) if is_settled(since) => {}
+                Some(Doubt { is_over: false, .. }) => return Verdict::Passed,
+                before => {
+                    let since = before.map_or(now.boot, |doubt| doubt.since);
+                    self.doubt = Some(Doubt { told, since, is_over: false });
                     return Verdict::Doubted(self.now_ms(now).abs_diff(controller_ms) / 1_000);
                 }
             }
@@ -117,6 +127,7 @@ impl Clock {
             (Some(_), _) => self.moment(now).wall,
         };
         match own.0.abs_diff(others.0) {
+            0..=SKEW_SECONDS_MAX if others < self.kept => Err(NotAdmitting::ClockBehind),
             0..=SKEW_SECONDS_MAX => Ok(()),
             seconds => Err(NotAdmitting::ClockSkew { seconds }),
         }
@@ -133,8 +144,6 @@ const fn agree(one_ms: u64, other_ms: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn at(boot_seconds: u64, unix_seconds: u64) -> Now {
@@ -203,11 +212,15 @@ mod tests {
         let mut clock = told();
         assert_eq!(clock.tell(5_020_000 + hour, at(30, 5_020)), Verdict::Doubted(3_600));
         clock.stream_ended();
-        assert_eq!(clock.tell(5_035_000 + hour, at(40, 5_030)), Verdict::Taken);
-        assert_eq!(clock.moment(at(40, 5_030)).wall, UnixSeconds(5_035 + 3_600), "tokens end by it");
-        assert_eq!(clock.verdict(at(40, 5_030)), Err(NotAdmitting::ClockSkew { seconds: 3_605 }));
-        assert_eq!(clock.tell(5_040_000, at(50, 5_040)), Verdict::Taken);
-        assert_eq!(clock.moment(at(50, 5_040)).wall, UnixSeconds(5_045 + 3_600));
+        // Another one may only be away for a moment.
+        assert_eq!(clock.tell(5_035_000 + hour, at(40, 5_030)), Verdict::Doubted(3_605));
+        assert_eq!(clock.verdict(at(40, 5_030)), Ok(()));
+        clock.stream_ended();
+        assert_eq!(clock.tell(5_335_000 + hour, at(340, 5_330)), Verdict::Taken);
+        assert_eq!(clock.moment(at(340, 5_330)).wall, UnixSeconds(5_335 + 3_600), "tokens end by it");
+        assert_eq!(clock.verdict(at(340, 5_330)), Err(NotAdmitting::ClockSkew { seconds: 3_605 }));
+        assert_eq!(clock.tell(5_340_000, at(350, 5_340)), Verdict::Taken);
+        assert_eq!(clock.moment(at(350, 5_340)).wall, UnixSeconds(5_345 + 3_600));
         // A third time is another doubt.
         let mut clock = told();
         assert_eq!(clock.tell(5_020_000 + hour, at(30, 5_020)), Verdict::Doubted(3_600));
@@ -236,6 +249,11 @@ mod tests {
             assert_eq!(clock.moment(at(20, 5_010)).wall, UnixSeconds(off / 1_000 + 10));
             assert_eq!(clock.verdict(at(20, 5_010)), Err(NotAdmitting::ClockSkew { seconds: 3_600 }));
         }
+        // A time behind the one that an earlier process was told admits nobody, whoever agrees on it.
+        let mut behind = Clock::new(UnixSeconds(6_000));
+        assert_eq!(behind.tell(5_000_000, at(10, 5_000)), Verdict::Taken);
+        assert_eq!(behind.verdict(at(10, 5_000)), Err(NotAdmitting::ClockBehind));
+        assert_eq!(behind.verdict(at(1_010, 6_000)), Ok(()));
         // Behind what was kept, our own clock has nothing to say.
         let mut clock = Clock::new(UnixSeconds(9_000));
         assert_eq!(clock.tell(9_500_000, at(10, 5_000)), Verdict::Taken);

@@ -270,16 +270,19 @@ impl Control {
         let moment = self.clock.moment(at);
         match told {
             FromStream::Time { ms, controller } => {
-                if let Verdict::Doubted(seconds) = self.clock.tell(ms, at) {
+                let verdict = self.clock.tell(ms, at);
+                if let Verdict::Doubted(seconds) = verdict {
                     tracing::error!(
                         %controller,
                         seconds,
-                        "the Controller's clock agrees neither with this Gateway's nor with what Controllers told before: set it; another Controller is asked"
+                        "the Controller's clock agrees neither with this Gateway's nor with what Controllers told before: set the one that is wrong; another Controller is asked"
                     );
                     self.begin_stream_anew();
                 }
                 self.judge_admitting();
-                if self.time_kept.is_none_or(|kept| at.boot.saturating_since(kept) >= KEEP_TIME_EVERY) {
+                if verdict == Verdict::Taken
+                    && self.time_kept.is_none_or(|kept| at.boot.saturating_since(kept) >= KEEP_TIME_EVERY)
+                {
                     self.time_kept = Some(at.boot);
                     self.writer.time(self.clock.moment(at).wall);
                 }

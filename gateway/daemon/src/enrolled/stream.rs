@@ -41,6 +41,9 @@ const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Reports in a row that the Controller may find to disagree with what it believes, before the stream begins anew: the first
 /// may have crossed a push.
 const DISAGREEMENTS_MAX: u32 = 2;
+/// What a Controller says to a Gateway that is none of the organisation's: its key was revoked; or the database has no Gateway of this
+/// name, or another key for it, as after a restore. It would never hear what was revoked since.
+const NOT_OURS: [&str; 3] = ["certificate_revoked", "not_found", "key_mismatch"];
 /// Messages to the Controller waiting in the stream.
 const QUEUE_MAX: usize = 1_024;
 
@@ -83,7 +86,7 @@ pub(super) enum FromStream {
     Connected(bool),
     /// Something to be done, which [`ToController::Done`] answers.
     Operation(v1::Operation),
-    /// The Controller refuses us because our key is revoked.
+    /// The Controller refuses us: our key is revoked, or not that of the Gateway that we are.
     Removed,
     /// A new certificate of ours, and its key.
     Certificate(Credentials),
@@ -136,7 +139,7 @@ pub(super) async fn keep(link: Link, mut applied: mpsc::Receiver<ToController>, 
             return;
         }
         let code = ended.as_ref().err().and_then(|error| error.downcast_ref::<Refused>()).map(|refused| &*refused.code);
-        if code == Some("certificate_revoked") && !(link.tell)(FromStream::Removed) {
+        if code.is_some_and(|code| NOT_OURS.contains(&code)) && !(link.tell)(FromStream::Removed) {
             return;
         }
         if connected {

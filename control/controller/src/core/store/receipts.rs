@@ -55,9 +55,10 @@ pub(crate) async fn applied(c: &mut Connection) -> Result<Vec<(String, Serial)>,
     Ok(found.into_iter().map(|(gateway, epoch, n)| (gateway, Serial { epoch: uint(epoch), n: uint(n) })).collect())
 }
 
-/// Notes until when a Gateway may admit new sessions by the configuration that is being signed for it.
+/// Notes until when a Gateway may admit new sessions by the configuration that is being signed for it. A shorter lease may never reach
+/// it, so the longest counts.
 pub(crate) async fn set_lease(c: &mut Connection, gateway: &str, until: UnixSeconds) -> Result<(), sqlx::Error> {
-    query("UPDATE gateways SET lease_until = $2 WHERE id = $1")
+    query("UPDATE gateways SET lease_until = $2 WHERE id = $1 AND lease_until < $2")
         .bind(gateway)
         .bind(int(until.0))
         .execute(c)

@@ -221,12 +221,12 @@ pub(crate) async fn set_next(c: &mut Connection, id: &str, jkt: &str, digest: &s
     set.bind(id).bind(jkt).bind(digest).execute(c).await.map(drop)
 }
 
-/// Whether a key is that of another Gateway or host than that of the id or name `id`, or of a device.
+/// Whether a key is that of another Gateway or host than that of the id or name `id`, of a device or a Relay.
 pub(crate) async fn is_key_of_another(c: &mut Connection, jkt: &str, id: &str) -> Result<bool, sqlx::Error> {
     let found = query_scalar::<_, i64>(
         "SELECT (SELECT COUNT(*) FROM gateways WHERE id <> $2 AND (jkt = $1 OR next_jkt = $1)) \
          + (SELECT COUNT(*) FROM hosts WHERE name <> $2 AND (jkt = $1 OR next_jkt = $1)) \
-         + (SELECT COUNT(*) FROM devices WHERE jkt = $1)",
+         + (SELECT COUNT(*) FROM devices WHERE jkt = $1) + (SELECT COUNT(*) FROM relays WHERE jkt = $1)",
     );
     Ok(found.bind(jkt).bind(id).fetch_one(c).await? > 0)
 }
