@@ -10,8 +10,8 @@ use super::{Connection, at, int, uint};
 
 /// Stands for a time that was not measured.
 const UNMEASURED: i64 = -1;
-/// Confirmations in one statement.
-const APPLIED_ROWS_MAX: usize = 250;
+/// Confirmations in one statement. The driver looks each parameter up by its name, so that many cost more than their number.
+const APPLIED_ROWS_MAX: usize = 32;
 
 /// What one Gateway said that it applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
