@@ -276,9 +276,21 @@ impl Admin {
     /// Has a Gateway do something, and waits for its answer (K6).
     ///
     /// # Errors
-    /// As [`Admin::add_user`]; `gateway_unreachable` where it is not connected.
+    /// As [`Admin::add_user`]; `gateway_unreachable` where it is connected to none of the Controllers.
     pub async fn operate(&mut self, request: &OperationRequest) -> Result<Value> {
-        self.post("gateways/operations", request).await
+        let mut others = self.controller.controllers();
+        loop {
+            let path = "gateways/operations";
+            let answer = self.controller.admin(&self.claims, Method::POST, path, Some(request)).await;
+            others = others.saturating_sub(1);
+            match answer {
+                // It was asked nothing; its stream may be at another one.
+                Err(error) if error.code() == Some("gateway_unreachable") && others > 0 => {
+                    self.controller.turn_to_next()
+                }
+                answer => return answer.map_err(with_remedy),
+            }
+        }
     }
 
     /// How the Gateways stand with a serial, `epoch/n`, waiting until all that are to be waited for have confirmed it or `patience`

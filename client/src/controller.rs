@@ -83,6 +83,19 @@ impl ControllerClient {
         Ok(Self { addresses, trust, own, proof: key.proof_key()?, nonce: None, connection: None })
     }
 
+    /// Of how many Controllers it knows.
+    pub(crate) const fn controllers(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// Asks the next Controller from now on.
+    pub(crate) fn turn_to_next(&mut self) {
+        if !self.addresses.is_empty() {
+            self.addresses.rotate_left(1);
+        }
+        self.connection = None;
+    }
+
     /// How to log in here (R19).
     ///
     /// # Errors

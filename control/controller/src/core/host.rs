@@ -45,7 +45,7 @@ impl AuthorisedHost {
     /// # Errors
     /// `host_mismatch`.
     pub(crate) fn is_called(&self, hostname: &str) -> Result<(), Refused> {
-        if self.name == hostname { Ok(()) } else { Err(Refused::host_mismatch(&self.name)) }
+        if self.name == hostname { Ok(()) } else { Err(Refused::host_mismatch(&self.name, hostname)) }
     }
 }
 

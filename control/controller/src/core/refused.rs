@@ -23,6 +23,9 @@ pub struct Refused {
     pub retry_after: Option<u64>,
 }
 
+/// Of a name that somebody sent, in a message about it, in bytes.
+const FOUND_BYTES_MAX: usize = 64;
+
 impl Refused {
     /// Every code of the Controller's own, for counters that are there before their first count. Those of tokens and proofs
     /// are [`Refusal::CODES`] and [`ProofRefused::CODES`].
@@ -112,7 +115,8 @@ impl Refused {
     /// Something named that does not exist: 404.
     #[must_use]
     pub fn not_found(what: &str, name: &str) -> Self {
-        Self::new("not_found", 404, format!("expected the name of a {what}, found {name:?}, which names none"))
+        let message = format!("expected the name of a {what}, found {name:?}, which names none: look at what there is");
+        Self::new("not_found", 404, message)
     }
 
     /// A request that is there by other methods: 405.
@@ -293,19 +297,25 @@ impl Refused {
     /// A certificate of another session than the token's: 403.
     #[must_use]
     pub fn certificate_mismatch() -> Self {
-        Self::new("certificate_mismatch", 403, "expected a certificate of the session that the claims token names")
+        let message = "expected a certificate of the session that the claims token names, found another's: connect with that of the same login";
+        Self::new("certificate_mismatch", 403, message)
     }
 
     /// A certificate or key that was taken back: 403.
     #[must_use]
     pub fn certificate_revoked(serial: u64, reason: &str) -> Self {
-        Self::new("certificate_revoked", 403, format!("this device was revoked (serial {serial}): {reason}"))
+        let message = format!(
+            "expected a certificate that counts, found one that was revoked (serial {serial}: {reason}): ask an administrator; with a new folder and a new key one may log in, or join, again"
+        );
+        Self::new("certificate_revoked", 403, message)
     }
 
     /// A certificate of another role than the door is for: 403.
     #[must_use]
     pub fn wrong_role(expected: &str, found: &str) -> Self {
-        Self::new("wrong_role", 403, format!("expected a certificate for the role {expected}, found {found}"))
+        let message =
+            format!("expected a certificate for the role {expected}, found {found}: connect with another one");
+        Self::new("wrong_role", 403, message)
     }
 
     /// A certificate whose common name is none of the authorised hosts, or one of another key (W6): 401.
@@ -319,8 +329,12 @@ impl Refused {
 
     /// A host that speaks for another (W7): 403.
     #[must_use]
-    pub fn host_mismatch(name: &str) -> Self {
-        Self::new("host_mismatch", 403, format!("expected the name of this certificate, {name:?}, in the path"))
+    pub fn host_mismatch(name: &str, found: &str) -> Self {
+        let found = &found[..found.floor_char_boundary(FOUND_BYTES_MAX)];
+        let message = format!(
+            "expected the name of this certificate, {name:?}, in the path, found {found:?}: a host registers itself only"
+        );
+        Self::new("host_mismatch", 403, message)
     }
 
     /// A user without a role: 403.
@@ -358,13 +372,16 @@ impl Refused {
     /// Another key than the one that a token, a name or a Gateway is bound to: 403.
     #[must_use]
     pub fn key_mismatch() -> Self {
-        Self::new("key_mismatch", 403, "expected the key that this identity is bound to, found another one")
+        let message = "expected the key that this identity is bound to, found another one: use the folder that has it, or have the identity removed and join anew";
+        Self::new("key_mismatch", 403, message)
     }
 
-    /// A Gateway whose stream is not open here: 503.
+    /// A Gateway whose stream is not open here: 503. It may be at another Controller.
     #[must_use]
     pub fn gateway_unreachable(name: &str) -> Self {
-        let message = format!("the Gateway {name:?} is not connected: nothing was asked of it");
+        let message = format!(
+            "the Gateway {name:?} is not connected to this Controller, and nothing was asked of it: ask another Controller, or try again"
+        );
         Self::new("gateway_unreachable", 503, message)
     }
 

@@ -76,8 +76,12 @@ pub(super) async fn apply(admin: &mut Admin, Apply { file, yes, plan }: Apply, j
         }
         return Ok(());
     }
-    if !json {
-        planned.steps.iter().for_each(|step| println!("{}", text(step)));
+    // The difference is shown first, whoever reads the answer.
+    for step in &planned.steps {
+        match json {
+            true => eprintln!("{}", text(step)),
+            false => println!("{}", text(step)),
+        }
     }
     if !yes {
         agreed(planned.steps.len())?;
