@@ -7,7 +7,7 @@ use tokio::sync::broadcast::Receiver;
 use super::*;
 
 /// Invites another Controller and has it join, into a folder of its own beside the first one's.
-async fn join(world: &World, name: &str) -> (PathBuf, v1::Joined, Client) {
+pub(crate) async fn join(world: &World, name: &str) -> (PathBuf, v1::Joined, Client) {
     let (cookie, ticket) = world.invite(api::Invitee::Controller {}).await;
     let client = Client::new("");
     let joined = world.core.join(client.join(&cookie, &ticket), NOW).await.unwrap();
