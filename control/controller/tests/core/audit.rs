@@ -170,6 +170,24 @@ async fn every_action_says_what_was_before_and_what_is_after() {
     }
 }
 
+/// Whatever the database is.
+#[tokio::test]
+async fn no_statement_changes_or_removes_an_event() {
+    let world = World::new().await;
+    let read = async || world.core.events(&world.admin(), EventsAsked::default()).await.unwrap();
+    let before = read().await;
+    let whole = match database::is_postgres() {
+        true => "TRUNCATE audit",
+        false => "INSERT OR REPLACE INTO audit SELECT * FROM audit",
+    };
+    let one = ["UPDATE audit SET outcome = 'changed' WHERE n = 1", "DELETE FROM audit WHERE n = 1"];
+    for statement in [one[0], one[1], "UPDATE audit SET actor = 'nobody'", "DELETE FROM audit", whole] {
+        let refused = database::attempt(&state(world.folder.path()), statement).await.unwrap_err().to_string();
+        assert!(refused.contains("audit events are not"), "{statement}: {refused}");
+    }
+    assert_eq!(read().await, before);
+}
+
 #[tokio::test]
 async fn the_log_is_read_page_by_page_and_by_time() {
     let world = World::new().await;
