@@ -3,6 +3,7 @@
 use ringfort_controller::core::Change;
 use ringfort_identity::RoleUri;
 use tokio::sync::broadcast::Receiver;
+use tokio::task::JoinSet;
 
 use super::*;
 
@@ -144,6 +145,32 @@ async fn a_controller_that_was_away_for_long_has_its_gateways_begin_anew() {
     assert_eq!((next(&mut changes), next(&mut changes)), (Change::Authorities, Change::Missed));
     assert_eq!(second.serial(), world.core.serial());
     assert_eq!(second.serial().n, 2);
+}
+
+/// A ticket is good at the Controller that invited: wherever the cookie is shown first, it is used up.
+// Covers: R4 refuse
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_show_one_invitation_to_two_controllers_one_uses_it() {
+    const AT_EACH: usize = 50;
+    let world = World::new().await;
+    let second = another(&world).await;
+    let (cookie, ticket) = world.invite(api::Invitee::Gateway { name: "east-1".into(), site: "east".into() }).await;
+    let mut joining = JoinSet::new();
+    for n in 0..2 * AT_EACH {
+        let (core, inviting) = if n % 2 == 0 { (world.core.clone(), true) } else { (second.clone(), false) };
+        let request = Client::new(&format!("gateway-{n}")).join(&cookie, &ticket);
+        joining.spawn(async move { (inviting, core.join(request, NOW).await.map(drop)) });
+    }
+    let mut used = 0;
+    for answer in joining.join_all().await {
+        match answer {
+            (_, Err(refused)) if refused.code == "invitation_used" => {}
+            (true, Ok(())) => used += 1,
+            (false, Err(refused)) if refused.code == "token_wrong_audience" => used += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(used, 1);
 }
 
 #[tokio::test]
