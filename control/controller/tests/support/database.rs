@@ -55,6 +55,15 @@ pub(crate) async fn attempt(folder: &Path, statement: &'static str) -> Result<u6
     }
 }
 
+/// Carries out a statement at the PostgreSQL server from outside of the organisation's database, whose name takes the place of
+/// `{}`; gives the number of rows that it concerned.
+#[allow(dead_code)]
+pub(crate) async fn beside(folder: &Path, statement: &str) -> u64 {
+    let mut connection = PgConnection::connect(&std::env::var(SERVER).unwrap()).await.unwrap();
+    let statement = AssertSqlSafe(statement.replace("{}", &name(folder)));
+    sqlx::query(statement).execute(&mut connection).await.unwrap().rows_affected()
+}
+
 /// A turn to write, which others wait for while it is held.
 #[allow(dead_code)]
 pub(crate) enum Turn {
