@@ -336,7 +336,6 @@ async fn a_controller_joins_only_where_the_roots_key_is() {
     assert!(error.err().unwrap().to_string().contains("organisation"));
 }
 
-// Covers: R18 refuse
 #[tokio::test]
 async fn what_a_joined_controller_issues_counts_until_it_is_removed() {
     let world = World::new().await;
