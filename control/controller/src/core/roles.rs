@@ -34,6 +34,9 @@ macro_rules! actions {
     ($($action:ident, $name:literal => $least:ident;)*) => {
         /// The actions, a type each.
         pub mod action {
+            /// The name of each, in the order of the table.
+            pub const NAMES: &[&str] = &[$($name),*];
+
             $(
                 #[doc = concat!("`", $name, "`")]
                 #[derive(Debug)]

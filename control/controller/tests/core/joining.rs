@@ -202,7 +202,7 @@ async fn a_device_joins_for_its_user_and_is_not_overwritten() {
 // Covers: I10 allow
 #[tokio::test]
 async fn the_cookie_is_in_no_file() {
-    if std::env::var_os("RINGFORT_TEST_POSTGRES").is_some() {
+    if database::is_postgres() {
         return eprintln!("the database is in no file here");
     }
     let world = World::new().await;

@@ -1,13 +1,19 @@
 //! Several Controllers of one database.
 
+use std::time::{Duration, Instant};
+
 use ringfort_controller::core::Change;
 use ringfort_identity::RoleUri;
 use tokio::sync::broadcast::Receiver;
+use tokio::task::JoinSet;
 
 use super::*;
 
+/// More than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Invites another Controller and has it join, into a folder of its own beside the first one's.
-async fn join(world: &World, name: &str) -> (PathBuf, v1::Joined, Client) {
+pub(crate) async fn join(world: &World, name: &str) -> (PathBuf, v1::Joined, Client) {
     let (cookie, ticket) = world.invite(api::Invitee::Controller {}).await;
     let client = Client::new("");
     let joined = world.core.join(client.join(&cookie, &ticket), NOW).await.unwrap();
@@ -146,6 +152,102 @@ async fn a_controller_that_was_away_for_long_has_its_gateways_begin_anew() {
     assert_eq!(second.serial().n, 2);
 }
 
+/// A ticket is good at the Controller that invited: wherever the cookie is shown first, it is used up.
+// Covers: R4 refuse
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_show_one_invitation_to_two_controllers_one_uses_it() {
+    const AT_EACH: usize = 50;
+    let world = World::new().await;
+    let second = another(&world).await;
+    let (cookie, ticket) = world.invite(api::Invitee::Gateway { name: "east-1".into(), site: "east".into() }).await;
+    let mut joining = JoinSet::new();
+    for n in 0..2 * AT_EACH {
+        let (core, inviting) = if n % 2 == 0 { (world.core.clone(), true) } else { (second.clone(), false) };
+        let request = Client::new(&format!("gateway-{n}")).join(&cookie, &ticket);
+        joining.spawn(async move { (inviting, core.join(request, NOW).await.map(drop)) });
+    }
+    let mut used = 0;
+    for answer in joining.join_all().await {
+        match answer {
+            (_, Err(refused)) if refused.code == "invitation_used" => {}
+            (true, Ok(())) => used += 1,
+            (false, Err(refused)) if refused.code == "token_wrong_audience" => used += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(used, 1);
+}
+
+/// Has what another Controller decides followed by `second`; ends with what this gives.
+fn followed(second: &Core) -> JoinSet<()> {
+    let (mut following, second) = (JoinSet::new(), second.clone());
+    following.spawn(async move {
+        second.follow(|| NOW).await;
+    });
+    following
+}
+
+/// Takes back something that nobody has, and waits until it is told of on `changes`.
+async fn heard(world: &World, changes: &mut Receiver<Change>) {
+    let token = api::RevocationScope::Token(uuid::Uuid::new_v4().to_string());
+    world.revoke(token, None, NOW).await.unwrap();
+    let change = tokio::time::timeout(PATIENCE, changes.recv()).await.expect("it is heard").unwrap();
+    assert!(matches!(change, Change::Revocations { serial, .. } if serial == world.core.serial()), "{change:?}");
+}
+
+/// Without being told, one who looks every second would hear of decisions that follow each other a second late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_tells_of_decisions_before_it_is_looked_at() {
+    if !database::is_postgres() {
+        return eprintln!("only PostgreSQL tells of anything");
+    }
+    let world = World::new().await;
+    let second = another(&world).await;
+    let mut changes = second.changes();
+    let _following = followed(&second);
+    let mut took = Vec::new();
+    for _ in 0..20 {
+        let begun = Instant::now();
+        heard(&world, &mut changes).await;
+        took.push(begun.elapsed());
+    }
+    took.sort();
+    assert!(took[took.len() / 2] < Duration::from_millis(300), "{took:?}");
+}
+
+/// Nothing else would bring it: the database tells of a decision once, to those who listen then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decisions_are_heard_of_while_the_database_tells_of_nothing() {
+    const LISTENING: &str = "SELECT 1 FROM pg_stat_activity WHERE datname = '{}' AND query LIKE 'LISTEN %'";
+    const END: &str =
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{}' AND query LIKE 'LISTEN %'";
+    if !database::is_postgres() {
+        return eprintln!("only PostgreSQL tells of anything");
+    }
+    let world = World::new().await;
+    let second = another(&world).await;
+    let mut changes = second.changes();
+    let _following = followed(&second);
+    let place = state(world.folder.path());
+    let rows = async |statement| database::beside(&place, statement).await;
+    let somebody_listens = async || {
+        let begun = Instant::now();
+        while rows(LISTENING).await != 1 {
+            assert!(begun.elapsed() < PATIENCE, "nobody listens");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    somebody_listens().await;
+    heard(&world, &mut changes).await;
+    // Connections that are there go on, and nobody can listen anew.
+    rows("ALTER DATABASE {} ALLOW_CONNECTIONS false").await;
+    assert_eq!(rows(END).await, 1);
+    heard(&world, &mut changes).await;
+    assert_eq!(rows(LISTENING).await, 0);
+    rows("ALTER DATABASE {} ALLOW_CONNECTIONS true").await;
+    somebody_listens().await;
+}
+
 #[tokio::test]
 async fn a_removed_controller_is_believed_by_nobody_and_does_not_start_again() {
     let world = World::new().await;
@@ -234,7 +336,6 @@ async fn a_controller_joins_only_where_the_roots_key_is() {
     assert!(error.err().unwrap().to_string().contains("organisation"));
 }
 
-// Covers: R18 refuse
 #[tokio::test]
 async fn what_a_joined_controller_issues_counts_until_it_is_removed() {
     let world = World::new().await;

@@ -1,9 +1,11 @@
 //! The HTTP API.
 
 use hyper::Method;
-use ringfort_enrol::tls::{self, ALPN_HTTP1};
+use ringfort_enrol::tls::{self, ALPN_HTTP1, Expected};
 use ringfort_enrol::{Https, HttpsError, PrivateKey};
 use ringfort_proto::api::{self, NONCE_HEADER, PROOF_HEADER};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{ADMINISTRATOR, Controller, PASSWORD, User, code, connect, path};
 
@@ -40,6 +42,53 @@ async fn a_controller_with_another_root_gets_nothing() {
     assert!(matches!(Https::connect(&address, config).await, Err(HttpsError::Io { .. })));
     assert_eq!(contact.root_seen(), Some(controller.fingerprint().await), "for telling a person what came");
     assert!(connect(&address, None, &other.trust().await).await.is_err());
+}
+
+/// What comes, to the last byte, when `administrator` asks for an invitation: status line with headers, and body.
+async fn asked_for_invitation(controller: &Controller, administrator: &User) -> (String, Value) {
+    let invitee = api::Invitee::Gateway { name: "gw1".into(), site: "berlin".into() };
+    let body = serde_json::to_string(&api::NewInvitation { invitee, expires_in: None }).unwrap();
+    let request = format!(
+        "POST {} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        path("admin/invitations"),
+        administrator.claims,
+        body.len()
+    );
+    let own = administrator.own.as_ref();
+    let config = tls::client(own, &administrator.trust, Expected::controller(), ALPN_HTTP1).unwrap();
+    let mut stream = tls::connect(&controller.address().to_string(), config).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), serde_json::from_str(body).unwrap())
+}
+
+/// Who logged in more than five minutes ago, as the database has it, is shown nothing to join with, though the login goes on.
+// Covers: R2 refuse
+#[tokio::test]
+async fn whoever_logged_in_long_ago_is_shown_no_invitation() {
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let older = "UPDATE logins SET auth_time = auth_time - 301";
+    assert_eq!(crate::database::attempt(&controller.folder(), older).await.unwrap(), 1);
+    administrator.claims = administrator.ask::<_, api::LoginResponse>("renew", &()).await.unwrap().claims;
+    let members = |body: &Value| body.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+
+    let (head, body) = asked_for_invitation(&controller, &administrator).await;
+    assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
+    assert_eq!(body["code"], "authentication_not_fresh");
+    assert_eq!(members(&body), ["code", "event", "message"], "neither URL nor ticket");
+    assert!(!body["message"].as_str().unwrap().contains(&controller.address().to_string()), "{body}");
+    let rows: Vec<api::AuditRow> = administrator.list("admin/audit?limit=1").await.unwrap();
+    assert_eq!((&body["event"], rows[0].outcome.as_str()), (&rows[0].id.clone().into(), "authentication_not_fresh"));
+    assert_eq!(controller.total("refused_authentication_not_fresh").await, 1);
+
+    let (head, body) = asked_for_invitation(&controller, &controller.administrator().await).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert_eq!(members(&body), ["expires_at", "ticket", "url"]);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Joining, against the real door and against one of somebody else.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use ringfort_proto::{api, v1};
 use rustls_pki_types::CertificateDer;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Answered, Controller, code, connect, path, payload, status_code};
@@ -63,6 +65,47 @@ async fn a_gateway_joins_once() {
     for code in ["invitation_used", "invitation_unknown"] {
         assert_eq!(controller.total(&format!("refused_{code}")).await, 1, "{code}");
     }
+}
+
+/// Each loser is told so; whoever is told of an event finds it in the audit log. Not every refusal has one: writing is paced.
+// Covers: R4 refuse
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_join_by_one_invitation_at_once_one_does() {
+    const AT_ONCE: usize = 16;
+    let controller = Controller::start().await;
+    let mut administrator = controller.administrator().await;
+    administrator.new_site("berlin").await;
+    let invited = administrator.invite("gw1", "berlin").await;
+    let invitation: Invitation = invited.url.parse().unwrap();
+    let mut joining = JoinSet::new();
+    for n in 0..AT_ONCE {
+        let folder = Folder::create(&controller.place.path().join(format!("gw-{n}"))).unwrap();
+        let (invitation, ticket) = (invitation.clone(), invited.ticket.clone());
+        joining.spawn(async move {
+            let answer = ringfort_enrol::join(&invitation, &ticket, &joiner(), &folder).await;
+            (folder.has(ringfort_enrol::file::IDENTITY), answer)
+        });
+    }
+    let (mut joined, mut told) = (Vec::new(), BTreeSet::new());
+    for (has_identity, answer) in joining.join_all().await {
+        assert_eq!(has_identity, answer.is_ok(), "who was refused has not joined");
+        match answer {
+            Ok(identity) => joined.push(identity.id),
+            Err(JoinError::Refused { code, event, .. }) => {
+                assert_eq!(code, "invitation_used");
+                assert!(event.is_empty() || told.insert(event), "an event is of one refusal");
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let rows: Vec<api::GatewayRow> = administrator.list("admin/gateways").await.unwrap();
+    assert_eq!(rows.into_iter().map(|row| row.id).collect::<Vec<_>>(), joined);
+    assert_eq!(joined.len(), 1);
+    assert_eq!(controller.total("refused_invitation_used").await, AT_ONCE as u64 - 1);
+    let rows: Vec<api::AuditRow> = administrator.list("admin/audit?limit=1000").await.unwrap();
+    let written = rows.into_iter().filter(|row| row.outcome == "invitation_used").map(|row| row.id);
+    assert_eq!(written.collect::<BTreeSet<_>>(), told);
+    assert!(!told.is_empty());
 }
 
 // Covers: I10 refuse

@@ -150,7 +150,7 @@ pub(crate) struct User {
     pub(crate) trust: Trust,
     /// The connection, with a certificate once there is one.
     pub(crate) https: Https,
-    own: Option<OwnCertificate>,
+    pub(crate) own: Option<OwnCertificate>,
     address: String,
 }
 

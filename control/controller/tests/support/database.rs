@@ -27,20 +27,41 @@ pub(crate) async fn of(folder: &Path) -> Option<PostgresUrl> {
     Some(url(&server, &name).parse().unwrap())
 }
 
+/// Whether organisations under test have PostgreSQL.
+#[allow(dead_code)]
+pub(crate) fn is_postgres() -> bool {
+    std::env::var_os(SERVER).is_some()
+}
+
 /// Changes the database behind its Controller's back.
 #[allow(dead_code)]
 pub(crate) async fn execute(folder: &Path, statement: &'static str) {
+    attempt(folder, statement).await.unwrap();
+}
+
+/// The same, where the database may refuse; gives the number of rows that it concerned.
+#[allow(dead_code)]
+pub(crate) async fn attempt(folder: &Path, statement: &'static str) -> Result<u64, sqlx::Error> {
     match std::env::var(SERVER) {
         Ok(server) => {
             let mut connection = PgConnection::connect(&url(&server, &name(folder))).await.unwrap();
-            sqlx::query(statement).execute(&mut connection).await.unwrap();
+            sqlx::query(statement).execute(&mut connection).await.map(|done| done.rows_affected())
         }
         Err(_) => {
             let url = format!("sqlite://{}", folder.join("database.sqlite").display());
             let mut connection = SqliteConnection::connect(&url).await.unwrap();
-            sqlx::query(statement).execute(&mut connection).await.unwrap();
+            sqlx::query(statement).execute(&mut connection).await.map(|done| done.rows_affected())
         }
     }
+}
+
+/// Carries out a statement at the PostgreSQL server from outside of the organisation's database, whose name takes the place of
+/// `{}`; gives the number of rows that it concerned.
+#[allow(dead_code)]
+pub(crate) async fn beside(folder: &Path, statement: &str) -> u64 {
+    let mut connection = PgConnection::connect(&std::env::var(SERVER).unwrap()).await.unwrap();
+    let statement = AssertSqlSafe(statement.replace("{}", &name(folder)));
+    sqlx::query(statement).execute(&mut connection).await.unwrap().rows_affected()
 }
 
 /// A turn to write, which others wait for while it is held.

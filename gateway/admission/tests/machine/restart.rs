@@ -48,7 +48,6 @@ fn a_configuration_that_is_over_is_forgotten_and_its_number_is_not() {
     assert_eq!(World::restored(settings(), tampered).machine.configuration_seq(), 0);
 }
 
-// Covers: R18 refuse
 #[test]
 fn a_gateway_that_was_removed_knows_it_after_a_restart_until_it_is_let_in_again() {
     let mut world = World::new();

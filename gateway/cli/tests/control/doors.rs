@@ -74,7 +74,6 @@ pub(crate) fn roles_open_their_own_doors_only() -> Result<()> {
 /// A leaf of every role under the real CA, one of another CA, and one that has expired, each at the session channel and at the
 /// tunnel's port: only a device's opens either.
 // Covers: A10 refuse
-// Covers: W9 refuse
 pub(crate) fn each_role_at_a_gateways_listeners() -> Result<()> {
     World::start("")?.play(|world| {
         let own = Ca::of(&world.realm.state("controller"))?;

@@ -109,7 +109,6 @@ pub(crate) fn a_group_is_revoked_in_one_decision() -> Result<()> {
     })
 }
 
-// Covers: R18 refuse
 pub(crate) fn a_removed_gateway_is_nowhere_any_more() -> Result<()> {
     World::start("")?.play(|world| {
         world.reaches(ALICE, 0)?;
