@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use ringfort_enrol::{Folder, Kind};
 use ringfort_service::desk::{Desk, Letter};
 use ringfort_service::notify_ready;
-use ringfort_types::UnixSeconds;
+use ringfort_types::{BootInstant, UnixSeconds};
 use ringfort_worker::now;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ pub fn host(options: &Host) -> Result<()> {
         told: Told::default(),
         counts: Counts::default(),
     }
-    .run(&desk, register);
+    .run(&desk, || asleep(time_of), register);
     drop(served);
     runtime.shutdown_background();
     Ok(())
@@ -116,13 +116,10 @@ struct Counts {
 }
 
 impl Control {
-    fn run(mut self, desk: &Desk<Event>, register: impl Fn()) {
+    fn run(mut self, desk: &Desk<Event>, asleep: impl Fn() -> Duration, register: impl Fn()) {
         loop {
             let at = now().boot;
-            if self.registrar.handle_clocks(asleep(), at) {
-                self.counts.wake_ups += 1;
-            }
-            if self.registrar.poll_register(at) {
+            if self.look(asleep(), at) {
                 register();
             }
             let due = self.registrar.poll_timeout().map(|due| due.saturating_since(at));
@@ -137,6 +134,14 @@ impl Control {
                 None => {}
             }
         }
+    }
+
+    /// Takes note of how long the machine has been suspended, and says whether to register now.
+    fn look(&mut self, asleep: Duration, at: BootInstant) -> bool {
+        if self.registrar.handle_clocks(asleep, at) {
+            self.counts.wake_ups += 1;
+        }
+        self.registrar.poll_register(at)
     }
 
     fn done(&mut self, result: Result<UnixSeconds, Trouble>) {
@@ -173,13 +178,18 @@ impl Control {
     }
 }
 
-/// How long the machine has been suspended since it was started.
-fn asleep() -> Duration {
-    let read = |clock| {
-        let time = clock_gettime(clock);
-        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
-    };
+/// How long the machine has been suspended since it was started, by a reader of clocks.
+fn asleep(read: impl Fn(ClockId) -> Duration) -> Duration {
     // In this order a pause between the two readings cannot look like sleep.
     let boot = read(ClockId::Boottime);
     boot.saturating_sub(read(ClockId::Monotonic))
 }
+
+/// What a clock shows.
+fn time_of(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

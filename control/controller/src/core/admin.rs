@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ringfort_identity::SessionDn;
 use ringfort_proto::api;
 use ringfort_proto::api::{AdministratorRole, GRACE_SECONDS_MAX, REASON_BYTES_MAX};
 use ringfort_token::{Effect, Entry, EntryScope};
@@ -100,7 +101,7 @@ impl Core {
     /// and so from everyone.
     ///
     /// # Errors
-    /// `not_found`, `request_malformed`, `role_insufficient`.
+    /// `not_found`, also for the renewal of a device without a login; `request_malformed`, `role_insufficient`.
     pub async fn admin_revoke(
         &self,
         administrator: &Administrator<action::Revoke>,
@@ -146,20 +147,24 @@ impl Core {
                     "everyone".to_owned()
                 }
                 api::RevocationScope::Device(client) => {
-                    if effect != Effect::Revoke {
-                        return Err(Refused::malformed(
-                            "a device's key cannot be renewed: revoke it at once, or demand renewal of its user",
-                        ));
-                    }
                     let device = store::device(&mut decision.tx, &client).await?;
-                    let (owner, jkt) = device.ok_or_else(|| Refused::not_found("device", &client))?;
-                    let owner = store::user_by_id(&mut decision.tx, &owner).await?;
+                    let (user, jkt) = device.ok_or_else(|| Refused::not_found("device", &client))?;
+                    let owner = store::user_by_id(&mut decision.tx, &user).await?;
                     owner.map_or(Ok(()), |owner| administrator.is_or_over(&owner))?;
-                    let key = jkt.parse().map_err(Refused::internal)?;
-                    // Unlike a token a key has no end.
-                    let keep_until = now + Duration::from_secs(KEY_SECONDS);
-                    decision.revoke(Entry { keep_until, ..entry(EntryScope::Key(key)) }).await?;
-                    store::end_logins_of_key(&mut decision.tx, &jkt).await?;
+                    if effect == Effect::Revoke {
+                        let key = jkt.parse().map_err(Refused::internal)?;
+                        // Unlike a token a key has no end.
+                        let keep_until = now + Duration::from_secs(KEY_SECONDS);
+                        decision.revoke(Entry { keep_until, ..entry(EntryScope::Key(key)) }).await?;
+                        store::end_logins_of_key(&mut decision.tx, &jkt).await?;
+                    } else {
+                        // A key is what renews, so what dies is what it holds: the claims, and all that hangs on them.
+                        let dn = SessionDn::new(&client, &user, core.organisation())?.to_string();
+                        let login = store::live_login(&mut decision.tx, &dn, now).await?;
+                        let login =
+                            login.ok_or_else(|| Refused::not_found("device whose user is logged in", &client))?;
+                        decision.revoke(entry(EntryScope::Token(login.claims))).await?;
+                    }
                     format!("device {client}")
                 }
                 api::RevocationScope::Token(id) => {

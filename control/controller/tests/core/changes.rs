@@ -248,6 +248,75 @@ async fn demanded_renewal_leaves_time_to_renew() {
     assert_eq!(tokens[0].generation, new.claims().generation);
 }
 
+/// The device's newest claims die, or those that are named: another device of the same user goes on with what it has.
+// Covers: A23 allow
+// Covers: A23 refuse
+#[tokio::test]
+async fn one_device_or_one_token_is_renewed_and_nothing_else() {
+    for by_token in [false, true] {
+        let world = World::new().await;
+        world.grant("wiki", "alice", NOW).await;
+        let (device, other) = (Client::new("laptop"), Client::new("phone"));
+        let key = device.thumbprint();
+        let request = device.credentials("alice", "alice password");
+        let claims = world.core.login(&request, key, FROM, NOW).await.unwrap().claims;
+        let untouched = world.login("alice", &other, NOW).await;
+        let before = world.core.bearer(&claims, &key, NOW).unwrap();
+        let scope = match by_token {
+            true => api::RevocationScope::Token(before.claims().jti.clone()),
+            false => api::RevocationScope::Device("laptop".into()),
+        };
+        let (mut changes, mut deny) = (world.core.changes(), DenyList::default());
+        world.revoke(scope, Some(30), NOW).await.unwrap();
+        assert_eq!(applied(&world, &mut changes, &mut deny), 1);
+        let by = later(30);
+        let standing = |bearer: &Bearer| {
+            let (user, generation) = (bearer.claims().user.clone(), bearer.claims().generation);
+            let token = bearer.claims().jti.clone();
+            move |deny: &DenyList| {
+                let shown = Shown { token: Some(&token), generation: Some((&user, generation)), ..Shown::default() };
+                matches!(deny.standing(&shown), Standing::RenewBy { by: at, .. } if at == by)
+            }
+        };
+        assert!(standing(&before)(&deny) && !standing(&untouched)(&deny));
+
+        let old = world.core.bearer(&claims, &key, later(29)).unwrap();
+        assert_eq!(old.claims().dies_at(), by);
+        // What is issued to the old claims dies with them.
+        let (tokens, _) = world.entitlements(&old, later(10)).await;
+        assert_eq!(tokens[0].exp, by);
+        let renewed = world.core.renew(&old, later(29)).await.unwrap().claims;
+        let new = world.core.bearer(&renewed, &key, by).unwrap();
+        assert_ne!(new.claims().jti, old.claims().jti);
+        assert_eq!((new.claims().generation, new.claims().dies_at()), (old.claims().generation, later(12 * 3_600)));
+        assert!(!standing(&new)(&deny));
+        refused(world.core.bearer(&claims, &key, by), "token_revoked");
+        assert!(world.entitlements(&new, by).await.0[0].exp > by);
+        world.core.renew(&untouched, by).await.unwrap();
+        // The key is none of what was to be renewed.
+        world.login("alice", &device, later(31)).await;
+    }
+}
+
+// Covers: A23 refuse
+#[tokio::test]
+async fn a_device_without_a_login_has_nothing_to_renew() {
+    let world = World::new().await;
+    let laptop = || api::RevocationScope::Device("laptop".into());
+    refused(world.revoke(laptop(), Some(30), NOW).await, "not_found");
+    let device = Client::new("laptop");
+    let bearer = world.login("alice", &device, NOW).await;
+    refused(world.revoke(laptop(), Some(0), NOW).await, "request_malformed");
+    world.revoke(api::RevocationScope::User("alice".into()), None, NOW).await.unwrap();
+    let none = world.revoke(laptop(), Some(30), NOW).await.unwrap_err();
+    assert_eq!(none.code, "not_found");
+    assert!(none.message.contains("logged in") && none.message.contains("laptop"), "{}", none.message);
+    let again = world.login("alice", &device, later(1)).await;
+    assert_ne!(again.claims().jti, bearer.claims().jti);
+    refused(world.revoke(laptop(), Some(30), later(12 * 3_600 + 1)).await, "not_found");
+    assert_eq!(world.core.serial().n, 1, "what was refused wrote nothing");
+}
+
 #[tokio::test]
 async fn who_did_not_renew_in_time_is_not_written_to() {
     let world = World::new().await;
@@ -271,7 +340,6 @@ async fn devices_tokens_and_everyone_can_be_revoked() {
     let mut deny = DenyList::default();
 
     let device = || api::RevocationScope::Device("lost".into());
-    refused(world.revoke(device(), Some(30), NOW).await, "request_malformed");
     refused(world.revoke(api::RevocationScope::Device("nothing".into()), None, NOW).await, "not_found");
     refused(world.revoke(api::RevocationScope::User("nobody".into()), None, NOW).await, "not_found");
     refused(world.revoke(api::RevocationScope::Token("nothing".into()), None, NOW).await, "request_malformed");

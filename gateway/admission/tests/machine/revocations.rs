@@ -114,48 +114,73 @@ fn what_waits_is_revoked_as_well() {
     assert!(world.allows(session, "10.98.0.10", 80));
 }
 
+/// What a renewal may be demanded of, and what takes its place: everything of a user, a device's claims, one entitlement token.
+fn renewals() -> [(EntryScope, ClaimsToken, EntitlementToken); 3] {
+    let claims = ClaimsToken { jti: "claims-2".into(), ..ALICE.claims() };
+    let (next_claims, next_entitlement) = renewed(2);
+    [
+        (EntryScope::User { user: "alice".into(), below: 2 }, next_claims, next_entitlement),
+        (EntryScope::Token("claims-alice".into()), claims.clone(), ALICE.entitlement(2)),
+        (EntryScope::Token("entitlement-alice-1".into()), claims, ALICE.entitlement(2)),
+    ]
+}
+
 // Covers: A23 allow
 #[test]
 fn a_renewal_with_grace_loses_nothing() {
-    let mut world = World::new();
-    let (channel, session) = world.admit(&ALICE, 0, 1);
-    let by = WALL + Duration::from_secs(30);
-    world.machine.pushed_revocations(&sign(&revocations(0, renew_alice(by))), world.now);
-    let actions = world.drain();
-    assert_eq!(sent(&actions, channel), [ToClient::RenewBy { time: by, reason: "laptop stolen".into() }]);
-    assert_eq!(world.machine.sessions().next().unwrap().ends_at, by);
-    let revocations = Some(Serial { epoch: 1, n: 1 });
-    assert_eq!(world.confirm(), [Applied { revocations, ..Applied::default() }]);
-    world.step(Duration::from_secs(29));
-    assert!(world.allows(session, "10.98.0.10", 80), "the old rules stay");
-    let (claims, entitlement) = renewed(2);
-    world.present(channel, &claims, &entitlement);
-    assert_eq!(sent(&world.drain(), channel), [ToClient::Accepted { seq: 2, ends_at: WALL + HOUR }]);
-    world.pass(Duration::from_secs(600));
-    assert!(world.allows(session, "10.98.0.10", 80));
-    assert_eq!(world.refusals(), 0);
+    for (scope, claims, entitlement) in renewals() {
+        let mut world = World::new();
+        let (channel, session) = world.admit(&ALICE, 0, 1);
+        let (bobs_channel, _) = world.admit(&BOB, 0, 1);
+        let by = WALL + Duration::from_secs(30);
+        let list = revocations(0, vec![entry(scope.clone(), Effect::RenewBy(by))]);
+        world.machine.pushed_revocations(&sign(&list), world.now);
+        let actions = world.drain();
+        let told = ToClient::RenewBy { time: by, reason: "laptop stolen".into() };
+        assert_eq!((sent(&actions, channel), sent(&actions, bobs_channel)), (vec![told], vec![]), "{scope:?}");
+        let ends_at = |world: &World| {
+            world.machine.sessions().find(|session| session.dn == &*ALICE.dn).map(|session| session.ends_at)
+        };
+        assert_eq!(ends_at(&world), Some(by));
+        let revocations = Some(Serial { epoch: 1, n: 1 });
+        assert_eq!(world.confirm(), [Applied { revocations, ..Applied::default() }]);
+        world.step(Duration::from_secs(29));
+        assert!(world.allows(session, "10.98.0.10", 80), "the old rules stay");
+        world.present(channel, &claims, &entitlement);
+        let accepted = ToClient::Accepted { seq: 2, ends_at: WALL + HOUR };
+        assert_eq!(sent(&world.drain(), channel), [accepted], "{scope:?}");
+        world.pass(Duration::from_secs(600));
+        assert!(world.allows(session, "10.98.0.10", 80), "{scope:?}");
+        assert_eq!((ends_at(&world), world.refusals()), (Some(WALL + HOUR), 0));
+    }
 }
 
 // Covers: A23 refuse
 #[test]
 fn who_does_not_renew_is_out_when_the_grace_is_over() {
-    let mut world = World::new();
-    let (channel, session) = world.admit(&ALICE, 0, 1);
-    let by = WALL + Duration::from_secs(30);
-    world.machine.pushed_revocations(&sign(&revocations(0, renew_alice(by))), world.now);
-    world.drain();
-    // The same tokens again do not lengthen it, and a pushed one does not either.
-    world.present(channel, &ALICE.claims(), &ALICE.entitlement(1));
-    world.machine.pushed_entitlement(&sign(&EntitlementToken { generation: 2, ..ALICE.entitlement(2) }), world.now);
-    world.drain();
-    world.step(Duration::from_secs(30));
-    assert!(!world.allows(session, "10.98.0.10", 80), "the workers deny by themselves");
-    world.machine.handle_timeout(world.now);
-    assert_eq!(refusal(&world.drain(), Some(channel)), "expired");
-    let (channel, _) = world.open(&ALICE);
-    world.drain();
-    world.present(channel, &ALICE.claims(), &ALICE.entitlement(2));
-    assert_eq!(refusal(&world.drain(), Some(channel)), "token_revoked");
+    let [(user, ..), (token, claims, _), _] = renewals();
+    for scope in [user, token] {
+        let mut world = World::new();
+        let (channel, session) = world.admit(&ALICE, 0, 1);
+        let by = WALL + Duration::from_secs(30);
+        let list = revocations(0, vec![entry(scope.clone(), Effect::RenewBy(by))]);
+        world.machine.pushed_revocations(&sign(&list), world.now);
+        world.drain();
+        // The same tokens again do not lengthen it, and a pushed one does not either.
+        world.present(channel, &ALICE.claims(), &ALICE.entitlement(1));
+        let generation = if matches!(scope, EntryScope::User { .. }) { 2 } else { claims.generation };
+        let pushed = EntitlementToken { generation, ..ALICE.entitlement(2) };
+        world.machine.pushed_entitlement(&sign(&pushed), world.now);
+        world.drain();
+        world.step(Duration::from_secs(30));
+        assert!(!world.allows(session, "10.98.0.10", 80), "the workers deny by themselves");
+        world.machine.handle_timeout(world.now);
+        assert_eq!(refusal(&world.drain(), Some(channel)), "expired", "{scope:?}");
+        let (channel, _) = world.open(&ALICE);
+        world.drain();
+        world.present(channel, &ALICE.claims(), &ALICE.entitlement(2));
+        assert_eq!(refusal(&world.drain(), Some(channel)), "token_revoked", "{scope:?}");
+    }
 }
 
 #[test]

@@ -81,7 +81,7 @@ enum Command {
     Lint(policy::File),
     /// Take back at once what a user, a group, a device or everybody has, or one token.
     Revoke(Revocation),
-    /// Demand that a user, a group or everybody renews their tokens, which they do unnoticed.
+    /// Demand that what a user, a group, a device or everybody has is renewed, or one token, which happens unnoticed.
     Renew(Renewal),
     /// List something.
     List {

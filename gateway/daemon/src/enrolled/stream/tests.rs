@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::mpsc as std_mpsc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_controller::core::{Administrator, Core, FirstAdministrator, Settings, action};
 use ringfort_controller::{Options, Server};
 use ringfort_enrol::tls::OwnCertificate;
@@ -17,6 +19,8 @@ use tokio::task::JoinHandle;
 use super::*;
 
 const PASSWORD: &str = "a long enough password";
+/// How long anything may take that must come.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than a connect token lives.
 const LONG: Duration = Duration::from_secs(600);
 
@@ -37,11 +41,16 @@ struct Process {
 
 impl World {
     async fn new() -> Self {
+        Self::at("controller.example:443", "127.0.0.1:0").await
+    }
+
+    /// Its Controller listens at `listen`, and tells that it is at `known`.
+    async fn at(known: &str, listen: &str) -> Self {
         let place = tempfile::tempdir().unwrap();
         let state = place.path().join("controller");
-        let folder = joined(&state, &place.path().join("gateway")).await;
+        let folder = joined(&state, &place.path().join("gateway"), known).await;
         let (stop, stopped) = watch::channel(false);
-        let options = Options { listen: Some("127.0.0.1:0".into()), ..Options::default() };
+        let options = Options { listen: Some(listen.into()), ..Options::default() };
         let server = Server::open(&state, &options, stopped).await.unwrap();
         let address = server.address().to_string();
         let serving = tokio::spawn(async move { server.serve().await });
@@ -94,11 +103,12 @@ fn code(error: &anyhow::Error) -> &str {
     &error.downcast_ref::<Refused>().unwrap_or_else(|| panic!("no refusal: {error:#}")).code
 }
 
-/// Makes an organisation in `state`, and a Gateway of it that joins with a folder at `path`, five days ago.
-async fn joined(state: &Path, path: &Path) -> Folder {
+/// Makes an organisation in `state`, whose Controller is at `known`, and a Gateway of it that joins with a folder at `path`, five days
+/// ago.
+async fn joined(state: &Path, path: &Path, known: &str) -> Folder {
     let then = UnixSeconds(wall_clock().0 - 5 * 86_400);
     let first = FirstAdministrator { name: "ada".into(), password: PASSWORD.to_owned().into() };
-    let settings = Settings::new("controller.example:443".into(), vec!["controller.example".into()]);
+    let settings = Settings::new(known.into(), vec!["controller.example".into()]);
     let core = Core::open(state, &settings, Some(&first), then).await.unwrap();
     let login = api::LoginRequest {
         user: "ada".into(),
@@ -221,4 +231,53 @@ async fn what_an_earlier_version_fetched_is_taken_into_use() {
     assert_eq!(gateway.link.renew_if_due(&mut client, now, begun + LONG).await.unwrap(), Renewal::InUse);
     let mut client = world.client(&gateway).await;
     gateway.link.report(&"controller".into(), &mut client).await.unwrap();
+}
+
+/// What a token of the Controller's says.
+fn said(token: &str) -> serde_json::Value {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+/// The first disagreement may be of a push that crossed the report, and is over when the next report agrees. Two in a row are not: the
+/// stream begins anew, with a `Hello` that says where the Gateway stands, and catches up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_disagreements_in_a_row_begin_the_stream_anew_and_one_alone_does_not() {
+    // On an address where nobody else is given the port before the Controller takes it.
+    let free = std::net::TcpListener::bind("127.0.0.77:0").unwrap().local_addr().unwrap().to_string();
+    let world = World::at(&free, &free).await;
+    let Process { link, told } = Process::start(&world.folder);
+    let standing = Arc::clone(&link.standing);
+    let (_applied, applied) = mpsc::channel(1);
+    let keeping = tokio::spawn(keep(link, applied, Arc::default()));
+    let next = || tokio::task::block_in_place(|| told.recv_timeout(PATIENCE)).unwrap();
+    // What it was sent, which it leaves aside for now.
+    let mut sent = Standing::default();
+    loop {
+        match next() {
+            FromStream::Configuration(text) => sent.configuration_seq = said(&text)["seq"].as_u64().unwrap(),
+            FromStream::Revocations(text) => sent.revocations.epoch = said(&text)["epoch"].as_u64().unwrap(),
+            FromStream::Connected(is) => break assert!(is),
+            _ => {}
+        }
+    }
+    assert!(sent.configuration_seq > 0 && sent.revocations.epoch > 0, "{sent:?}");
+    let reports = || {
+        let mut reports = 0;
+        loop {
+            match next() {
+                // One comes with each answer to a report.
+                FromStream::Time { .. } => reports += 1,
+                FromStream::Connected(is) => break (reports, is),
+                _ => continue,
+            }
+            // The second one agrees.
+            *standing.lock().unwrap() = if reports == 1 { sent.clone() } else { Standing::default() };
+        }
+    };
+    assert_eq!(reports(), (4, false), "the third and the fourth disagree");
+    // Another stream, where the answers are those to the introduction and to what was missed.
+    let again = reports();
+    assert!(again.1 && again.0 > 0, "{again:?}");
+    keeping.abort();
 }
