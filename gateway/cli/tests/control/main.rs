@@ -50,6 +50,7 @@ const CASES: &[Case] = cases! {
         a_revocation_ends_the_session_and_a_login_begins_another,
         a_revoked_device_does_not_come_back,
         a_renewal_is_not_noticed,
+        whatever_is_revoked_ends_the_live_session,
     }
     restart {
         a_controller_that_was_killed_loses_nothing,
