@@ -133,6 +133,8 @@ struct Control<'a> {
     made: u64,
     told_ready: bool,
     login_ended: Option<String>,
+    /// How often a Gateway has told us to renew, by `RenewBy` (A24).
+    told_to_renew: u64,
 }
 
 impl<'a> Control<'a> {
@@ -172,6 +174,7 @@ impl<'a> Control<'a> {
             made: 0,
             told_ready: false,
             login_ended: None,
+            told_to_renew: 0,
         })
     }
 

@@ -1,10 +1,13 @@
 //! A host that is woken up (W4): the clocks as they are read, and what follows from a jump between them.
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use super::*;
 
 const INTERVAL: Duration = Duration::from_secs(3_600);
+/// How long anything may take that must come.
+const PATIENCE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn control(at: BootInstant) -> Control {
@@ -65,7 +68,9 @@ fn the_loop_registers_when_its_reader_jumps() {
     });
     let totals = || ringfort_service::status::query(&socket).unwrap()["totals"].clone();
     let wait = |registered: u64| {
+        let begun = Instant::now();
         while totals()["registered"].as_u64() < Some(registered) {
+            assert!(begun.elapsed() < PATIENCE, "{}", totals());
             std::thread::sleep(Duration::from_millis(10));
         }
     };

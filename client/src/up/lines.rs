@@ -218,7 +218,7 @@ impl Control<'_> {
                 site.line.command(&Command::Release(tunnel))?;
             }
             Action::Pushed(token) => self.take_pushed(index, &token),
-            Action::RenewAsked => self.schedule.ask(),
+            Action::RenewAsked => self.renew_asked(),
             Action::Renew => self.schedule.demand(),
             Action::Go => site.follow_request(),
         }
@@ -253,12 +253,18 @@ impl Control<'_> {
                 }
             }
             Action::Pushed(token) => self.take_pushed(index, &token),
-            Action::RenewAsked => self.schedule.ask(),
+            Action::RenewAsked => self.renew_asked(),
             Action::Close | Action::StopTunnel | Action::Renew | Action::Go => {
                 let why = self.sites[index].next.as_ref().map(|next| next.line.machine.trouble().to_owned());
                 self.sites[index].abandon(&why.unwrap_or_default());
             }
         }
+    }
+
+    /// A Gateway has told us that what we showed it ends (A24).
+    fn renew_asked(&mut self) {
+        self.told_to_renew += 1;
+        self.schedule.ask();
     }
 
     fn open(&self, index: usize, number: u64, gateway: SiteGateway) -> Channel {

@@ -22,6 +22,7 @@ impl Control<'_> {
             "certificate_ends_at": self.certificate_ends.0,
             "login_ended": self.login_ended,
             "renewing": !self.schedule.is_idle(),
+            "told_to_renew": self.told_to_renew,
             "last_goodbye": goodbye.map(|goodbye| {
                 json!({ "code": goodbye.code, "message": goodbye.message, "event": goodbye.event })
             }),

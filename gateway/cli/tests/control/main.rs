@@ -50,11 +50,13 @@ const CASES: &[Case] = cases! {
         a_revocation_ends_the_session_and_a_login_begins_another,
         a_revoked_device_does_not_come_back,
         a_renewal_is_not_noticed,
+        whatever_is_revoked_ends_the_live_session,
     }
     restart {
         a_controller_that_was_killed_loses_nothing,
         a_gateway_that_was_killed_refuses_what_it_refused_before,
         a_gateway_goes_on_without_its_controller,
+        nobody_new_is_admitted_long_after_the_last_word_of_the_controller,
         a_client_that_was_killed_comes_back,
         everything_ends_when_it_is_asked_to,
     }

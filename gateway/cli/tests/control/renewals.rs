@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::changes::flow_to;
@@ -121,6 +121,10 @@ pub(crate) fn packets_flow_over_the_end_of_the_certificate_that_began_them() -> 
 }
 
 /// A login by password is not prolonged: the client asks when it is told to, and the session ends at the time that was told.
+///
+/// It has asked by itself before, at two thirds of its life, and would not again for half a minute, when the session is over. So what
+/// follows the Gateway's word follows from it.
+// Covers: A24 allow
 // Covers: A24 refuse
 pub(crate) fn who_cannot_renew_ends_at_the_time_that_was_told() -> Result<()> {
     world()?.play(|world| {
@@ -131,6 +135,24 @@ pub(crate) fn who_cannot_renew_ends_at_the_time_that_was_told() -> Result<()> {
         let (end, _) = session(&world.gateway.status()?).context("no session")?;
         let told = world.alice()?.status()?["sites"][0]["ends_at"].as_u64();
         ensure!(told == Some(end), "the client was told {told:?}, expected {end}");
+        let claims = || std::fs::read_to_string(world.realm.state(ALICE).join("claims.jwt"));
+        let (first, begun) = (claims()?, Instant::now());
+        let mut untold = first.clone();
+        loop {
+            let held = claims()?;
+            match world.alice()?.status()?["told_to_renew"].as_u64() {
+                Some(0) => untold = held,
+                Some(1) => break,
+                told => bail!("the client was told to renew {told:?} times"),
+            }
+            ensure!(begun.elapsed() < LIFE, "the Gateway has not told that the session ends");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        ensure!(untold != first, "the client has not asked by itself");
+        while claims()? == untold {
+            ensure!(begun.elapsed() < LIFE, "the client has not done as it was told");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let ended = world.gateway.wait_until(LIFE, |status| sessions(status).is_empty())?;
         ensure!(time(&ended) + 1 >= end, "it ended {} s too early", end.saturating_sub(time(&ended)));
         ensure!(time(&ended) <= end + 10, "it ended {} s too late", time(&ended) - end);

@@ -1,9 +1,12 @@
 //! Processes that are killed, stopped and started again, in the middle of everything.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use ringfort_stage::hostile::{self, Refused};
+use serde_json::Value;
 
-use crate::world::{ALICE, GATEWAY, PATIENCE, PAYROLL, World, sessions};
+use crate::world::{ALICE, GATEWAY, MALLORY, PATIENCE, PAYROLL, WIKI, World, sessions};
 
 pub(crate) fn a_controller_that_was_killed_loses_nothing() -> Result<()> {
     World::start("")?.play(|world| {
@@ -44,7 +47,11 @@ pub(crate) fn a_gateway_that_was_killed_refuses_what_it_refused_before() -> Resu
 
 /// What the Gateway refuses alice with when she shows it the tokens in her folder.
 pub(crate) fn present_what_she_has(world: &World) -> Result<Refused> {
-    let folder = world.realm.state(ALICE);
+    present(world, ALICE)
+}
+
+fn present(world: &World, user: &str) -> Result<Refused> {
+    let folder = world.realm.state(user);
     let claims = std::fs::read_to_string(folder.join("claims.jwt"))?;
     let entitlement = std::fs::read_dir(&folder)?
         .filter_map(Result::ok)
@@ -53,7 +60,7 @@ pub(crate) fn present_what_she_has(world: &World) -> Result<Refused> {
         .transpose()?
         .unwrap_or_default();
     let (lab, to) = (&world.realm.stage.lab, world.realm.gateway_address(0));
-    lab.run_in(lab.client(ALICE)?, || hostile::present(&folder, to, &claims, &entitlement))?
+    lab.run_in(lab.client(user)?, || hostile::present(&folder, to, &claims, &entitlement))?
 }
 
 // Covers: X14 allow
@@ -65,6 +72,49 @@ pub(crate) fn a_gateway_goes_on_without_its_controller() -> Result<()> {
         // The client comes back by itself, with the tokens that it has.
         world.reaches(ALICE, 0)?;
         world.is_refused(ALICE, 1)
+    })
+}
+
+/// The shortest time that a site's file may say. A Controller signs a configuration every minute, and the time counts from the newest.
+const NO_NEW_SESSIONS_AFTER: u64 = 120;
+
+/// Cut off, the Gateway admits whoever has signed tokens for as long as its site allows, well within the Controller's lease of 15
+/// minutes, and then nobody new. Who is in goes on.
+// Covers: X14 allow
+// Covers: X14 refuse
+pub(crate) fn nobody_new_is_admitted_long_after_the_last_word_of_the_controller() -> Result<()> {
+    World::start(&format!("no_new_sessions_after = {NO_NEW_SESSIONS_AFTER}"))?.play(|world| {
+        world.realm.add_user(MALLORY)?;
+        world.admin(&["entitle", WIKI, "--user", MALLORY])?;
+        world.join_user(MALLORY)?;
+        world.login(MALLORY)?;
+        let mut mallory = world.up(MALLORY)?;
+        world.reaches(MALLORY, 0)?;
+        mallory.stop()?;
+        world.gateway.wait_until(PATIENCE, |status| sessions(status).len() == 1)?;
+        world.controller.kill()?;
+        // Her tokens are enough: nobody is there to ask.
+        let mut mallory = world.up(MALLORY)?;
+        world.reaches(MALLORY, 0)?;
+        world.is_refused(MALLORY, 1)?;
+        mallory.stop()?;
+        let before = world.gateway.wait_until(PATIENCE, |status| sessions(status).len() == 1)?;
+        ensure!(before["admitting"] == "yes", "{}", before["admitting"]);
+        let patience = PATIENCE + Duration::from_secs(NO_NEW_SESSIONS_AFTER);
+        let over = world.gateway.wait_until(patience, |status| status["admitting"] != "yes")?;
+        let refused = present(world, MALLORY)?;
+        ensure!(refused.code == "not_admitting", "{refused:?}");
+        // Alice's session is the one that it was, and carries what its rules allow.
+        let session = |status: &Value| sessions(status).first().map(|session| session["session"].clone());
+        ensure!(sessions(&over).len() == 1 && session(&over) == session(&before), "{over}");
+        let got = world.get(ALICE, 0)?;
+        ensure!(got.is_ok(), "alice gets nothing any more: {got:?}");
+        ensure!(world.get(ALICE, 1)?.is_err(), "alice gets what she is not entitled to");
+        // With the Controller's next word it admits again.
+        world.controller = world.realm.controller_begin()?.ready()?;
+        world.gateway.wait_until(PATIENCE, |status| status["admitting"] == "yes")?;
+        let _mallory = world.up(MALLORY)?;
+        world.reaches(MALLORY, 0)
     })
 }
 
