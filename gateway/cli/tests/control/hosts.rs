@@ -41,6 +41,16 @@ except OSError as error:
     print(0, repr(error))
 "#;
 
+/// Whether [`CLIENT`] can run for the case `name`, which is passed over where it cannot; CI must have what it needs.
+fn has_python(name: &str) -> Result<bool> {
+    let is_there = Command::new("python3").arg("--version").output().is_ok();
+    if !is_there {
+        ensure!(std::env::var("CI").as_deref() != Ok("true"), "{name} needs python3: install python3");
+        println!("SKIPPED {name}: install python3");
+    }
+    Ok(is_there)
+}
+
 /// What a client of another implementation is told: status and body, or 0 and how the handshake ended.
 struct Told {
     status: u16,
@@ -134,6 +144,9 @@ fn total(status: &Value, name: &str) -> u64 {
 // Covers: W8 allow
 // Covers: W9 allow
 pub(crate) fn another_implementation_registers_by_the_files_alone() -> Result<()> {
+    if !has_python("another_implementation_registers_by_the_files_alone")? {
+        return Ok(());
+    }
     World::without_tunnel("")?.play(|world| {
         world.host_joins(HOST, HOST, world.place()?)?;
         let (own, server) = (world.realm.state(HOST), world.realm.state("controller"));
@@ -171,6 +184,9 @@ pub(crate) fn another_implementation_registers_by_the_files_alone() -> Result<()
 // Covers: W7 refuse
 // Covers: W8 refuse
 pub(crate) fn only_authorised_hosts_register_and_for_themselves_only() -> Result<()> {
+    if !has_python("only_authorised_hosts_register_and_for_themselves_only")? {
+        return Ok(());
+    }
     World::without_tunnel("")?.play(|world| {
         world.host_joins(HOST, HOST, world.place()?)?;
         world.admin(&["host", "add", OTHER])?;
@@ -220,6 +236,9 @@ pub(crate) fn only_authorised_hosts_register_and_for_themselves_only() -> Result
 
 // Covers: W5 refuse
 pub(crate) fn what_a_host_says_is_bounded() -> Result<()> {
+    if !has_python("what_a_host_says_is_bounded")? {
+        return Ok(());
+    }
     World::without_tunnel("")?.play(|world| {
         world.host_joins(HOST, HOST, world.place()?)?;
         let many: Vec<String> = (0..=256).map(|n| format!("10.0.{}.{}", n / 256, n % 256)).collect();
@@ -275,6 +294,9 @@ fn leaf(world: &World, life: std::ops::Range<i64>) -> Result<CertificateParams> 
 
 // Covers: W9 refuse
 pub(crate) fn certificates_that_are_not_good_end_the_handshake() -> Result<()> {
+    if !has_python("certificates_that_are_not_good_end_the_handshake")? {
+        return Ok(());
+    }
     World::without_tunnel("")?.play(|world| {
         world.host_joins(HOST, HOST, world.place()?)?;
         let (own, foreign) = (Ca::of(&world.realm.state("controller"))?, Ca::foreign()?);
