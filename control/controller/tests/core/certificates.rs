@@ -13,7 +13,8 @@ fn has_openssl(name: &str) -> bool {
     if !is_there {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{name} needs openssl: install openssl");
         // What a test prints by `println!` is seen when it fails only.
-        writeln!(std::io::stdout(), "SKIPPED {name}: install openssl").unwrap();
+        let mut seen = std::io::stdout();
+        writeln!(seen, "SKIPPED {name}: install openssl").unwrap();
     }
     is_there
 }
