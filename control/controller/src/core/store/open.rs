@@ -109,8 +109,11 @@ impl Store {
         // A statement's text may hold nothing secret, but a log has no use for it.
         let options = options.context("read the database's address")?.disable_statement_logging();
         let pool = |connections| {
-            AnyPoolOptions::new().max_connections(connections).acquire_timeout(WAIT).after_connect(
-                move |connection, _| {
+            AnyPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(WAIT)
+                .acquire_slow_threshold(WAIT)
+                .after_connect(move |connection, _| {
                     Box::pin(async move {
                         let settings = match kind {
                             Kind::Sqlite => pragmas(),
@@ -122,8 +125,7 @@ impl Store {
                         }
                         Ok(())
                     })
-                },
-            )
+                })
         };
         let opening = || match place {
             Place::File(path) => format!("open {}", path.display()),
