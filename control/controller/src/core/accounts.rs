@@ -1,16 +1,13 @@
 //! What administrators change of an account: its e-mail address, whether it is active; and accounts of programs (X12).
 
-use std::time::Duration;
-
 use ringfort_directory::Email;
 use ringfort_proto::api;
-use ringfort_token::{Effect, Entry, EntryScope};
+use ringfort_token::{Effect, Entry};
 use ringfort_types::UnixSeconds;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::access::{checked_name, taken};
-use super::admin::KEY_SECONDS;
 use super::decision::Decision;
 use super::refused::Refused;
 use super::store::{self, Connection, User};
@@ -193,9 +190,7 @@ impl Decision {
     pub(super) async fn shut_out(&mut self, user: &User, reason: &str, now: UnixSeconds) -> Result<(), Refused> {
         let entry = |scope, keep_until| Entry { scope, effect: Effect::Revoke, reason: reason.to_owned(), keep_until };
         for jkt in store::delete_devices(&mut self.tx, &user.id).await? {
-            let key = jkt.parse().map_err(Refused::internal)?;
-            // Unlike a token a key has no end.
-            self.revoke(entry(EntryScope::Key(key), now + Duration::from_secs(KEY_SECONDS))).await?;
+            self.deny_key(&jkt, reason).await?;
         }
         store::void_invitations_of_user(&mut self.tx, &user.id, now).await?;
         self.revoke_user(user.id.clone(), |scope| entry(scope, Core::tokens_end(now))).await

@@ -19,9 +19,6 @@ use super::roles::role_text;
 use super::store::{self, User};
 use super::{Administrator, Core, LOGIN_SECONDS_ALLOWED, action, to_the_end};
 
-/// How long a revoked key stays revoked, in seconds: 10 years, the life of the root.
-pub(super) const KEY_SECONDS: u64 = 3_652 * 86_400;
-
 /// Oldest authentication that counts as fresh, in seconds (R2).
 const FRESH_SECONDS: u64 = 300;
 
@@ -152,10 +149,7 @@ impl Core {
                     let owner = store::user_by_id(&mut decision.tx, &user).await?;
                     owner.map_or(Ok(()), |owner| administrator.is_or_over(&owner))?;
                     if effect == Effect::Revoke {
-                        let key = jkt.parse().map_err(Refused::internal)?;
-                        // Unlike a token a key has no end.
-                        let keep_until = now + Duration::from_secs(KEY_SECONDS);
-                        decision.revoke(Entry { keep_until, ..entry(EntryScope::Key(key)) }).await?;
+                        decision.deny_key(&jkt, &reason).await?;
                         store::end_logins_of_key(&mut decision.tx, &jkt).await?;
                     } else {
                         // A key is what renews, so what dies is what it holds: the claims, and all that hangs on them.

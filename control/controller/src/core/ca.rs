@@ -38,10 +38,9 @@ const INTERMEDIATE_LIFE: u64 = 365 * DAY;
 const SERVER_LIFE: u64 = 90 * DAY;
 /// Life of a Gateway's certificate, in seconds.
 pub(crate) const GATEWAY_LIFE: u64 = 7 * DAY;
-/// Life of a host's certificate, in seconds: hosts may be off for weeks, and what they may do is looked up with every request.
-pub(crate) const HOST_LIFE: u64 = 30 * DAY;
-/// Life of a Relay's certificate, in seconds: as a host's, what it may do is looked up.
-const RELAY_LIFE: u64 = 30 * DAY;
+/// Life of a host's and a Relay's certificate, in seconds: they may be off for weeks, and what they may do is looked up with every
+/// request.
+const NAMED_LIFE: u64 = 30 * DAY;
 /// Life of a program's certificate, in seconds: it is what the program logs in with, which may be away for some weeks.
 pub(crate) const SERVICE_LIFE: u64 = 30 * DAY;
 /// Life of the signer's certificate, in seconds.
@@ -221,12 +220,7 @@ impl Authority {
         key: &RequestedKey,
         now: UnixSeconds,
     ) -> Result<CertificateDer<'static>, Refused> {
-        let uri = RoleUri::new(&self.organisation, Role::Host, hostname.as_str())?;
-        let mut params = self.leaf_params(&uri, now, now + Duration::from_secs(HOST_LIFE))?;
-        params.subject_alt_names.push(SanType::DnsName(hostname.as_str().try_into()?));
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.distinguished_name.push(DnType::CommonName, hostname.as_str());
-        Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
+        self.named(Role::Host, hostname, key, now)
     }
 
     /// A Relay's certificate: a server's, by its FQDN (C9), which is its id.
@@ -236,11 +230,22 @@ impl Authority {
         key: &RequestedKey,
         now: UnixSeconds,
     ) -> Result<CertificateDer<'static>, Refused> {
-        let uri = RoleUri::new(&self.organisation, Role::Relay, fqdn.as_str())?;
-        let mut params = self.leaf_params(&uri, now, now + Duration::from_secs(RELAY_LIFE))?;
-        params.subject_alt_names.push(SanType::DnsName(fqdn.as_str().try_into()?));
+        self.named(Role::Relay, fqdn, key, now)
+    }
+
+    /// A certificate for a role whose ids are DNS names.
+    fn named(
+        &self,
+        role: Role,
+        name: &Hostname,
+        key: &RequestedKey,
+        now: UnixSeconds,
+    ) -> Result<CertificateDer<'static>, Refused> {
+        let uri = RoleUri::new(&self.organisation, role, name.as_str())?;
+        let mut params = self.leaf_params(&uri, now, now + Duration::from_secs(NAMED_LIFE))?;
+        params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.distinguished_name.push(DnType::CommonName, fqdn.as_str());
+        params.distinguished_name.push(DnType::CommonName, name.as_str());
         Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
     }
 

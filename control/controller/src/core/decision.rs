@@ -5,9 +5,10 @@
 //! passed on from there ([`Core::hear`]): in the order of the database, by each Controller.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ringfort_proto::api;
-use ringfort_token::{Entry, Grant, Serial};
+use ringfort_token::{Effect, Entry, EntryScope, Grant, Serial};
 use ringfort_types::UnixSeconds;
 use serde_json::Value;
 use sqlx::{Any, Transaction};
@@ -21,6 +22,11 @@ use super::{Action, Administrator, Core, Event};
 
 /// Bytes of the grants of one user at one site, as JSON: 240 of the 256 KiB of an entitlement token, which is base64.
 const GRANTS_BYTES_MAX: usize = 180 << 10;
+
+/// How long a key stays denied, in seconds: ten years, the life of the root. Unlike a token a key has no end.
+const KEY_SECONDS: u64 = 3_652 * 86_400;
+/// Why the key of something that was removed is denied.
+pub(crate) const REMOVED: &str = "removed";
 
 /// A decision that is being taken; dropped, it is none.
 pub(crate) struct Decision {
@@ -130,6 +136,16 @@ impl Decision {
     /// Everybody hears anew whom to believe.
     pub(crate) fn reintroduce(&mut self) {
         self.consequences.push(Consequence::Authorities);
+    }
+
+    /// Takes everything back from whoever has a key, for as long as there can be certificates for it.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub(crate) async fn deny_key(&mut self, jkt: &str, reason: &str) -> Result<(), Refused> {
+        let scope = EntryScope::Key(jkt.parse().map_err(Refused::internal)?);
+        let keep_until = self.now + Duration::from_secs(KEY_SECONDS);
+        self.revoke(Entry { scope, effect: Effect::Revoke, reason: reason.to_owned(), keep_until }).await
     }
 
     /// Takes something back, before the logins are ended from which it is taken.

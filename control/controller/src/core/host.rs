@@ -8,17 +8,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use ipnet::IpNet;
 use ringfort_identity::{Hostname, PeerIdentity, Role};
 use ringfort_proto::api::{self, HOST_ADDRESSES_MAX, HOST_INTERFACES_MAX, HOST_TEXT_BYTES_MAX};
-use ringfort_token::{Effect, Entry, EntryScope, InviteeKind, Shown};
+use ringfort_token::{InviteeKind, Shown};
 use ringfort_types::UnixSeconds;
 
-use super::admin::KEY_SECONDS;
 use super::ca::RequestedKey;
-use super::decision::Decision;
+use super::decision::{Decision, REMOVED};
 use super::refused::Refused;
 use super::store::{self, Connection, Gateway, Host, Site};
 use super::{Administrator, Core, Event, Settings, action, to_the_end};
@@ -112,9 +110,7 @@ impl Core {
             }
             let jkt: Vec<&str> = found.iter().flat_map(Host::keys).collect();
             for jkt in &jkt {
-                let (scope, effect) = (EntryScope::Key(jkt.parse().map_err(Refused::internal)?), Effect::Revoke);
-                let keep_until = now + Duration::from_secs(KEY_SECONDS);
-                decision.revoke(Entry { scope, effect, reason: "removed".into(), keep_until }).await?;
+                decision.deny_key(jkt, REMOVED).await?;
             }
             store::delete_host(&mut decision.tx, &request.name).await?;
             let was = serde_json::json!({ "name": request.name, "jkt": jkt, "invitations": invitations });

@@ -12,13 +12,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfort_identity::Hostname;
 use ringfort_proto::api;
-use ringfort_token::{Effect, Entry, EntryScope, GatewayRelay, InviteeKind, RelayPass, audience};
+use ringfort_token::{GatewayRelay, InviteeKind, RelayPass, audience};
 use ringfort_types::UnixSeconds;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::admin::KEY_SECONDS;
-use super::decision::Decision;
+use super::decision::{Decision, REMOVED};
 use super::refused::Refused;
 use super::store::{self, Connection, Consequence, Relay};
 use super::{Administrator, Core, action, to_the_end};
@@ -82,9 +81,7 @@ impl Core {
                 return Err(Refused::not_found("Relay", &name));
             }
             if let Some(jkt) = &jkt {
-                let (scope, effect) = (EntryScope::Key(jkt.parse().map_err(Refused::internal)?), Effect::Revoke);
-                let keep_until = now + Duration::from_secs(KEY_SECONDS);
-                decision.revoke(Entry { scope, effect, reason: "removed".into(), keep_until }).await?;
+                decision.deny_key(jkt, REMOVED).await?;
                 store::delete_relay(&mut decision.tx, &name).await?;
                 for site in store::sites(&mut decision.tx).await?.into_keys() {
                     decision.reconfigure(&site);

@@ -5,15 +5,12 @@
 //! hold an older connect token are sent to it for as long as that lasts, ten minutes at most; a Gateway that hears that it
 //! was removed ends their sessions at once.
 
-use std::time::Duration;
-
 use ringfort_proto::api;
-use ringfort_token::{Effect, Entry, EntryScope, InviteeKind};
+use ringfort_token::InviteeKind;
 use ringfort_types::UnixSeconds;
 use serde_json::{Value, json};
 
-use super::admin::KEY_SECONDS;
-use super::decision::Decision;
+use super::decision::{Decision, REMOVED};
 use super::refused::Refused;
 use super::store;
 use super::{Administrator, Core, action, to_the_end};
@@ -44,11 +41,7 @@ impl Core {
                 let gateway = store::gateway(&mut decision.tx, &id).await?;
                 let gateway = gateway.ok_or_else(|| Refused::not_found("Gateway", &request.name))?;
                 for jkt in gateway.keys() {
-                    let scope = EntryScope::Key(jkt.parse().map_err(Refused::internal)?);
-                    let keep_until = now + Duration::from_secs(KEY_SECONDS);
-                    decision
-                        .revoke(Entry { scope, effect: Effect::Revoke, reason: "removed".into(), keep_until })
-                        .await?;
+                    decision.deny_key(jkt, REMOVED).await?;
                 }
                 was["id"] = id.as_str().into();
                 was["jkt"] = gateway.keys().collect::<Vec<_>>().into();
